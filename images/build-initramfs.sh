@@ -1,0 +1,104 @@
+#!/bin/sh
+# Builds the test guests' initramfs, the same bytes each time for the same busybox and compiler.
+#
+#   usage: images/build-initramfs.sh [--refresh] [ARCH...]      default: amd64 i386
+#
+# For each ARCH, into .cache/images (or $DEJAVM_IMAGES): initramfs-ARCH.gz. It is rebuilt when a file
+# of images/ is newer. The cpio writer below is ours: no cpio program, no root, no times, no owners.
+set -eu
+. "$(dirname -- "$0")/cache.sh"
+. "$images_dir/debs.sh"
+
+source_dir=$images_dir/initramfs
+
+# cpio_entry NAME MODE FILE: one entry of the "newc" format (cpio(5)); FILE holds the content.
+# Everything that could differ between two builds is a constant: inode by order, owner 0, time 0.
+inode=0
+cpio_entry() {
+    name=$1 mode=$2 file=$3
+    size=0
+    [ -z "$file" ] || size=$(wc -c <"$file")
+    inode=$((inode + 1))
+    name_size=$((${#name} + 1))
+    printf '070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\0' \
+        "$inode" "$((mode))" 0 0 1 0 "$size" 0 0 "${rdev_major:-0}" "${rdev_minor:-0}" "$name_size" 0 "$name"
+    # Header (110 bytes) plus name, then the content: each padded to four bytes.
+    zeros $(((4 - (110 + name_size) % 4) % 4))
+    [ -z "$file" ] || cat "$file"
+    zeros $(((4 - size % 4) % 4))
+}
+
+zeros() {
+    case $1 in
+        1) printf '\0' ;;
+        2) printf '\0\0' ;;
+        3) printf '\0\0\0' ;;
+    esac
+}
+
+# The sorted list of what the archive holds. $1: busybox, $2: calc.
+archive() {
+    cpio_entry bin 0040755 ''
+    cpio_entry bin/busybox 0100755 "$1"
+    cpio_entry bin/calc 0100755 "$2"
+    cpio_entry dev 0040755 ''
+    rdev_major=5 rdev_minor=1
+    cpio_entry dev/console 0020600 ''
+    rdev_major=0 rdev_minor=0
+    cpio_entry init 0100755 "$source_dir/init"
+    cpio_entry workload 0040755 ''
+    for script in "$source_dir"/workload/*; do
+        cpio_entry "workload/${script##*/}" 0100755 "$script"
+    done
+    cpio_entry TRAILER!!! 0 ''
+}
+
+build() {
+    arch=$1 machine=$2 output=$out_dir/initramfs-$1.gz
+    apt_lists_ready
+    deb=$(deb_fetch "busybox-static:$arch")
+    work=$out_dir/.initramfs-$arch.$$
+    rm -rf "$work" && mkdir -p "$work"
+    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work" ./bin/busybox
+    # -ffp-contract, -mfpmath, no vectorizer: the results must not depend on the compiler's choices.
+    gcc "$machine" -O2 -std=gnu11 -ffreestanding -nostdlib -static -fno-pie -no-pie -fno-stack-protector \
+        -fno-asynchronous-unwind-tables -fno-tree-vectorize -fno-math-errno -ffp-contract=off -msse2 -mfpmath=sse \
+        -Wall -Wextra -Werror -Wl,--build-id=none -s -o "$work/calc" "$source_dir/calc.c" ||
+        die "gcc cannot build $source_dir/calc.c with $machine"
+    archive "$work/bin/busybox" "$work/calc" >"$work/cpio"
+    gzip -9 -n <"$work/cpio" >"$work/gz"
+    mv "$work/gz" "$output"
+    rm -rf "$work"
+    {
+        echo "busybox: $(deb_field "busybox-static:$arch" Version)"
+        echo "sha256: $(sha256sum <"$output" | cut -d ' ' -f 1)"
+    } >"$out_dir/initramfs-$arch.manifest"
+    say "$output: $(wc -c <"$output") bytes"
+}
+
+refresh=
+if [ "${1:-}" = --refresh ]; then
+    refresh=yes
+    shift
+fi
+[ $# -gt 0 ] || set -- amd64 i386
+need gcc gcc
+need gzip gzip
+mkdir -p "$out_dir"
+# Shell pattern order follows the locale.
+LC_ALL=C
+export LC_ALL
+
+for arch; do
+    case $arch in
+        amd64) machine=-m64 ;;
+        i386) machine=-m32 ;;
+        *) die "unknown architecture '$arch' (known: amd64 i386)" ;;
+    esac
+    output=$out_dir/initramfs-$arch.gz
+    if [ -z "$refresh" ] && [ -s "$output" ] &&
+        [ -z "$(find "$source_dir" "$images_dir/build-initramfs.sh" -newer "$output" -type f)" ]; then
+        continue
+    fi
+    build "$arch" "$machine"
+done
