@@ -1,1 +1,28 @@
-//! The software x86 CPU.
+//! The software x86 CPU: decoder tables, interpreter, memory management unit. Knows no device.
+
+mod bus;
+mod context;
+mod cpu;
+mod exception;
+mod exec;
+mod flags;
+mod fpu;
+mod mmu;
+mod model;
+mod msr;
+mod run;
+mod segment;
+mod state;
+#[cfg(test)]
+mod testing;
+
+pub use bus::Bus;
+pub use cpu::{Cpu, control, gpr};
+pub use exception::{Abort, AbortReason, vector};
+pub use flags::rflags;
+pub use fpu::{F80, Fpu};
+pub use model::Model;
+pub use msr::Msrs;
+pub use run::Stop;
+pub use segment::{Rights, SegReg, Segment, TableRegister};
+pub use state::CpuState;

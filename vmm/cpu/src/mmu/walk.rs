@@ -1,0 +1,225 @@
+//! The page-table walker (SDM vol. 3A, chapter 4): 2-level, PAE and 4-level paging.
+
+use crate::cpu::{Cpu, control};
+use crate::exception::{Abort, vector};
+use dejavm_memory::PageFlags;
+use dejavm_units::Gpa;
+
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+/// Bits 51:12.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// Physical address width of every model, as CPUID leaf 0x80000008 says.
+pub(crate) const PHYSICAL_BITS: u32 = 40;
+/// Address bits of an entry that must be zero.
+const RESERVED_ADDRESS: u64 = ADDRESS & !((1 << PHYSICAL_BITS) - 1);
+
+/// What a translation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    Fetch,
+}
+
+/// Error-code bits of #PF (SDM vol. 3A, 4.7).
+mod pf {
+    pub(super) const PRESENT: u32 = 1 << 0;
+    pub(super) const WRITE: u32 = 1 << 1;
+    pub(super) const USER: u32 = 1 << 2;
+    pub(super) const RESERVED: u32 = 1 << 3;
+    pub(super) const FETCH: u32 = 1 << 4;
+}
+
+/// A page-table entry met on a walk.
+#[derive(Clone, Copy)]
+pub(crate) struct Step {
+    /// Where the entry lies.
+    pub(crate) entry: Gpa,
+    /// Its level: 1 for a page table, 4 for a PML4.
+    pub(crate) level: u8,
+}
+
+/// A finished walk.
+pub(crate) struct Walk {
+    /// The physical address of the byte asked for.
+    pub(crate) gpa: Gpa,
+    /// The entries used, top first.
+    pub(crate) steps: [Option<Step>; 4],
+    /// All levels allow writing.
+    pub(crate) writable: bool,
+    /// The page's dirty bit is set (or paging is off).
+    pub(crate) dirty: bool,
+}
+
+impl Cpu {
+    /// Applies the A20 gate to a physical address.
+    #[inline]
+    pub(crate) fn a20(&self, gpa: u64) -> Gpa {
+        Gpa(gpa & self.a20_mask)
+    }
+
+    #[cold]
+    fn page_fault(&mut self, linear: u64, access: Access, user: bool, cause: u32) -> Abort {
+        let nx = self.efer & control::EFER_NXE != 0 && self.cr4 & control::CR4_PAE != 0
+            || self.cr4 & control::CR4_SMEP != 0;
+        let mut code = cause;
+        match access {
+            Access::Read => {}
+            Access::Write => code |= pf::WRITE,
+            Access::Fetch if nx => code |= pf::FETCH,
+            Access::Fetch => {}
+        }
+        if user {
+            code |= pf::USER;
+        }
+        self.cr2 = linear;
+        self.exception(vector::PF, Some(code))
+    }
+
+    fn read_entry(&mut self, gpa: Gpa, size: u32) -> u64 {
+        let mut bytes = [0; 8];
+        // A table outside RAM reads as the empty bus does: all ones, so reserved bits are set.
+        match self.ram().read(gpa, &mut bytes[..size as usize]) {
+            Ok(()) => u64::from_le_bytes(bytes),
+            Err(_) => crate::flags::zero_extend(u64::MAX, size),
+        }
+    }
+
+    /// Sets accessed (and dirty) bits as the walker does; marks the table's page dirty.
+    fn update_entry(&mut self, gpa: Gpa, value: u64, size: u32) {
+        self.store_physical_unwatched(gpa, value, size);
+    }
+
+    /// Walks the page tables for one byte. Sets accessed and dirty bits as the access would, or
+    /// raises #PF with CR2 set.
+    pub(crate) fn walk(&mut self, linear: u64, access: Access, user: bool) -> Result<Walk, Abort> {
+        if self.cr0 & control::CR0_PG == 0 {
+            let gpa = self.a20(linear & 0xffff_ffff);
+            return Ok(Walk { gpa, steps: [None; 4], writable: true, dirty: true });
+        }
+        let long = self.is_long_mode();
+        let pae = self.cr4 & control::CR4_PAE != 0;
+        let (levels, entry_size, index_bits) = if long {
+            (4, 8, 9)
+        } else if pae {
+            (2, 8, 9)
+        } else {
+            (2, 4, 10)
+        };
+        let nx_enabled = pae && self.efer & control::EFER_NXE != 0;
+
+        let mut table = self.cr3 & if pae { 0xf_ffff_ffff_f000 } else { 0xffff_f000 };
+        if !long && pae {
+            let pdpte = self.pdpte[(linear >> 30 & 3) as usize];
+            if pdpte & PRESENT == 0 {
+                return Err(self.page_fault(linear, access, user, 0));
+            }
+            table = pdpte & ADDRESS;
+        }
+
+        let mut steps = [None; 4];
+        let (mut writable, mut user_ok, mut no_execute) = (true, true, false);
+        let mut entries = [(Gpa(0), 0u64); 4];
+        let mut used = 0;
+        let mut level = levels;
+        loop {
+            let shift = 12 + index_bits * (u32::from(level) - 1);
+            let index = linear >> shift & ((1 << index_bits) - 1);
+            let gpa = self.a20(table + index * u64::from(entry_size));
+            let entry = self.read_entry(gpa, entry_size);
+            if entry & PRESENT == 0 {
+                return Err(self.page_fault(linear, access, user, 0));
+            }
+            let large_allowed = match (long, pae, level) {
+                (_, _, 1) => false,
+                (true, _, 2 | 3) | (false, true, 2) => true,
+                (false, false, 2) => self.cr4 & control::CR4_PSE != 0,
+                _ => false,
+            };
+            let leaf = level == 1 || large_allowed && entry & LARGE != 0;
+            let mut reserved = 0;
+            if entry_size == 8 {
+                reserved |= RESERVED_ADDRESS;
+                if !nx_enabled {
+                    reserved |= NO_EXECUTE;
+                }
+                if !long {
+                    // PAE entries: bits 62:52 are reserved outside long mode.
+                    reserved |= 0x7ff0_0000_0000_0000;
+                }
+                if long && level == 4 {
+                    reserved |= LARGE;
+                }
+                if leaf && level > 1 {
+                    // Address bits below the page size, PAT bit 12 excepted.
+                    reserved |= (1 << shift) - 1 & !0x1fff;
+                }
+            } else if leaf && level == 2 {
+                // PSE-36: bits 20:13 carry address bits 39:32; bit 21 is reserved.
+                reserved |= 1 << 21;
+            }
+            if entry & reserved != 0 {
+                return Err(self.page_fault(linear, access, user, pf::PRESENT | pf::RESERVED));
+            }
+            writable &= entry & WRITABLE != 0;
+            user_ok &= entry & USER != 0;
+            no_execute |= nx_enabled && entry & NO_EXECUTE != 0;
+            entries[used] = (gpa, entry);
+            steps[used] = Some(Step { entry: gpa, level });
+            used += 1;
+            if !leaf {
+                table = if entry_size == 8 { entry & ADDRESS } else { entry & 0xffff_f000 };
+                level -= 1;
+                continue;
+            }
+
+            let write_ok = writable || !user && self.cr0 & control::CR0_WP == 0;
+            let smep = self.cr4 & control::CR4_SMEP != 0 && !user && user_ok;
+            let forbidden = user && !user_ok
+                || access == Access::Write && !write_ok
+                || access == Access::Fetch && (no_execute || smep);
+            if forbidden {
+                return Err(self.page_fault(linear, access, user, pf::PRESENT));
+            }
+            let dirty = access == Access::Write;
+            for (n, &(gpa, entry)) in entries[..used].iter().enumerate() {
+                let last = n == used - 1;
+                let set = ACCESSED | if last && dirty { DIRTY } else { 0 };
+                if entry & set != set {
+                    self.update_entry(gpa, entry | set, entry_size);
+                }
+            }
+            let mask = (1u64 << shift) - 1;
+            let base = if entry_size == 8 {
+                entry & ADDRESS & !mask
+            } else if level == 2 {
+                entry & 0xffc0_0000 | (entry >> 13 & 0xff) << 32
+            } else {
+                entry & 0xffff_f000
+            };
+            return Ok(Walk {
+                gpa: self.a20(base | linear & mask),
+                steps,
+                writable: write_ok,
+                dirty: dirty || entry & DIRTY != 0,
+            });
+        }
+    }
+
+    /// Writes RAM for the walker: the page becomes dirty, nothing derived from it is dropped,
+    /// because accessed and dirty bits change no translation.
+    fn store_physical_unwatched(&mut self, gpa: Gpa, value: u64, size: u32) {
+        let bytes = value.to_le_bytes();
+        let ram = self.ram();
+        let disturbed_before = ram.flags(gpa.pfn()).intersects(PageFlags::CODE);
+        // Outside RAM the update is lost, as on an empty bus.
+        let _ = ram.write_by_cpu(gpa, &bytes[..size as usize]);
+        debug_assert!(!disturbed_before || ram.flags(gpa.pfn()).intersects(PageFlags::DIRTY));
+    }
+}
