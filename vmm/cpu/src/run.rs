@@ -39,6 +39,14 @@ impl Cpu {
         }
     }
 
+    /// Executes the one instruction at the current position, taking no interrupt before it and
+    /// delivering no exception: for lock-step comparison and tests. On `Err` the position has not
+    /// moved; CR2 is set if it was a page fault.
+    pub fn try_step(&mut self, ram: &mut GuestRam, bus: &mut dyn Bus) -> Result<(), AbortReason> {
+        let Loan { cpu } = &mut self.lend(ram, bus);
+        cpu.step_alone().map_err(|Abort(())| cpu.abort)
+    }
+
     /// Takes events that are due; `Some` when the loop must return.
     fn between_instructions(&mut self, limit: Position) -> Option<Stop> {
         if self.abort == AbortReason::Shutdown {
@@ -74,8 +82,15 @@ impl Cpu {
         self.abort = AbortReason::Shutdown;
     }
 
-    /// Executes one instruction alone.
+    /// Executes one instruction alone and delivers its exception.
     fn step(&mut self) {
+        if self.step_alone().is_err() {
+            self.deliver_exception();
+        }
+    }
+
+    /// Executes one instruction alone.
+    fn step_alone(&mut self) -> Result<(), Abort> {
         self.alone = true;
         self.end_of_block = false;
         let shadow = std::mem::take(&mut self.interrupt_shadow);
@@ -91,12 +106,10 @@ impl Cpu {
                 self.rip = self.next_rip;
                 self.position.0 += 1;
             }
-            Err(_) => {
-                self.interrupt_shadow = shadow;
-                self.deliver_exception();
-            }
+            Err(_) => self.interrupt_shadow = shadow,
         }
         self.alone = false;
+        result
     }
 
     /// Fetches and decodes the instruction at `rip`, page-relative (see [`crate::exec`]).
