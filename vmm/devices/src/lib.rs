@@ -1,2 +1,46 @@
 //! The chips of the `pc` board, one file each, as pure state machines.
+//!
+//! # The contract of a chip
+//!
+//! * `new(configuration)` is the power-on state; `reset` is the chip's reset pin.
+//! * Guest side: `read(reg, now)` and `write(reg, value, now)`. `reg` is the offset from the chip's
+//!   base port; a chip whose ports are not contiguous numbers its registers in one space and says in
+//!   its `PORTS` which port is which register. `now` never decreases; where it does all the same (a
+//!   hostile snapshot), the chip stays at the later time.
+//! * Time: `deadline` is the earliest guest time at which an output of the chip changes by itself
+//!   (`None`: never, or nobody could observe it). `advance(now)` brings the chip to `now`. Calling it
+//!   once or in many steps gives the same state. The board calls `advance` exactly at `deadline`,
+//!   then polls the lines, so that no edge is lost.
+//! * Lines are level queries (`irq`, `out`, ...) which the board polls after each access, host input
+//!   and advance.
+//! * State: `save` returns everything that can differ between two chips of equal configuration;
+//!   `restore` refuses what the chip could not hold, so that a hostile file cannot cause a panic.
 #![forbid(unsafe_code)]
+
+mod clock;
+mod restore_error;
+
+pub mod pic;
+pub mod pit;
+pub mod rtc;
+pub mod uart16550;
+
+#[cfg(test)]
+mod suite;
+
+pub use pic::Pic;
+pub use pit::Pit;
+pub use restore_error::RestoreError;
+pub use rtc::Rtc;
+pub use uart16550::Uart16550;
+
+/// A run of I/O ports that belongs to a chip: port `first + n` is the chip's register `reg + n`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortRange {
+    /// First I/O port.
+    pub first: u16,
+    /// Number of ports.
+    pub count: u16,
+    /// Register number of the first port.
+    pub reg: u16,
+}
