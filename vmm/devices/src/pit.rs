@@ -506,7 +506,7 @@ impl Pit {
     }
 
     fn read_port_61(&self, tick: u64) -> u8 {
-        let refresh = if (tick / REFRESH_TICKS) % 2 != 0 { PORT_61_REFRESH } else { 0 };
+        let refresh = if (tick / REFRESH_TICKS) & 1 != 0 { PORT_61_REFRESH } else { 0 };
         let out_2 = if self.out(2) { PORT_61_OUT_2 } else { 0 };
         self.state.port_61 | refresh | out_2
     }

@@ -140,7 +140,7 @@ impl State {
     /// `value` in 0..100.
     fn encode(&self, value: i64) -> u8 {
         let value = value as u8;
-        if self.is_binary() { value } else { (value / 10) << 4 | value % 10 }
+        if self.is_binary() { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     fn encode_hours(&self, hours: i64) -> u8 {
