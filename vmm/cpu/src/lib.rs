@@ -10,6 +10,7 @@ mod fpu;
 mod mmu;
 mod model;
 mod msr;
+mod observe;
 mod run;
 mod segment;
 mod state;

@@ -1,2 +1,22 @@
 //! The `pc` board: a CPU, memory, chips, the virtual clock and the loaders, put together.
+//!
+//! [`Machine`] is a function of its start state and its inputs: it reads no clock, no file and no
+//! source of randomness. The caller decides how far it runs and what enters it where.
 #![forbid(unsafe_code)]
+
+mod board;
+mod boot;
+mod bus;
+mod clock;
+mod config;
+mod input_output;
+mod loader;
+mod machine;
+mod state;
+
+pub use boot::{Boot, BootError};
+pub use clock::State as ClockState;
+pub use config::{ConfigError, MachineConfig};
+pub use input_output::{Input, Output};
+pub use machine::{End, Idle, Machine, Stop};
+pub use state::{BoardState, MachineState, RestoreError};

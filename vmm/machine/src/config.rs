@@ -1,0 +1,60 @@
+//! What a machine is made of, as its recording keeps it.
+
+use dejavm_cpu::Model;
+use dejavm_memory::{RamLayout, RamLayoutError};
+use serde::{Deserialize, Serialize};
+
+/// The configuration of a machine. It is frozen in every recording: two machines of equal
+/// configuration, start state and inputs are equal at every position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineConfig {
+    /// Amount and place of RAM.
+    pub ram: RamLayout,
+    /// Which CPU the guest sees.
+    pub cpu: Model,
+    /// Guest instructions per guest microsecond (1 to 1 000 000).
+    pub instructions_per_us: u32,
+    /// What the real-time clock shows at machine start, in seconds since 1970 (UTC).
+    pub rtc_epoch_s: u64,
+}
+
+/// A configuration that cannot be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The clock's rate is out of range.
+    #[error("{0} instructions per microsecond are not between 1 and 1000000")]
+    InstructionRate(u32),
+    /// RAM cannot be laid out.
+    #[error(transparent)]
+    Ram(#[from] RamLayoutError),
+}
+
+impl MachineConfig {
+    /// The default rate of the virtual clock: one instruction is half a nanosecond.
+    pub const INSTRUCTIONS_PER_US_DEFAULT: u32 = 2000;
+    /// What the real-time clock shows unless told: 2020-01-01 00:00:00 UTC.
+    pub const RTC_EPOCH_S_DEFAULT: u64 = 1_577_836_800;
+
+    /// A machine with `ram` and the defaults for the rest.
+    pub fn new(ram: RamLayout) -> MachineConfig {
+        MachineConfig {
+            ram,
+            cpu: Model::V2,
+            instructions_per_us: Self::INSTRUCTIONS_PER_US_DEFAULT,
+            rtc_epoch_s: Self::RTC_EPOCH_S_DEFAULT,
+        }
+    }
+
+    /// Refuses what no machine can be built from. A configuration may come from a hostile file.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !(1..=1_000_000).contains(&self.instructions_per_us) {
+            return Err(ConfigError::InstructionRate(self.instructions_per_us));
+        }
+        // A sum that overflows must not pass for a small one.
+        let total = self.ram.low_bytes().saturating_add(self.ram.high_bytes());
+        if RamLayout::new(total)? != self.ram {
+            return Err(ConfigError::Ram(RamLayoutError::TooLarge(total)));
+        }
+        Ok(())
+    }
+}

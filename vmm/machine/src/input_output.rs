@@ -1,0 +1,68 @@
+//! What enters the machine from the world, and what leaves it.
+
+use serde::{Deserialize, Serialize};
+
+/// Something that enters the machine from outside. It takes effect at the position and guest time at
+/// which it is applied; recordings log it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// Bytes arriving on a serial line.
+    Serial {
+        /// Which serial port: 0 is COM1. Ports that the board lacks drop the bytes.
+        port: u8,
+        /// The bytes, in order.
+        bytes: Vec<u8>,
+    },
+    /// Scan codes (set 1 make and break bytes, as the guest would read them) from the keyboard.
+    Keyboard {
+        /// The bytes, in order.
+        scancodes: Vec<u8>,
+    },
+    /// The ACPI power button is pressed.
+    PowerButton,
+}
+
+/// Something that the guest emitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Bytes sent on a serial line.
+    Serial {
+        /// Which serial port: 0 is COM1.
+        port: u8,
+        /// The bytes, in order.
+        bytes: Vec<u8>,
+    },
+    /// Bytes written to the debug console (ports 0xe9 and 0x402).
+    DebugConsole {
+        /// The bytes, in order.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What the guest emitted and nobody has taken yet, neighbours of one kind joined.
+#[derive(Default)]
+pub(crate) struct OutputQueue {
+    queue: Vec<Output>,
+}
+
+impl OutputQueue {
+    pub(crate) fn serial(&mut self, port: u8, sent: &[u8]) {
+        match self.queue.last_mut() {
+            Some(Output::Serial { port: last, bytes }) if *last == port => {
+                bytes.extend_from_slice(sent);
+            }
+            _ => self.queue.push(Output::Serial { port, bytes: sent.to_vec() }),
+        }
+    }
+
+    pub(crate) fn debug_console(&mut self, byte: u8) {
+        match self.queue.last_mut() {
+            Some(Output::DebugConsole { bytes }) => bytes.push(byte),
+            _ => self.queue.push(Output::DebugConsole { bytes: vec![byte] }),
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.queue)
+    }
+}

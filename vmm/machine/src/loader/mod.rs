@@ -1,0 +1,1 @@
+//! The boot protocols, one file each.

@@ -1,0 +1,178 @@
+//! The machine: the run loop that steps CPU and chips to exact positions.
+
+use crate::board::Board;
+use crate::boot::{self, Boot, BootError};
+use crate::config::MachineConfig;
+use crate::input_output::{Input, Output};
+use crate::state::{MachineState, RestoreError};
+use dejavm_cpu::Cpu;
+use dejavm_memory::GuestRam;
+use dejavm_units::{GuestNs, Position};
+use serde::{Deserialize, Serialize};
+
+/// Why [`Machine::run`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The position asked for was reached.
+    Limit,
+    /// The CPU is halted and nothing is pending: only time or an input can go on.
+    Idle {
+        /// When a chip will change something by itself; `None`: only an input can go on.
+        wake: Option<GuestNs>,
+    },
+    /// The machine has ended; running it again returns the same.
+    End(End),
+}
+
+/// How a machine ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// The guest switched the power off (ACPI S5).
+    PowerOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// The guest wrote this value to the debug exit port.
+    DebugExit(u32),
+    /// An exception could not be delivered, not even as a double fault.
+    TripleFault,
+    /// The CPU is halted with interrupts off: nothing can wake it.
+    HaltedForever,
+}
+
+/// What [`Machine::idle_until`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// The CPU can go on: an interrupt waits for it, or it was not halted at all.
+    Runnable,
+    /// The CPU still waits; guest time is now the limit or the time of a deadline that fired before
+    /// it without waking the CPU.
+    Waiting,
+}
+
+/// One machine. See the crate's documentation.
+pub struct Machine {
+    cpu: Cpu,
+    ram: GuestRam,
+    board: Board,
+}
+
+impl Machine {
+    /// A machine that is about to execute the first instruction of the image.
+    pub fn boot(config: &MachineConfig, boot: &Boot<'_>) -> Result<Machine, BootError> {
+        config.check()?;
+        let mut ram = GuestRam::new(config.ram)?;
+        let start = boot::load(config, boot, &mut ram)?;
+        let mut cpu = Cpu::new(config.cpu, 0);
+        cpu.set_state(&start);
+        Ok(Machine { cpu, ram, board: Board::new(config) })
+    }
+
+    /// A machine in a saved state, with RAM of zeros: the caller writes the pages that are not zero
+    /// through [`Machine::ram_mut`] before it runs.
+    pub fn from_state(
+        config: &MachineConfig,
+        state: &MachineState,
+    ) -> Result<Machine, RestoreError> {
+        config.check()?;
+        let ram = GuestRam::new(config.ram)?;
+        let cpu = Cpu::new(config.cpu, 0);
+        let mut machine = Machine { cpu, ram, board: Board::new(config) };
+        machine.restore(state)?;
+        Ok(machine)
+    }
+
+    /// The state at this position, RAM and output not yet taken left out.
+    pub fn save(&self) -> MachineState {
+        let Machine { cpu, ram: _, board } = self;
+        let (clock, board) = board.save();
+        MachineState { cpu: cpu.state(), clock, board }
+    }
+
+    /// Becomes `state`, RAM left as it is. A refused state leaves the machine unusable.
+    pub fn restore(&mut self, state: &MachineState) -> Result<(), RestoreError> {
+        let MachineState { cpu, clock, board } = state;
+        self.board.restore(clock, board)?;
+        self.cpu.set_state(cpu);
+        Ok(())
+    }
+
+    /// Guest RAM.
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// Guest RAM, to write.
+    pub fn ram_mut(&mut self) -> &mut GuestRam {
+        &mut self.ram
+    }
+
+    /// Instructions completed since the machine started.
+    pub fn position(&self) -> Position {
+        self.cpu.position()
+    }
+
+    /// Guest time.
+    pub fn guest_ns(&self) -> GuestNs {
+        self.board.clock.at(self.position())
+    }
+
+    /// Runs until exactly `until` instructions have completed since the machine started, or until
+    /// the CPU halts with nothing pending, or the machine ends. All deadlines up to the position
+    /// reached have fired and the interrupts that the CPU takes there are taken, so that the state at
+    /// a position does not depend on where earlier runs stopped.
+    pub fn run(&mut self, until: Position) -> Stop {
+        loop {
+            if let Some(end) = self.board.end() {
+                return Stop::End(end);
+            }
+            let now = self.guest_ns();
+            self.board.fire_deadlines(now);
+            let bound = self.board.bound_runs(until);
+            match self.cpu.run_until(&mut self.ram, &mut self.board, bound) {
+                dejavm_cpu::Stop::Limit => {
+                    if self.position() >= until && !self.board.deadline_due(self.guest_ns()) {
+                        return Stop::Limit;
+                    }
+                }
+                dejavm_cpu::Stop::Board => {}
+                dejavm_cpu::Stop::Halted if !self.cpu.interrupts_enabled() => {
+                    self.board.finish(End::HaltedForever);
+                }
+                dejavm_cpu::Stop::Halted => {
+                    return Stop::Idle { wake: self.board.next_deadline() };
+                }
+                dejavm_cpu::Stop::Shutdown => self.board.finish(End::TripleFault),
+            }
+        }
+    }
+
+    /// While the CPU is halted: lets guest time jump to the next deadline or to `limit`, whichever
+    /// is earlier, and fires what is due then. Time never moves backwards; a CPU that can run keeps
+    /// it where it is.
+    pub fn idle_until(&mut self, limit: GuestNs) -> Idle {
+        if self.can_run() {
+            return Idle::Runnable;
+        }
+        let target = self.board.next_deadline().map_or(limit, |deadline| deadline.min(limit));
+        let position = self.position();
+        self.board.clock.skip_to(target, position);
+        self.board.fire_deadlines(self.guest_ns());
+        if self.can_run() { Idle::Runnable } else { Idle::Waiting }
+    }
+
+    fn can_run(&self) -> bool {
+        !self.cpu.is_halted()
+            || self.cpu.interrupts_enabled() && dejavm_cpu::Bus::interrupt_pending(&self.board)
+    }
+
+    /// Lets an input enter at this position and guest time.
+    pub fn apply(&mut self, input: &Input) {
+        let now = self.guest_ns();
+        self.board.apply(input, now);
+    }
+
+    /// What the guest emitted since the last call, in order.
+    pub fn take_output(&mut self) -> Vec<Output> {
+        self.board.take_output()
+    }
+}
