@@ -41,15 +41,15 @@ static long syscall4(long number, long a, long b, long c, long d)
 /* The compiler may call these for any aggregate copy, freestanding or not. */
 void *memcpy(void *to, const void *from, __SIZE_TYPE__ n)
 {
-    for (__SIZE_TYPE__ i = 0; i < n; i++)
-        ((volatile u8 *)to)[i] = ((const u8 *)from)[i];
-    return to;
+    void *start = to;
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+    return start;
 }
 void *memset(void *to, int byte, __SIZE_TYPE__ n)
 {
-    for (__SIZE_TYPE__ i = 0; i < n; i++)
-        ((volatile u8 *)to)[i] = (u8)byte;
-    return to;
+    void *start = to;
+    __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(byte) : "memory");
+    return start;
 }
 
 static char out[65536];
@@ -70,6 +70,13 @@ static void put(char c)
     if (out_length == sizeof out)
         flush();
     out[out_length++] = c;
+}
+static void put_block(const char *block, u32 n)
+{
+    if (out_length > sizeof out - n)
+        flush();
+    memcpy(out + out_length, block, n);
+    out_length += n;
 }
 static void puts_(const char *s)
 {
@@ -273,8 +280,7 @@ static void generate(u32 bytes)
                     line[i + j] = (char)('!' + (r & 63));
             }
         line[63] = '\n';
-        for (u32 i = 0; i < 64 && written + i < bytes; i++)
-            put(line[i]);
+        put_block(line, bytes - written < 64 ? bytes - written : 64);
     }
 }
 

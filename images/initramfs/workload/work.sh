@@ -65,8 +65,9 @@ work_proc() {
     for file in /proc/*/stat /proc/*/status /proc/*/maps; do
         cat "$file" >/dev/null 2>&1
     done
-    cat /proc/cpuinfo /proc/meminfo /proc/interrupts /proc/iomem /proc/self/maps /proc/kallsyms >/tmp/proc
+    cat /proc/cpuinfo /proc/meminfo /proc/interrupts /proc/iomem /proc/self/maps >/tmp/proc
     [ -s /tmp/proc ] || fail "/proc is empty"
+    head -n 2000 /proc/kallsyms >>/tmp/proc
     grep -c '^processor' /proc/cpuinfo
     cat /sys/devices/system/clocksource/clocksource0/current_clocksource
     rm /tmp/proc
@@ -77,7 +78,7 @@ work_float() {
     calc fp >/tmp/fp || fail "floating point"
     cat /tmp/fp
     cat /tmp/fp >>$results
-    awk 'BEGIN { for (i = 1; i <= 2000; i++) s += 1 / (i * i); printf "%.12f %.9f\n", s, sqrt(s * 6) }' >>$results
+    awk 'BEGIN { for (i = 1; i <= 2000; i++) s += 1 / (i * i); printf "%.12f\n", s }' >>$results
 }
 
 # work_hash BYTES: sha256 of generated text, and md5 of it through a pipe.
