@@ -1,0 +1,69 @@
+//! Small guests of our own, for tests that want an answer in milliseconds and for `dejavm demo`.
+//!
+//! Each is a 32-bit ELF executable loaded at 1 MiB with a PVH entry note (`XEN_ELFNOTE_PHYS32_ENTRY`),
+//! so the same bytes boot here and under QEMU's `-kernel`. It starts in flat 32-bit protected mode
+//! with paging off, prints to the debug console (port 0xe9) and to COM1, and ends by writing
+//! [`EXIT_OK`] or [`EXIT_FAILED`] to port 0xf4. The sources are `images/guests/NAME.S`.
+
+/// What a guest that is content writes to the exit port; QEMU's `isa-debug-exit` makes it status 33.
+pub const EXIT_OK: u8 = 0x10;
+
+/// What a guest that found something wrong (or crashed on purpose) writes; status 35 under QEMU.
+pub const EXIT_FAILED: u8 = 0x11;
+
+/// Declares a guest's constant and lists it in [`ALL`].
+macro_rules! guests {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
+        $(
+            $(#[$doc])*
+            pub const $constant: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".elf"));
+        )*
+        /// Every guest with its name, in the order of the names.
+        pub const ALL: &[(&str, &[u8])] = &[$(($name, $constant)),*];
+    };
+}
+
+guests! {
+    /// A guest with a bug, about a hundred million instructions: draws a progress bar from the timer
+    /// interrupt, then dies of a division by zero whose cause lies earlier. Ends with [`EXIT_FAILED`].
+    DEMO = "demo";
+    /// Echoes what COM1 receives, by interrupt, in upper case until `q`; waits for ever without input.
+    ECHO = "echo";
+    /// Prints one line.
+    HELLO = "hello";
+    /// Accessed and dirty bits, write protection and page faults: 32-bit, then long mode.
+    PAGING = "paging";
+    /// Self-modifying and cross-page modifying code, ten checked cases.
+    SMC = "smc";
+    /// 96 million instructions in registers and a checksum.
+    SPIN = "spin";
+    /// 100 timer interrupts at 100 Hz, halted in between.
+    TIMER = "timer";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_is_listed_and_in_order() {
+        let mut sources: Vec<String> = std::fs::read_dir("guests")
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter_map(|name| name.strip_suffix(".S").map(str::to_owned))
+            .collect();
+        sources.sort();
+        let listed: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
+        assert_eq!(listed, sources);
+    }
+
+    #[test]
+    fn every_guest_is_a_32_bit_elf_with_a_pvh_note() {
+        // namesz 4, descsz 4, type 18 = XEN_ELFNOTE_PHYS32_ENTRY, "Xen\0".
+        let note = *b"\x04\0\0\0\x04\0\0\0\x12\0\0\0Xen\0";
+        for (name, elf) in ALL {
+            assert_eq!(&elf[..5], b"\x7fELF\x01", "{name}");
+            assert!(elf.windows(note.len()).any(|window| window == note), "{name}");
+        }
+    }
+}
