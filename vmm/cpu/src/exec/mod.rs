@@ -13,6 +13,7 @@
 //! Each family of instructions is a module with a `select` function, which the decoder asks once per
 //! decoded instruction.
 
+mod lanes;
 mod operand;
 
 use crate::cpu::Cpu;
