@@ -5,6 +5,7 @@ images_dir=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 project_dir=$(dirname -- "$images_dir")
 # Everything fetched or built lives below one git-ignored folder; deleting it costs a download.
 cache_dir=${DEJAVM_CACHE:-$project_dir/.cache}
+# shellcheck disable=SC2034 # read by the scripts that source this
 out_dir=${DEJAVM_IMAGES:-$cache_dir/images}
 
 die() {

@@ -1,3 +1,4 @@
+# shellcheck shell=dash
 # Sourced by the workloads: pieces of real work. Each appends what it computed to $results, and only
 # what any correct machine must compute: no time, no process id, no memory size. The hash of that
 # file is the workload's verdict, the same on amd64 and i386 and known in advance.
@@ -23,7 +24,7 @@ work_files() {
     done
     ln -s 7.txt /tmp/tree/link
     mv /tmp/tree/8.txt /tmp/tree/moved
-    cat /tmp/tree/*.txt | sort -t : -k 2 -n | tr a-z A-Z | sed 's/FILE/line/' | awk '{ s += $3 } END { print NR, s }' >>$results
+    cat /tmp/tree/*.txt | sort -t : -k 2 -n | tr "[:lower:]" "[:upper:]" | sed 's/FILE/line/' | awk '{ s += $3 } END { print NR, s }' >>$results
     cat /tmp/tree/link /tmp/tree/moved >>$results
     rm -rf /tmp/tree
     mkfifo /tmp/fifo

@@ -1,0 +1,45 @@
+# The commands of the project; `make` lists them. Everything built or fetched lies in target/ and .cache/.
+
+DEJAVM := target/release/dejavm
+CARGO := cargo
+
+.PHONY: help deps build images demo test bench ci clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+deps: ## installs what is missing on this machine (apt; nothing when nothing is missing)
+	@tools/install-deps.sh build
+
+build: deps ## builds everything, optimized
+	$(CARGO) build --release --workspace
+
+images: deps ## fetches Debian kernels and builds the test guests' initramfs into .cache/images
+	@images/fetch-kernels.sh
+	@images/build-initramfs.sh
+
+demo: deps ## records a Debian kernel that panics, replays it, proves both equal
+	$(CARGO) build --release -p dejavm
+	@images/fetch-kernels.sh cloud-amd64
+	@images/build-initramfs.sh amd64
+	@tools/demo.sh $(DEJAVM)
+
+test: images ## runs all tests
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    set -x; $(CARGO) nextest run --release --workspace; \
+	else \
+	    set -x; $(CARGO) test --release --workspace --all-targets; \
+	fi
+	$(CARGO) test --release --workspace --doc
+
+bench: images ## measures side by side with QEMU: BENCH="--rounds 5 --json"
+	@tools/install-deps.sh bench
+	$(CARGO) build --release -p dejavm -p dejavm-bench
+	target/release/dejavm-bench $(BENCH)
+
+ci: ## what the integration machine runs
+	.ci/run
+
+clean: ## removes what was built; the fetched packages stay (rm -r .cache)
+	$(CARGO) clean
+	rm -rf .cache/demo

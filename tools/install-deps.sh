@@ -1,0 +1,61 @@
+#!/bin/sh
+# Installs with apt what is missing on this machine, and nothing when nothing is missing.
+#
+#   usage: tools/install-deps.sh [build] [bench]      default: build
+#
+# build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
+# bench: QEMU, the peer that `make bench` measures against
+set -eu
+
+missing=
+# want PACKAGE TEST...: PACKAGE is missing when the command TEST fails.
+want() {
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+
+[ $# -gt 0 ] || set -- build
+for group; do
+    case $group in
+        build)
+            want gcc command -v gcc
+            want binutils command -v ld
+            want libc6-dev test -e /usr/include/stdlib.h
+            want ca-certificates test -e /etc/ssl/certs
+            ;;
+        bench)
+            want qemu-system-x86 command -v qemu-system-x86_64
+            ;;
+        *)
+            echo "install-deps.sh: unknown group '$group' (known: build bench)" >&2
+            exit 2
+            ;;
+    esac
+done
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "install-deps.sh: cargo is not on the PATH; install Rust 1.95 or newer from https://rustup.rs, Debian's own is too old" >&2
+    exit 1
+fi
+[ -n "$missing" ] || exit 0
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "install-deps.sh: no apt-get here; install by your own means what provides:$missing" >&2
+    exit 1
+fi
+
+install="apt-get install -y --no-install-recommends$missing"
+sudo=
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null 2>&1; then
+        echo "install-deps.sh: missing:$missing; neither root nor sudo here, so run as root: $install" >&2
+        exit 1
+    fi
+    sudo=sudo
+fi
+echo "installing:$missing" >&2
+# An image without package lists needs an update first; one with lists is spared it if they suffice.
+# shellcheck disable=SC2086 # both are lists of words
+DEBIAN_FRONTEND=noninteractive $sudo $install >/dev/null 2>&1 ||
+    { $sudo apt-get -q update >/dev/null && DEBIAN_FRONTEND=noninteractive $sudo $install >/dev/null; } ||
+    { echo "install-deps.sh: this failed: $install" >&2; exit 1; }
