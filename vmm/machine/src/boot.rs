@@ -2,13 +2,15 @@
 //! registers where the image's boot protocol wants them.
 
 use crate::config::{ConfigError, MachineConfig};
+use crate::loader::{bzimage, elf};
+use crate::{acpi, memory_map};
 use dejavm_cpu::CpuState;
-use dejavm_memory::{GuestRam, RamError};
+use dejavm_memory::{GuestRam, OutsideRam, RamError};
 
 /// What to start.
 #[derive(Clone, Copy, Debug)]
 pub struct Boot<'a> {
-    /// A Linux bzImage, an ELF image with a PVH note, or a 64-bit ELF `vmlinux`.
+    /// A Linux bzImage, or a 64-bit ELF image: with a PVH note, or a `vmlinux`.
     pub image: &'a [u8],
     /// The initial RAM disk, or the module of a PVH guest.
     pub initrd: Option<&'a [u8]>,
@@ -27,17 +29,76 @@ pub enum BootError {
     Ram(#[from] RamError),
     /// The image is of no known kind.
     #[error(
-        "the kernel image is not one that can be started: neither a Linux bzImage, nor an ELF image \
-         with a PVH note or a 64-bit entry"
+        "the kernel image is not one that can be started: neither a Linux bzImage nor a 64-bit ELF \
+         image"
     )]
     NotAKernel,
+    /// The image says what it is but contradicts itself.
+    #[error("the kernel image is damaged: {0}")]
+    BadImage(String),
+    /// The image is a Linux kernel older than any that the loader knows.
+    #[error("the kernel speaks boot protocol {major}.{minor:02}, older than 2.06 (Linux 2.6.22)")]
+    OldProtocol {
+        /// Major version.
+        major: u8,
+        /// Minor version.
+        minor: u8,
+    },
+    /// A 64-bit kernel for a 32-bit CPU.
+    #[error("the kernel needs a 64-bit CPU, and this machine's model has none")]
+    NeedsLongMode,
+    /// The kernel does not fit.
+    #[error(
+        "the kernel needs RAM up to {needs} MiB below 3 GiB, and the machine has {has} MiB there"
+    )]
+    KernelTooLarge {
+        /// What the kernel needs, in MiB, rounded up.
+        needs: u64,
+        /// What there is, in MiB.
+        has: u64,
+    },
+    /// The initial RAM disk does not fit.
+    #[error(
+        "the initial RAM disk of {bytes} bytes does not fit: {room} bytes of RAM are left for it"
+    )]
+    InitrdTooLarge {
+        /// Size of the initial RAM disk.
+        bytes: u64,
+        /// What is left beside the kernel, in bytes.
+        room: u64,
+    },
+    /// The command line is longer than the kernel takes.
+    #[error("the command line of {bytes} bytes is too long: this kernel takes {max}")]
+    CmdlineTooLong {
+        /// Length of the command line.
+        bytes: usize,
+        /// What the kernel takes.
+        max: usize,
+    },
+    /// The command line holds a zero byte, where the kernel would stop reading.
+    #[error("the command line contains a zero byte")]
+    CmdlineHasZero,
+    /// An address of the image is no RAM.
+    #[error("the kernel image wants to be where this machine has no RAM: {0}")]
+    Outside(#[from] OutsideRam),
 }
 
-/// Loads `boot` into `ram` and returns the registers to start with.
+/// Loads `boot` into `ram`, which is all zeros, and returns the registers to start with.
 pub(crate) fn load(
-    _config: &MachineConfig,
-    _boot: &Boot<'_>,
-    _ram: &mut GuestRam,
+    config: &MachineConfig,
+    boot: &Boot<'_>,
+    ram: &mut GuestRam,
 ) -> Result<CpuState, BootError> {
-    Err(BootError::NotAKernel)
+    if boot.cmdline.contains('\0') {
+        return Err(BootError::CmdlineHasZero);
+    }
+    memory_map::write_bios_data(ram);
+    acpi::write_tables(ram, 0);
+    if bzimage::is_one(boot.image) {
+        bzimage::load(config.cpu, boot, ram)
+    } else if elf::is_one(boot.image) {
+        elf::load(config.cpu, boot, ram)
+    } else {
+        Err(BootError::NotAKernel)
+    }
 }

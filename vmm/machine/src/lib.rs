@@ -4,6 +4,7 @@
 //! source of randomness. The caller decides how far it runs and what enters it where.
 #![forbid(unsafe_code)]
 
+mod acpi;
 mod board;
 mod boot;
 mod bus;
@@ -12,6 +13,7 @@ mod config;
 mod input_output;
 mod loader;
 mod machine;
+mod memory_map;
 mod state;
 
 pub use boot::{Boot, BootError};

@@ -1,0 +1,160 @@
+//! 64-bit ELF images: by PVH where the image has its note, else a `vmlinux` by Linux's 64-bit entry.
+
+use super::{initrd, linux, pvh, registers};
+use crate::boot::{Boot, BootError};
+use crate::memory_map::{BOOT_PARAMS, CMDLINE_BYTES_MAX};
+use dejavm_cpu::{CpuState, Model, gpr};
+use dejavm_memory::GuestRam;
+use linux_loader::loader::bootparam::setup_header;
+use linux_loader::loader::elf::PvhBootCapability;
+use linux_loader::loader::{Elf, KernelLoader};
+use std::io::Cursor;
+
+/// `\x7fELF`, 64-bit, little-endian.
+const IDENTITY: &[u8] = &[0x7f, b'E', b'L', b'F', 2, 1];
+/// `COMMAND_LINE_SIZE` of x86 Linux, its terminating zero left out.
+const LINUX_CMDLINE_MAX: usize = 2047;
+const BOOT_FLAG: u16 = 0xaa55;
+const HEADER_MAGIC: u32 = u32::from_le_bytes(*b"HdrS");
+
+/// Whether `image` is a 64-bit ELF image.
+pub(crate) fn is_one(image: &[u8]) -> bool {
+    image.starts_with(IDENTITY)
+}
+
+/// Loads an ELF image and returns the registers at its entry point.
+pub(crate) fn load(
+    model: Model,
+    boot: &Boot<'_>,
+    ram: &mut GuestRam,
+) -> Result<CpuState, BootError> {
+    let view = ram.loader_view()?;
+    let loaded = Elf::load(&view, None, &mut Cursor::new(boot.image), None)
+        .map_err(|error| BootError::BadImage(error.to_string()))?;
+    drop(view);
+    ram.assume_all_written();
+    let low_bytes = ram.layout().low_bytes();
+    if loaded.kernel_end > low_bytes {
+        let (needs, has) = (loaded.kernel_end.div_ceil(1 << 20), low_bytes >> 20);
+        return Err(BootError::KernelTooLarge { needs, has });
+    }
+
+    let initrd = initrd::place(boot.initrd, loaded.kernel_end, low_bytes, ram)?;
+    match loaded.pvh_boot_cap {
+        PvhBootCapability::PvhEntryPresent(entry) => {
+            linux::write_cmdline(boot.cmdline, CMDLINE_BYTES_MAX as usize, ram)?;
+            // The note holds a 32-bit address.
+            pvh::start(entry.0 as u32, initrd, ram)
+        }
+        PvhBootCapability::PvhEntryNotPresent | PvhBootCapability::PvhEntryIgnored => {
+            if model == Model::V1 {
+                return Err(BootError::NeedsLongMode);
+            }
+            linux::write_cmdline(boot.cmdline, LINUX_CMDLINE_MAX, ram)?;
+            let header = setup_header {
+                boot_flag: BOOT_FLAG,
+                header: HEADER_MAGIC,
+                ..setup_header::default()
+            };
+            linux::write_boot_params(header, initrd, ram)?;
+            let mut cpu = registers::long_mode(loaded.kernel_load.0, ram);
+            cpu.gpr[gpr::RSI] = BOOT_PARAMS;
+            Ok(cpu)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MachineConfig;
+    use crate::machine::Machine;
+    use dejavm_memory::RamLayout;
+    use dejavm_units::Gpa;
+
+    const LOAD_ADDRESS: u64 = 0x20_0000;
+
+    /// An executable of one segment at [`LOAD_ADDRESS`], with a note that names a PVH entry if asked.
+    fn image(pvh_entry: Option<u32>, memory_bytes: u64) -> Vec<u8> {
+        let mut note = Vec::new();
+        for word in [4u32, 4, 18] {
+            note.extend(word.to_le_bytes());
+        }
+        note.extend(b"Xen\0");
+        note.extend(pvh_entry.unwrap_or(0).to_le_bytes());
+        let headers: u64 = 64 + 2 * 56;
+        let note_type: u32 = if pvh_entry.is_some() { 4 } else { 0 };
+        let mut image = Vec::new();
+        image.extend([0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        image.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+        image.extend((LOAD_ADDRESS + 0x10).to_le_bytes());
+        image.extend(64u64.to_le_bytes());
+        image.extend([0; 12]);
+        for half in [64u16, 56, 2, 0, 0, 0] {
+            image.extend(half.to_le_bytes());
+        }
+        let mut segment = |kind: u32, offset: u64, address: u64, file: u64, memory: u64| {
+            image.extend(kind.to_le_bytes());
+            image.extend(7u32.to_le_bytes());
+            for field in [offset, address, address, file, memory, 1] {
+                image.extend(field.to_le_bytes());
+            }
+        };
+        segment(1, headers + 20, LOAD_ADDRESS, 4, memory_bytes);
+        segment(note_type, headers, 0, 20, 20);
+        image.extend(note);
+        image.extend(b"code");
+        image
+    }
+
+    fn boot(model: Model, image: &[u8], initrd: Option<&[u8]>) -> Result<Machine, BootError> {
+        let mut config = MachineConfig::new(RamLayout::new(4 << 20).unwrap());
+        config.cpu = model;
+        Machine::boot(&config, &Boot { image, initrd, cmdline: "hello" })
+    }
+
+    fn read<const N: usize>(machine: &Machine, gpa: u64) -> [u8; N] {
+        let mut bytes = [0; N];
+        machine.ram().read(Gpa(gpa), &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn pvh_gets_the_start_info_in_ebx() {
+        let image = image(Some(0x20_0002), 0x1000);
+        let machine = boot(Model::V1, &image, Some(b"module")).unwrap();
+        let cpu = machine.save().cpu;
+        assert_eq!((cpu.rip, cpu.cr0 & 0x8000_0001, cpu.efer), (0x20_0002, 1, 0));
+        assert_eq!(read(&machine, LOAD_ADDRESS), *b"code");
+        let info = cpu.gpr[3];
+        let field = |offset| u64::from_le_bytes(read(&machine, info + offset));
+        assert_eq!(field(0), 1 << 32 | 0x336e_c578, "magic and version");
+        assert_eq!(field(8), 1 << 32, "flags and number of modules");
+        let module = u64::from_le_bytes(read(&machine, field(16)));
+        assert_eq!(read(&machine, module), *b"module");
+        assert_eq!(read(&machine, field(24)), *b"hello\0");
+        assert_eq!(read(&machine, field(32)), *b"RSD PTR ");
+        assert_eq!(field(48), 6, "memory map entries");
+        let first: [u8; 20] = read(&machine, field(40));
+        assert_eq!(first[8..], [0, 0xfc, 9, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn without_a_note_it_is_a_vmlinux() {
+        let image = image(None, 0x1000);
+        let cpu = boot(Model::V2, &image, None).unwrap().save().cpu;
+        assert_eq!((cpu.rip, cpu.gpr[6], cpu.efer & 0x500), (0x20_0010, 0x7000, 0x500));
+        let refusal = boot(Model::V1, &image, None).err().unwrap();
+        assert!(matches!(refusal, BootError::NeedsLongMode), "{refusal}");
+    }
+
+    #[test]
+    fn segments_that_leave_ram_are_refused() {
+        let refusal = boot(Model::V2, &image(None, 1 << 40), None).err().unwrap();
+        assert!(matches!(refusal, BootError::KernelTooLarge { has: 4, .. }), "{refusal}");
+        let whole = image(None, 0x1000);
+        for cut in 6..whole.len() {
+            assert!(boot(Model::V2, &whole[..cut], None).is_err(), "cut at {cut}");
+        }
+    }
+}
