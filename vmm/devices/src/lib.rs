@@ -11,6 +11,7 @@
 //!   (`None`: never, or nobody could observe it). `advance(now)` brings the chip to `now`. Calling it
 //!   once or in many steps gives the same state. The board calls `advance` exactly at `deadline`,
 //!   then polls the lines, so that no edge is lost.
+//!   A deadline that has passed (a host input may make one) means "now".
 //! * Lines are level queries (`irq`, `out`, ...) which the board polls after each access, host input
 //!   and advance.
 //! * State: `save` returns everything that can differ between two chips of equal configuration;
@@ -20,18 +21,36 @@
 mod clock;
 mod restore_error;
 
+pub mod acpi_pm;
+pub mod debug_console;
+pub mod debug_exit;
+pub mod interrupt_message;
+pub mod ioapic;
+pub mod lapic;
+pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod rtc;
+pub mod system_control;
 pub mod uart16550;
 
 #[cfg(test)]
 mod suite;
 
+pub use acpi_pm::AcpiPm;
+pub use debug_console::DebugConsole;
+pub use debug_exit::DebugExit;
+pub use interrupt_message::{
+    DeliveryMode, DestinationMode, InterruptMessage, Ipi, Shorthand, TriggerMode,
+};
+pub use ioapic::IoApic;
+pub use lapic::Lapic;
+pub use pci::PciHost;
 pub use pic::Pic;
 pub use pit::Pit;
 pub use restore_error::RestoreError;
 pub use rtc::Rtc;
+pub use system_control::{ResetKind, SystemControl};
 pub use uart16550::Uart16550;
 
 /// A run of I/O ports that belongs to a chip: port `first + n` is the chip's register `reg + n`.
