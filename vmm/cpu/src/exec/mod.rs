@@ -13,8 +13,19 @@
 //! Each family of instructions is a module with a `select` function, which the decoder asks once per
 //! decoded instruction.
 
+mod arithmetic;
+mod bcd;
+mod bits;
+mod branch;
+mod chunk;
+mod feature;
 mod lanes;
+mod multiply;
 mod operand;
+mod push_pop;
+mod shift;
+mod string;
+mod transfer;
 
 use crate::cpu::Cpu;
 use crate::exception::Abort;
@@ -27,7 +38,17 @@ pub(crate) type Done = Result<(), Abort>;
 pub(crate) type Exec = fn(&mut Cpu, &Instruction) -> Done;
 
 /// Families in the order in which they are asked; the commonest first.
-const FAMILIES: &[fn(&Instruction) -> Option<Exec>] = &[];
+const FAMILIES: &[fn(&Instruction) -> Option<Exec>] = &[
+    transfer::select,
+    arithmetic::select,
+    branch::select,
+    push_pop::select,
+    shift::select,
+    bits::select,
+    string::select,
+    multiply::select,
+    bcd::select,
+];
 
 /// Finds the semantics of a decoded instruction; what no family knows is #UD.
 pub(crate) fn select(i: &Instruction) -> Exec {

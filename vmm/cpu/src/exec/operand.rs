@@ -159,7 +159,17 @@ impl Cpu {
             return Ok(());
         }
         let (segment, offset) = self.operand_offset(i);
-        let size = i.memory_size().size() as u32;
+        self.modify_sized(segment, offset, i.memory_size().size() as u32, change)
+    }
+
+    /// Read-modify-write of 1, 2, 4 or 8 bytes at a segment offset; see [`Cpu::modify_operand`].
+    pub(crate) fn modify_sized(
+        &mut self,
+        segment: SegReg,
+        offset: u64,
+        size: u32,
+        change: impl FnOnce(&mut Cpu, u64) -> u64,
+    ) -> Result<(), Abort> {
         self.probe_write(segment, offset, size)?;
         let old = self.read_sized(segment, offset, size)?;
         let new = change(self, old);

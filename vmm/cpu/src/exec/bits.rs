@@ -1,0 +1,278 @@
+//! Bit tests, bit scans, bit-field instructions and byte swaps (SDM vol. 1, 7.3.7 and 5.1.13 to
+//! 5.1.16). On models without BMI1 or LZCNT the prefixed scans are the plain ones, as on hardware.
+
+use super::{Done, Exec};
+use crate::cpu::Cpu;
+use crate::flags::{rflags, sign_extend, zero_extend};
+use crate::segment::SegReg;
+use iced_x86::{CpuidFeature, Instruction, Mnemonic, OpKind};
+
+/// The semantics of this family's instructions.
+pub(crate) fn select(i: &Instruction) -> Option<Exec> {
+    Some(match i.mnemonic() {
+        Mnemonic::Bt => |cpu, i| bit_test(cpu, i, None),
+        Mnemonic::Bts => |cpu, i| bit_test(cpu, i, Some(|word, bit| word | bit)),
+        Mnemonic::Btr => |cpu, i| bit_test(cpu, i, Some(|word, bit| word & !bit)),
+        Mnemonic::Btc => |cpu, i| bit_test(cpu, i, Some(|word, bit| word ^ bit)),
+        Mnemonic::Bsf => bsf,
+        Mnemonic::Bsr => bsr,
+        Mnemonic::Tzcnt => tzcnt,
+        Mnemonic::Lzcnt => lzcnt,
+        Mnemonic::Popcnt => popcnt,
+        Mnemonic::Andn => andn,
+        Mnemonic::Bextr => bextr,
+        Mnemonic::Blsi => blsi,
+        Mnemonic::Blsr => blsr,
+        Mnemonic::Blsmsk => blsmsk,
+        Mnemonic::Bzhi => bzhi,
+        Mnemonic::Pdep => pdep,
+        Mnemonic::Pext => pext,
+        Mnemonic::Bswap => bswap,
+        Mnemonic::Movbe => movbe,
+        Mnemonic::Crc32 => crc32,
+        _ => return None,
+    })
+}
+
+/// BT and its kin. With a register bit offset the memory operand is a bit string that extends
+/// 2^(bits-1) bits to either side of its address (SDM vol. 2A, figure 3-2); an immediate
+/// offset counts modulo the operand size, as a register operand's does. Flags other than CF, which
+/// the manual calls undefined except ZF, stay as they were.
+fn bit_test(cpu: &mut Cpu, i: &Instruction, change: Option<fn(u64, u64) -> u64>) -> Done {
+    let size = cpu.operand_size(i, 0);
+    let bits = u64::from(size) * 8;
+    let index = cpu.read_operand(i, 1)?;
+    let mask = 1u64 << (index & (bits - 1));
+    if i.op0_kind() == OpKind::Register {
+        let old = cpu.reg(i.op0_register());
+        cpu.arith.replace_cf(old & mask != 0);
+        if let Some(change) = change {
+            cpu.set_reg(i.op0_register(), change(old, mask));
+        }
+        return Ok(());
+    }
+    let (segment, offset) = bit_string_offset(cpu, i, index, size);
+    if let Some(change) = change {
+        cpu.modify_sized(segment, offset, size, |cpu, old| {
+            cpu.arith.replace_cf(old & mask != 0);
+            change(old, mask)
+        })
+    } else {
+        let word = cpu.read_sized(segment, offset, size)?;
+        cpu.arith.replace_cf(word & mask != 0);
+        Ok(())
+    }
+}
+
+/// Where the word lies that holds the bit.
+fn bit_string_offset(cpu: &Cpu, i: &Instruction, index: u64, size: u32) -> (SegReg, u64) {
+    let (segment, offset) = cpu.operand_offset(i);
+    if i.op1_kind() != OpKind::Register {
+        return (segment, offset);
+    }
+    let words = (sign_extend(index, size) as i64) >> (size * 8).trailing_zeros();
+    let offset = offset.wrapping_add((words as u64).wrapping_mul(size.into()));
+    (segment, zero_extend(offset, cpu.address_size(i)))
+}
+
+/// Flags of BSF and BSR: ZF tells a zero source; the others, undefined by the manual, are those of a
+/// logical result.
+fn scan(cpu: &mut Cpu, i: &Instruction, f: impl FnOnce(u64) -> u32) -> Done {
+    let size = cpu.operand_size(i, 0);
+    let source = cpu.read_operand(i, 1)?;
+    if source == 0 {
+        // The destination keeps all 64 bits, whatever the operand size.
+        cpu.arith.set_logic(0, size);
+        return Ok(());
+    }
+    let position = u64::from(f(source));
+    cpu.set_reg(i.op0_register(), position);
+    // ZF is clear even for position 0: the flags follow the source, not the position.
+    cpu.arith.set_logic(source, size);
+    Ok(())
+}
+
+fn bsf(cpu: &mut Cpu, i: &Instruction) -> Done {
+    scan(cpu, i, |source| source.trailing_zeros())
+}
+
+fn bsr(cpu: &mut Cpu, i: &Instruction) -> Done {
+    scan(cpu, i, |source| 63 - source.leading_zeros())
+}
+
+/// TZCNT and LZCNT: CF tells a zero source, ZF a zero result; the others, undefined by the manual,
+/// are 0.
+fn count_zeros(cpu: &mut Cpu, i: &Instruction, f: impl FnOnce(u64, u32) -> u32) -> Done {
+    let size = cpu.operand_size(i, 0);
+    let source = cpu.read_operand(i, 1)?;
+    let count = u64::from(f(source, size * 8));
+    cpu.set_reg(i.op0_register(), count);
+    let zf = if count == 0 { rflags::ZF } else { 0 };
+    cpu.arith.set_bits(zf | u64::from(source == 0));
+    Ok(())
+}
+
+fn tzcnt(cpu: &mut Cpu, i: &Instruction) -> Done {
+    if !cpu.model.has(CpuidFeature::BMI1) {
+        return bsf(cpu, i);
+    }
+    count_zeros(cpu, i, |source, bits| source.trailing_zeros().min(bits))
+}
+
+fn lzcnt(cpu: &mut Cpu, i: &Instruction) -> Done {
+    if !cpu.model.has(CpuidFeature::LZCNT) {
+        return bsr(cpu, i);
+    }
+    count_zeros(cpu, i, |source, bits| source.leading_zeros() - (64 - bits))
+}
+
+fn popcnt(cpu: &mut Cpu, i: &Instruction) -> Done {
+    cpu.require_features(i)?;
+    let source = cpu.read_operand(i, 1)?;
+    cpu.set_reg(i.op0_register(), source.count_ones().into());
+    // All flags are clear but ZF, which tells a zero source.
+    cpu.arith.set_bits(if source == 0 { rflags::ZF } else { 0 });
+    Ok(())
+}
+
+fn andn(cpu: &mut Cpu, i: &Instruction) -> Done {
+    cpu.require_vex(i)?;
+    let size = cpu.operand_size(i, 0);
+    let inverted = cpu.read_operand(i, 1)?;
+    let source = cpu.read_operand(i, 2)?;
+    let result = !inverted & source;
+    cpu.set_reg(i.op0_register(), result);
+    cpu.arith.set_logic(result, size);
+    Ok(())
+}
+
+fn bextr(cpu: &mut Cpu, i: &Instruction) -> Done {
+    cpu.require_vex(i)?;
+    let source = cpu.read_operand(i, 1)?;
+    let control = cpu.read_operand(i, 2)?;
+    let (start, length) = ((control & 0xff) as u32, (control >> 8 & 0xff) as u32);
+    let result = low_bits(source.checked_shr(start).unwrap_or(0), length);
+    cpu.set_reg(i.op0_register(), result);
+    // ZF follows the result; CF and OF are 0, and so are SF, AF and PF, undefined by the manual.
+    cpu.arith.set_bits(if result == 0 { rflags::ZF } else { 0 });
+    Ok(())
+}
+
+/// The `count` lowest bits of a value.
+fn low_bits(value: u64, count: u32) -> u64 {
+    if count >= 64 { value } else { value & ((1 << count) - 1) }
+}
+
+/// BLSI, BLSR, BLSMSK: `f(source)` with CF from the source. AF and PF, undefined by the manual, are
+/// 0 and the result's parity.
+fn lowest_set(
+    cpu: &mut Cpu,
+    i: &Instruction,
+    cf: impl FnOnce(u64) -> bool,
+    f: impl FnOnce(u64) -> u64,
+) -> Done {
+    cpu.require_vex(i)?;
+    let size = cpu.operand_size(i, 0);
+    let source = cpu.read_operand(i, 1)?;
+    let result = f(source);
+    cpu.set_reg(i.op0_register(), result);
+    cpu.arith.set_result_cf_of(result, cf(source), false, size);
+    Ok(())
+}
+
+fn blsi(cpu: &mut Cpu, i: &Instruction) -> Done {
+    lowest_set(cpu, i, |source| source != 0, |source| source & source.wrapping_neg())
+}
+
+fn blsr(cpu: &mut Cpu, i: &Instruction) -> Done {
+    lowest_set(cpu, i, |source| source == 0, |source| source & source.wrapping_sub(1))
+}
+
+fn blsmsk(cpu: &mut Cpu, i: &Instruction) -> Done {
+    lowest_set(cpu, i, |source| source == 0, |source| source ^ source.wrapping_sub(1))
+}
+
+fn bzhi(cpu: &mut Cpu, i: &Instruction) -> Done {
+    cpu.require_vex(i)?;
+    let size = cpu.operand_size(i, 0);
+    let source = cpu.read_operand(i, 1)?;
+    let from = (cpu.read_operand(i, 2)? & 0xff) as u32;
+    let result = low_bits(source, from);
+    cpu.set_reg(i.op0_register(), result);
+    cpu.arith.set_result_cf_of(result, from >= size * 8, false, size);
+    Ok(())
+}
+
+/// PDEP: the low bits of op1 go to the set bits of the mask op2.
+fn pdep(cpu: &mut Cpu, i: &Instruction) -> Done {
+    cpu.require_vex(i)?;
+    let mut source = cpu.read_operand(i, 1)?;
+    let mut mask = cpu.read_operand(i, 2)?;
+    let mut result = 0;
+    while mask != 0 {
+        let lowest = mask & mask.wrapping_neg();
+        if source & 1 != 0 {
+            result |= lowest;
+        }
+        source >>= 1;
+        mask ^= lowest;
+    }
+    cpu.set_reg(i.op0_register(), result);
+    Ok(())
+}
+
+/// PEXT: the bits of op1 at the set bits of the mask op2 go to the low bits.
+fn pext(cpu: &mut Cpu, i: &Instruction) -> Done {
+    cpu.require_vex(i)?;
+    let source = cpu.read_operand(i, 1)?;
+    let mut mask = cpu.read_operand(i, 2)?;
+    let mut result = 0;
+    let mut place = 1u64;
+    while mask != 0 {
+        let lowest = mask & mask.wrapping_neg();
+        if source & lowest != 0 {
+            result |= place;
+        }
+        place = place.wrapping_shl(1);
+        mask ^= lowest;
+    }
+    cpu.set_reg(i.op0_register(), result);
+    Ok(())
+}
+
+/// Reverses the bytes of a value of `size` bytes.
+fn swap_bytes(value: u64, size: u32) -> u64 {
+    value.swap_bytes() >> (64 - size * 8)
+}
+
+/// BSWAP. The 16-bit form, undefined by the manual, writes zero.
+fn bswap(cpu: &mut Cpu, i: &Instruction) -> Done {
+    let size = cpu.operand_size(i, 0);
+    let old = cpu.reg(i.op0_register());
+    cpu.set_reg(i.op0_register(), if size == 2 { 0 } else { swap_bytes(old, size) });
+    Ok(())
+}
+
+fn movbe(cpu: &mut Cpu, i: &Instruction) -> Done {
+    cpu.require_features(i)?;
+    let size = cpu.operand_size(i, 0);
+    let value = cpu.read_operand(i, 1)?;
+    cpu.write_operand(i, 0, swap_bytes(value, size))
+}
+
+/// CRC32: the Castagnoli polynomial, reflected.
+fn crc32(cpu: &mut Cpu, i: &Instruction) -> Done {
+    cpu.require_features(i)?;
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let bytes = cpu.operand_size(i, 1);
+    let source = cpu.read_operand(i, 1)?;
+    let mut crc = cpu.reg(i.op0_register()) as u32;
+    for byte in &source.to_le_bytes()[..bytes as usize] {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 != 0 { POLYNOMIAL } else { 0 };
+        }
+    }
+    cpu.set_reg(i.op0_register(), crc.into());
+    Ok(())
+}

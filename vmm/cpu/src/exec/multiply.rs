@@ -1,0 +1,140 @@
+//! Multiplication and division (SDM vol. 1, 7.3.2.3 and 7.3.2.4).
+
+use super::{Done, Exec};
+use crate::cpu::{Cpu, gpr};
+use crate::exception::{Abort, vector};
+use crate::flags::{rflags, sign_extend, zero_extend};
+use iced_x86::{Instruction, Mnemonic, Register};
+
+/// The semantics of this family's instructions.
+pub(crate) fn select(i: &Instruction) -> Option<Exec> {
+    Some(match i.mnemonic() {
+        Mnemonic::Mul => mul,
+        Mnemonic::Imul if i.op_count() == 1 => imul_wide,
+        Mnemonic::Imul => imul,
+        Mnemonic::Div => div,
+        Mnemonic::Idiv => idiv,
+        Mnemonic::Mulx => mulx,
+        _ => return None,
+    })
+}
+
+/// The low and high registers of a double-width value; AX is both halves of the 8-bit one.
+fn pair(size: u32) -> (Register, Register) {
+    match size {
+        1 => (Register::AL, Register::AH),
+        2 => (Register::AX, Register::DX),
+        4 => (Register::EAX, Register::EDX),
+        _ => (Register::RAX, Register::RDX),
+    }
+}
+
+/// Writes a double-width product and its flags: CF and OF say that the upper half matters, SF and
+/// PF follow the lower half, ZF and AF are 0 (see docs/cpu-model.md).
+fn write_product(cpu: &mut Cpu, product: u128, significant: bool, size: u32) {
+    let (low, high) = pair(size);
+    cpu.set_reg(low, product as u64);
+    cpu.set_reg(high, (product >> (size * 8)) as u64);
+    set_product_flags(cpu, product as u64, significant, size);
+}
+
+fn set_product_flags(cpu: &mut Cpu, low: u64, significant: bool, size: u32) {
+    cpu.arith.set_result_cf_of(low, significant, significant, size);
+    let bits = cpu.arith.bits() & !rflags::ZF;
+    cpu.arith.set_bits(bits);
+}
+
+fn mul(cpu: &mut Cpu, i: &Instruction) -> Done {
+    let size = cpu.operand_size(i, 0);
+    let factor = cpu.read_operand(i, 0)?;
+    let product = u128::from(cpu.reg(pair(size).0)) * u128::from(factor);
+    write_product(cpu, product, product >> (size * 8) != 0, size);
+    Ok(())
+}
+
+fn signed_product(a: u64, b: u64, size: u32) -> (i128, bool) {
+    let signed = |value| i128::from(sign_extend(value, size) as i64);
+    let product = signed(a) * signed(b);
+    (product, product != signed(product as u64))
+}
+
+fn imul_wide(cpu: &mut Cpu, i: &Instruction) -> Done {
+    let size = cpu.operand_size(i, 0);
+    let factor = cpu.read_operand(i, 0)?;
+    let (product, significant) = signed_product(cpu.reg(pair(size).0), factor, size);
+    write_product(cpu, product as u128, significant, size);
+    Ok(())
+}
+
+/// Two and three operands: the truncated product.
+fn imul(cpu: &mut Cpu, i: &Instruction) -> Done {
+    let size = cpu.operand_size(i, 0);
+    let (left, right) = if i.op_count() == 2 { (0, 1) } else { (1, 2) };
+    let left = cpu.read_operand(i, left)?;
+    let right = cpu.read_operand(i, right)?;
+    let (product, significant) = signed_product(left, right, size);
+    cpu.set_reg(i.op0_register(), product as u64);
+    set_product_flags(cpu, product as u64, significant, size);
+    Ok(())
+}
+
+fn mulx(cpu: &mut Cpu, i: &Instruction) -> Done {
+    cpu.require_vex(i)?;
+    let size = cpu.operand_size(i, 0);
+    let factor = cpu.read_operand(i, 2)?;
+    let product = u128::from(zero_extend(cpu.gpr[gpr::RDX], size)) * u128::from(factor);
+    // The low half first: if both destinations are one register, the high half stays.
+    cpu.set_reg(i.op1_register(), product as u64);
+    cpu.set_reg(i.op0_register(), (product >> (size * 8)) as u64);
+    Ok(())
+}
+
+#[cold]
+fn divide_error(cpu: &mut Cpu) -> Abort {
+    cpu.exception(vector::DE, None)
+}
+
+/// The double-width dividend.
+fn dividend(cpu: &Cpu, size: u32) -> u128 {
+    let (low, high) = pair(size);
+    u128::from(cpu.reg(high)) << (size * 8) | u128::from(cpu.reg(low))
+}
+
+/// DIV. The flags, undefined by the manual, stay as they were.
+fn div(cpu: &mut Cpu, i: &Instruction) -> Done {
+    let size = cpu.operand_size(i, 0);
+    let divisor = u128::from(cpu.read_operand(i, 0)?);
+    let dividend = dividend(cpu, size);
+    let (Some(quotient), Some(remainder)) =
+        (dividend.checked_div(divisor), dividend.checked_rem(divisor))
+    else {
+        return Err(divide_error(cpu));
+    };
+    if quotient >> (size * 8) != 0 {
+        return Err(divide_error(cpu));
+    }
+    let (low, high) = pair(size);
+    cpu.set_reg(low, quotient as u64);
+    cpu.set_reg(high, remainder as u64);
+    Ok(())
+}
+
+/// IDIV. The flags, undefined by the manual, stay as they were.
+fn idiv(cpu: &mut Cpu, i: &Instruction) -> Done {
+    let size = cpu.operand_size(i, 0);
+    let divisor = i128::from(sign_extend(cpu.read_operand(i, 0)?, size) as i64);
+    let unused = 128 - size * 16;
+    let dividend = (dividend(cpu, size) << unused) as i128 >> unused;
+    let (Some(quotient), Some(remainder)) =
+        (dividend.checked_div(divisor), dividend.checked_rem(divisor))
+    else {
+        return Err(divide_error(cpu));
+    };
+    if quotient != i128::from(sign_extend(quotient as u64, size) as i64) {
+        return Err(divide_error(cpu));
+    }
+    let (low, high) = pair(size);
+    cpu.set_reg(low, quotient as u64);
+    cpu.set_reg(high, remainder as u64);
+    Ok(())
+}
