@@ -24,6 +24,7 @@ mod multiply;
 mod operand;
 mod push_pop;
 mod shift;
+mod sse;
 mod string;
 mod transfer;
 
@@ -48,6 +49,14 @@ const FAMILIES: &[fn(&Instruction) -> Option<Exec>] = &[
     string::select,
     multiply::select,
     bcd::select,
+    sse::moves::select,
+    sse::integer::select,
+    sse::shuffle::select,
+    sse::float::select,
+    sse::compare::select,
+    sse::convert::select,
+    sse::control::select,
+    sse::mmx::select,
 ];
 
 /// Finds the semantics of a decoded instruction; what no family knows is #UD.
