@@ -8,7 +8,9 @@
 #![expect(unsafe_code, reason = "a scoped loan of RAM and bus; see UNSAFETY above")]
 
 use crate::bus::Bus;
+use crate::code::CodeCache;
 use crate::cpu::Cpu;
+use crate::mmu::Mmu;
 use dejavm_memory::GuestRam;
 use std::ptr::NonNull;
 
@@ -37,7 +39,9 @@ impl Cpu {
         // SAFETY: only the lifetime bound changes; the guard clears the pointer before 'a ends.
         let bus: NonNull<dyn Bus> = unsafe { std::mem::transmute(bus) };
         self.context = Context { ram: Some(NonNull::from(ram)), bus: Some(bus) };
-        Loan { cpu: self }
+        let loan = Loan { cpu: self };
+        loan.cpu.attach();
+        loan
     }
 
     /// The board's RAM. Panics outside a run.
@@ -46,6 +50,22 @@ impl Cpu {
         let mut ram = self.context.ram.expect("RAM is lent while the CPU runs");
         // SAFETY: the loan holds the exclusive borrow, and `&mut self` keeps the reference unique.
         unsafe { ram.as_mut() }
+    }
+
+    /// The MMU's caches and the RAM, together.
+    #[inline]
+    pub(crate) fn mmu_and_ram(&mut self) -> (&mut Mmu, &mut GuestRam) {
+        let mut ram = self.context.ram.expect("RAM is lent while the CPU runs");
+        // SAFETY: as for `ram`; the MMU's caches are no part of it.
+        (&mut self.mmu, unsafe { ram.as_mut() })
+    }
+
+    /// The decoded code and the RAM, together.
+    #[inline]
+    pub(crate) fn code_and_ram(&mut self) -> (&mut CodeCache, &mut GuestRam) {
+        let mut ram = self.context.ram.expect("RAM is lent while the CPU runs");
+        // SAFETY: as for `mmu_and_ram`.
+        (&mut self.code, unsafe { ram.as_mut() })
     }
 
     /// The board. Panics outside a run.

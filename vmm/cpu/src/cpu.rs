@@ -1,9 +1,12 @@
 //! The vCPU: its architectural registers in the form that execution wants them.
 
+use crate::code::{CodeCache, JumpCache, OpRef, Way};
 use crate::context::Context;
 use crate::exception::{Abort, AbortReason};
 use crate::flags::{Arith, rflags};
 use crate::fpu::Fpu;
+use crate::interp::Exit;
+use crate::mmu::{Mmu, Tlb};
 use crate::model::Model;
 use crate::msr::Msrs;
 use crate::segment::{SegReg, Segment, TableRegister};
@@ -11,6 +14,9 @@ use dejavm_units::Position;
 
 /// Index of the general register that always reads zero: the base or index an address lacks.
 pub(crate) const ZERO_REG: u8 = 16;
+/// Index of the pseudo-register that holds the linear address of the page being executed: the base
+/// of RIP-relative operands in decoded blocks, which know only their place in the page.
+pub(crate) const PAGE_REG: u8 = 17;
 
 /// Names for indices of [`Cpu::gpr`].
 #[expect(missing_docs, reason = "the registers' names")]
@@ -72,7 +78,8 @@ pub struct Cpu {
     pub(crate) apic_id: u8,
 
     // Registers, in execution form.
-    /// RAX..R15 in encoding order, then [`ZERO_REG`]; padded so that a masked index needs no check.
+    /// RAX..R15 in encoding order, [`ZERO_REG`], [`PAGE_REG`]; padded so that a masked index needs
+    /// no check.
     pub(crate) gpr: [u64; 32],
     /// The six arithmetic flags, lazily.
     pub(crate) arith: Arith,
@@ -82,8 +89,8 @@ pub struct Cpu {
     pub(crate) rip: u64,
     /// Offset in CS of the instruction after it; a branch changes this one.
     pub(crate) next_rip: u64,
-    /// ES, CS, SS, DS, FS, GS.
-    pub(crate) seg: [Segment; 6],
+    /// ES, CS, SS, DS, FS, GS; the last two slots are always zero, a base to add when there is none.
+    pub(crate) seg: [Segment; 8],
     pub(crate) ldtr: Segment,
     pub(crate) tr: Segment,
     pub(crate) gdtr: TableRegister,
@@ -118,6 +125,30 @@ pub struct Cpu {
     pub(crate) context: Context,
     /// Physical addresses are ANDed with this: all ones, or bit 20 clear while A20 is off.
     pub(crate) a20_mask: u64,
+    /// What was derived from page tables.
+    pub(crate) mmu: Mmu,
+    /// The TLB of the current address space and privilege class, inside `mmu`.
+    pub(crate) tlb: *const Tlb,
+    /// Number of the current address space.
+    pub(crate) space: usize,
+    /// What `mmu` was derived under: see `paging_regime`.
+    pub(crate) regime: [u64; 4],
+    /// Decoded blocks.
+    pub(crate) code: CodeCache,
+    /// Blocks by linear address.
+    pub(crate) jumps: JumpCache,
+    /// Address space, privilege class and decoding mode, as `jumps` tags want them.
+    pub(crate) jump_context: u64,
+    /// Offsets wrap here: all ones in 64-bit mode, 32 ones otherwise. Valid inside blocks.
+    pub(crate) address_mask: u64,
+    /// Instructions that may still run before the run loop looks at events.
+    pub(crate) budget: i64,
+    /// The position at which `budget` runs out.
+    pub(crate) limit: u64,
+    /// Why the last chain of blocks was left.
+    pub(crate) exit: Exit,
+    /// A branch whose way is to be linked to the block found next.
+    pub(crate) pending_link: Option<(OpRef, Way)>,
     /// Why the last `Abort` was returned.
     pub(crate) abort: AbortReason,
     /// The current instruction runs alone: device access is allowed, events are looked at after it.
@@ -204,6 +235,13 @@ impl Cpu {
     #[inline]
     pub(crate) fn is_64bit(&self) -> bool {
         self.is_long_mode() && self.cs().rights.is_long()
+    }
+
+    /// Changes the privilege level, and with it which translations apply.
+    pub(crate) fn set_cpl(&mut self, cpl: u8) {
+        self.cpl = cpl;
+        self.end_of_block = true;
+        self.select_space();
     }
 
     /// Default operand and address size of the code segment: 16, 32 or 64 bits.

@@ -1,12 +1,14 @@
 //! The software x86 CPU: decoder tables, interpreter, memory management unit. Knows no device.
 
 mod bus;
+mod code;
 mod context;
 mod cpu;
 mod exception;
 mod exec;
 mod flags;
 mod fpu;
+mod interp;
 mod mmu;
 mod model;
 mod msr;
@@ -22,6 +24,7 @@ pub use cpu::{Cpu, control, gpr};
 pub use exception::{Abort, AbortReason, vector};
 pub use flags::rflags;
 pub use fpu::{F80, Fpu};
+pub use mmu::Tuning;
 pub use model::Model;
 pub use msr::Msrs;
 pub use run::Stop;

@@ -1,14 +1,17 @@
 //! The run loop: instructions until a position, with interrupts and exceptions between them.
 
 use crate::bus::Bus;
+use crate::code::{context, run_chain};
 use crate::context::Loan;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, PAGE_REG, control};
 use crate::exception::{Abort, AbortReason};
 use crate::flags::rflags;
-use crate::mmu::Access;
+use crate::interp::{Built, Exit, Mode};
+use crate::mmu::{Access, Tuning, is_canonical};
+use crate::segment::{SegReg, Segment};
 use dejavm_memory::GuestRam;
 use dejavm_units::Position;
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 
 /// Why [`Cpu::run_until`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,45 +34,195 @@ impl Cpu {
     /// needs the board.
     pub fn run_until(&mut self, ram: &mut GuestRam, bus: &mut dyn Bus, limit: Position) -> Stop {
         let Loan { cpu } = &mut self.lend(ram, bus);
+        cpu.limit = limit.0;
+        cpu.update_a20();
         loop {
-            if let Some(stop) = cpu.between_instructions(limit) {
+            if let Some(stop) = cpu.between_instructions() {
                 return stop;
             }
-            cpu.step();
+            cpu.run_some();
         }
     }
 
-    /// Executes the one instruction at the current position, taking no interrupt before it and
-    /// delivering no exception: for lock-step comparison and tests. On `Err` the position has not
-    /// moved; CR2 is set if it was a page fault.
+    /// Executes the one instruction at the current position by the reference semantics, taking no
+    /// interrupt before it and delivering no exception: for lock-step comparison and tests. On `Err`
+    /// the position has not moved; CR2 is set if it was a page fault.
     pub fn try_step(&mut self, ram: &mut GuestRam, bus: &mut dyn Bus) -> Result<(), AbortReason> {
         let Loan { cpu } = &mut self.lend(ram, bus);
         cpu.step_alone().map_err(|Abort(())| cpu.abort)
     }
 
+    /// As [`Cpu::try_step`], by the handlers of decoded blocks where they apply.
+    pub fn try_step_decoded(
+        &mut self,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+    ) -> Result<(), AbortReason> {
+        let Loan { cpu } = &mut self.lend(ram, bus);
+        cpu.step_decoded().map_err(|Abort(())| cpu.abort)
+    }
+
+    /// Sizes and disturbs the TLB. No guest can see it; tests check that.
+    pub fn set_tuning(&mut self, tuning: Tuning) {
+        self.mmu.set_tuning(tuning);
+        self.regime = [u64::MAX; 4];
+    }
+
     /// Takes events that are due; `Some` when the loop must return.
-    fn between_instructions(&mut self, limit: Position) -> Option<Stop> {
-        if self.abort == AbortReason::Shutdown {
-            return Some(Stop::Shutdown);
-        }
-        if self.bus().wants_control() {
-            return Some(Stop::Board);
-        }
-        let interruptible = self.flag(rflags::IF) && !self.interrupt_shadow;
-        if interruptible && self.bus().interrupt_pending() {
+    fn between_instructions(&mut self) -> Option<Stop> {
+        loop {
+            if self.abort == AbortReason::Shutdown {
+                return Some(Stop::Shutdown);
+            }
+            if self.bus().wants_control() {
+                return Some(Stop::Board);
+            }
+            let interruptible = self.flag(rflags::IF) && !self.interrupt_shadow;
+            if !interruptible || !self.bus().interrupt_pending() {
+                break;
+            }
             self.halted = false;
             let at = self.position;
             let vector = self.bus().acknowledge_interrupt(at);
             self.deliver_interrupt(vector);
-            return self.between_instructions(limit);
         }
-        if self.position >= limit {
+        if self.position.0 >= self.limit {
             return Some(Stop::Limit);
         }
         if self.halted {
             return Some(Stop::Halted);
         }
         None
+    }
+
+    /// Executes at least one instruction or delivers its exception: a chain of blocks if the mode
+    /// has handlers, one instruction otherwise.
+    fn run_some(&mut self) {
+        let Some(mode) = self.block_mode() else {
+            self.step();
+            return;
+        };
+        if self.interrupt_shadow {
+            self.step();
+            return;
+        }
+        self.end_of_block = false;
+        self.address_mask = if mode.wide { u64::MAX } else { 0xffff_ffff };
+        self.jump_context = context(self.space, self.cpl == 3, mode.bits());
+        self.budget = (self.limit - self.position.0).min(i64::MAX as u64) as i64;
+        // Chains follow one another here until something must be looked at outside.
+        loop {
+            let linear = self.rip;
+            self.gpr[PAGE_REG as usize] = linear & !0xfff;
+            let header = match self.jumps.get(linear, self.jump_context) {
+                Some(header) => header,
+                None => match self.find_block(linear, mode) {
+                    Ok(Built::Block(header)) => {
+                        self.jumps.set(linear, self.jump_context, header);
+                        header
+                    }
+                    Ok(Built::Alone) => {
+                        self.pending_link = None;
+                        self.settle_position();
+                        self.step();
+                        return;
+                    }
+                    Err(Abort(())) => {
+                        self.pending_link = None;
+                        self.settle_position();
+                        self.deliver_exception();
+                        return;
+                    }
+                },
+            };
+            if let Some((branch, way)) = self.pending_link.take() {
+                branch.links().set(way, header);
+            }
+            run_chain(self, header);
+            match self.exit {
+                Exit::Jump => {}
+                Exit::Events => {
+                    self.settle_position();
+                    return;
+                }
+                Exit::Budget => {
+                    self.settle_position();
+                    if self.position.0 < self.limit {
+                        self.step();
+                    }
+                    return;
+                }
+                Exit::Abort => {
+                    self.settle_position();
+                    match self.abort {
+                        AbortReason::RetryAlone => self.step(),
+                        AbortReason::Exception { .. } => self.deliver_exception(),
+                        AbortReason::Shutdown => {}
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Brings `position` up to what `budget` says has run.
+    fn settle_position(&mut self) {
+        self.position.0 = self.limit - self.budget as u64;
+    }
+
+    /// The block at a linear address in the current mode.
+    fn find_block(&mut self, linear: u64, mode: Mode) -> Result<Built, Abort> {
+        if !is_canonical(linear) {
+            return Ok(Built::Alone);
+        }
+        let gpa = self.translate(linear, Access::Fetch)?;
+        if self.ram().host_page(gpa.pfn()).is_none() {
+            return Ok(Built::Alone);
+        }
+        Ok(self.block_at(gpa, mode))
+    }
+
+    /// The decoding mode, or `None` where only the reference semantics serve: 16-bit code, segments
+    /// that are not flat, single stepping, breakpoints, alignment checks.
+    fn block_mode(&self) -> Option<Mode> {
+        let armed = self.dr[7] & 0xff != 0
+            || self.flag(rflags::TF | rflags::RF)
+            || self.flag(rflags::AC) && self.cr0 & control::CR0_AM != 0 && self.cpl == 3
+            || self.pending_debug != 0;
+        if armed {
+            return None;
+        }
+        let wide = self.is_64bit();
+        if !wide {
+            let flat = |segment: &Segment| segment.base == 0 && segment.limit == u32::MAX;
+            let data = [SegReg::Es, SegReg::Ss, SegReg::Ds].iter().all(|&register| {
+                let segment = &self.seg[register as usize];
+                flat(segment) && segment.rights.is_writable() && !segment.rights.is_expand_down()
+            });
+            let stack = self.seg[SegReg::Ss as usize].rights.is_big();
+            let code = self.cs();
+            let usable = data
+                && stack
+                && flat(code)
+                && code.rights.is_big()
+                && !self.is_real_mode()
+                && !self.is_v86();
+            if !usable {
+                return None;
+            }
+        }
+        let sse = self.cr0 & (control::CR0_EM | control::CR0_TS) == 0
+            && self.cr4 & control::CR4_OSFXSR != 0;
+        Some(Mode { wide, sse })
+    }
+
+    /// Follows the board's A20 gate.
+    fn update_a20(&mut self) {
+        let mask = if self.bus().a20_enabled() { u64::MAX } else { !(1 << 20) };
+        if mask != self.a20_mask {
+            self.a20_mask = mask;
+            self.flush_translations();
+        }
     }
 
     /// Delivers an external interrupt.
@@ -87,9 +240,10 @@ impl Cpu {
         if self.step_alone().is_err() {
             self.deliver_exception();
         }
+        self.update_a20();
     }
 
-    /// Executes one instruction alone.
+    /// Executes one instruction alone, by the reference semantics.
     fn step_alone(&mut self) -> Result<(), Abort> {
         self.alone = true;
         self.end_of_block = false;
@@ -112,29 +266,66 @@ impl Cpu {
         result
     }
 
+    /// Executes one instruction as a block of one, or alone where no block can be made.
+    fn step_decoded(&mut self) -> Result<(), Abort> {
+        let Some(mode) = self.block_mode() else { return self.step_alone() };
+        self.end_of_block = false;
+        self.address_mask = if mode.wide { u64::MAX } else { 0xffff_ffff };
+        self.jump_context = context(self.space, self.cpl == 3, mode.bits());
+        self.gpr[PAGE_REG as usize] = self.rip & !0xfff;
+        if !is_canonical(self.rip) {
+            return self.step_alone();
+        }
+        let gpa = self.translate(self.rip, Access::Fetch)?;
+        let Some(header) = self.decode_one(gpa, mode) else { return self.step_alone() };
+        self.limit = self.position.0 + 1;
+        self.budget = 1;
+        run_chain(self, header);
+        self.pending_link = None;
+        self.settle_position();
+        match self.exit {
+            Exit::Jump | Exit::Events | Exit::Budget => Ok(()),
+            Exit::Abort if self.abort == AbortReason::RetryAlone => self.step_alone(),
+            Exit::Abort => Err(Abort(())),
+        }
+    }
+
     /// Fetches and decodes the instruction at `rip`, page-relative (see [`crate::exec`]).
     fn fetch(&mut self) -> Result<Instruction, Abort> {
         let linear = self.cs_linear(self.rip);
+        let bits = self.code_bits();
+        if bits == 64 && !is_canonical(linear) {
+            return Err(self.general_protection(0));
+        }
         let mut bytes = [0u8; INSTRUCTION_BYTES_MAX];
         let mut have = 0;
         while have < INSTRUCTION_BYTES_MAX {
             let at = linear.wrapping_add(have as u64);
-            let in_page = (0x1000 - (at & 0xfff) as usize).min(INSTRUCTION_BYTES_MAX - have);
-            let gpa = self.translate(at, Access::Fetch)?;
-            if self.ram().read(gpa, &mut bytes[have..have + in_page]).is_err() {
-                bytes[have..have + in_page].fill(0xff);
+            let mut part = (0x1000 - (at & 0xfff) as usize).min(INSTRUCTION_BYTES_MAX - have);
+            if bits != 64 {
+                // Bytes beyond the code segment's limit are not there (SDM vol. 3A, 5.3).
+                let left = (u64::from(self.cs().limit) + 1).saturating_sub(self.rip + have as u64);
+                if left == 0 {
+                    return Err(self.general_protection(0));
+                }
+                part = part.min(usize::try_from(left).unwrap_or(usize::MAX));
             }
-            have += in_page;
-            let decoded = self.decode(&bytes[..have], linear & 0xfff);
+            let gpa = self.translate(at, Access::Fetch)?;
+            if self.ram().read(gpa, &mut bytes[have..have + part]).is_err() {
+                bytes[have..have + part].fill(0xff);
+            }
+            have += part;
+            let mut decoder =
+                Decoder::with_ip(bits, &bytes[..have], linear & 0xfff, DecoderOptions::NONE);
+            let decoded = decoder.decode();
             if !decoded.is_invalid() {
                 return Ok(decoded);
             }
+            if decoder.last_error() != DecoderError::NoMoreBytes {
+                return Err(self.undefined_opcode());
+            }
         }
-        Err(self.undefined_opcode())
-    }
-
-    fn decode(&self, bytes: &[u8], page_offset: u64) -> Instruction {
-        let bits = self.code_bits();
-        Decoder::with_ip(bits, bytes, page_offset, DecoderOptions::NONE).decode()
+        // More than 15 bytes: too long (SDM vol. 2A, 2.3.11).
+        Err(self.general_protection(0))
     }
 }

@@ -1,9 +1,12 @@
 //! The architectural state: what a snapshot of a CPU holds, and nothing that can be derived.
 
+use crate::code::{CodeCache, JumpCache};
 use crate::cpu::{Cpu, ZERO_REG};
 use crate::exception::AbortReason;
 use crate::flags::Arith;
 use crate::fpu::Fpu;
+use crate::interp::Exit;
+use crate::mmu::Mmu;
 use crate::model::Model;
 use crate::msr::Msrs;
 use crate::segment::{Rights, SegReg, Segment, TableRegister};
@@ -103,7 +106,7 @@ impl Cpu {
             system_flags: 0,
             rip: 0,
             next_rip: 0,
-            seg: [Segment::default(); 6],
+            seg: [Segment::default(); 8],
             ldtr: Segment::default(),
             tr: Segment::default(),
             gdtr: TableRegister::default(),
@@ -127,6 +130,18 @@ impl Cpu {
             pending_debug: 0,
             context: Default::default(),
             a20_mask: u64::MAX,
+            mmu: Mmu::new(),
+            tlb: std::ptr::null(),
+            space: 0,
+            regime: [0; 4],
+            code: CodeCache::default(),
+            jumps: JumpCache::new(),
+            jump_context: 0,
+            address_mask: u64::MAX,
+            budget: 0,
+            limit: 0,
+            exit: Exit::Jump,
+            pending_link: None,
             abort: AbortReason::RetryAlone,
             alone: false,
             end_of_block: false,
@@ -140,11 +155,13 @@ impl Cpu {
     pub fn state(&self) -> CpuState {
         let mut gpr = [0; 16];
         gpr.copy_from_slice(&self.gpr[..16]);
+        let mut seg = [Segment::default(); 6];
+        seg.copy_from_slice(&self.seg[..6]);
         CpuState {
             gpr,
             rip: self.rip,
             rflags: self.rflags(),
-            seg: self.seg,
+            seg,
             ldtr: self.ldtr,
             tr: self.tr,
             gdtr: self.gdtr,
@@ -171,7 +188,7 @@ impl Cpu {
         }
     }
 
-    /// Puts an architectural state in; everything derived is forgotten.
+    /// Puts an architectural state in; everything derived is forgotten when the CPU runs next.
     pub fn set_state(&mut self, state: &CpuState) {
         let CpuState {
             gpr,
@@ -207,7 +224,7 @@ impl Cpu {
         self.rip = rip;
         self.next_rip = rip;
         self.set_rflags(rflags);
-        self.seg = seg;
+        self.seg[..6].copy_from_slice(&seg);
         self.ldtr = ldtr;
         self.tr = tr;
         self.gdtr = gdtr;
@@ -232,5 +249,8 @@ impl Cpu {
         self.pending_debug = pending_debug;
         self.a20_mask = if a20 { u64::MAX } else { A20_OFF };
         self.position = position;
+        // Whatever was derived belongs to another past: no regime equals this one.
+        self.regime = [u64::MAX; 4];
+        self.abort = AbortReason::RetryAlone;
     }
 }

@@ -1,42 +1,162 @@
-//! Loads and stores at linear addresses.
+//! Loads and stores at linear addresses: the fast path through the TLB, and the slow one.
+//!
+//! UNSAFETY: a TLB entry holds the host address of a page of guest RAM. Entries are made only by
+//! [`Cpu::fill`] from [`GuestRam::host_page`](dejavm_memory::GuestRam::host_page), and all of them
+//! are dropped when RAM is lent anew ([`Cpu::attach`]); so while a run lasts, each points to a mapped
+//! page of the RAM that is lent. The compare proves that all bytes of the access lie in that page.
+//! Guest RAM is never behind a Rust reference, so raw reads and writes alias nothing.
+#![expect(unsafe_code, reason = "guest RAM is reached through TLB entries; see UNSAFETY above")]
 
+use super::tlb::{Entry, Table, Tlb, slot_of};
 use super::walk::Access;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, control};
 use crate::exception::Abort;
-use dejavm_units::Gpa;
+use dejavm_memory::PageFlags;
+use dejavm_units::{Gpa, Pfn};
+
+/// Host pointer for `S` bytes at `linear`, if the entry covers them all.
+#[inline(always)]
+fn hit<const S: u64>(entry: &Entry, linear: u64) -> Option<*mut u8> {
+    let offset = linear ^ entry.tag;
+    if offset <= 4096 - S { Some((entry.page + offset) as *mut u8) } else { None }
+}
+
+/// Reads `S` bytes (1, 2, 4 or 8).
+#[inline(always)]
+fn read_host<const S: u64>(pointer: *mut u8) -> u64 {
+    // SAFETY: `hit` returned the pointer for `S` bytes; see the module's argument.
+    unsafe {
+        match S {
+            1 => u64::from(pointer.read()),
+            2 => u64::from(pointer.cast::<u16>().read_unaligned()),
+            4 => u64::from(pointer.cast::<u32>().read_unaligned()),
+            _ => pointer.cast::<u64>().read_unaligned(),
+        }
+    }
+}
+
+/// Writes `S` bytes (1, 2, 4 or 8).
+#[inline(always)]
+fn write_host<const S: u64>(pointer: *mut u8, value: u64) {
+    // SAFETY: as for `read_host`, with a pointer from a store entry.
+    unsafe {
+        match S {
+            1 => pointer.write(value as u8),
+            2 => pointer.cast::<u16>().write_unaligned(value as u16),
+            4 => pointer.cast::<u32>().write_unaligned(value as u32),
+            _ => pointer.cast::<u64>().write_unaligned(value),
+        }
+    }
+}
+
+/// A store split at a page boundary: where each piece goes and which bytes it takes.
+type Pieces = [(Gpa, usize, usize); 2];
 
 impl Cpu {
-    /// Translates one byte's address for an access by the current privilege level.
-    pub(crate) fn translate(&mut self, linear: u64, access: Access) -> Result<Gpa, Abort> {
-        let user = self.cpl == 3;
-        Ok(self.walk(linear, access, user)?.gpa)
+    /// The TLB of the current address space and privilege class.
+    #[inline(always)]
+    fn tlb(&self) -> &Tlb {
+        // SAFETY: `tlb` points into a `Box` of `self.mmu`, which keeps it until the space table
+        // changes; `select_space` sets it anew then. No reference outlives the call it serves.
+        unsafe { &*self.tlb }
+    }
+
+    /// Loads `S` bytes at the current privilege level, zero-extended.
+    #[inline(always)]
+    pub(crate) fn load_sized<const S: u64>(&mut self, linear: u64) -> Result<u64, Abort> {
+        match hit::<S>(&self.tlb().read[slot_of(linear)], linear) {
+            Some(pointer) => Ok(read_host::<S>(pointer)),
+            None => self.load_slow(linear, S as u32),
+        }
+    }
+
+    /// Stores `S` bytes at the current privilege level.
+    #[inline(always)]
+    pub(crate) fn store_sized<const S: u64>(
+        &mut self,
+        linear: u64,
+        value: u64,
+    ) -> Result<(), Abort> {
+        match hit::<S>(&self.tlb().write[slot_of(linear)], linear) {
+            Some(pointer) => {
+                write_host::<S>(pointer, value);
+                Ok(())
+            }
+            None => self.store_slow(linear, value, S as u32),
+        }
+    }
+
+    /// Replaces `S` bytes by what `change` makes of them; the store is checked before the load.
+    #[inline(always)]
+    pub(crate) fn modify_linear<const S: u64>(
+        &mut self,
+        linear: u64,
+        change: impl FnOnce(&mut Cpu, u64) -> u64,
+    ) -> Result<(), Abort> {
+        match hit::<S>(&self.tlb().write[slot_of(linear)], linear) {
+            Some(pointer) => {
+                let new = change(self, read_host::<S>(pointer));
+                write_host::<S>(pointer, new);
+                Ok(())
+            }
+            None => {
+                self.probe_store(linear, S as u32)?;
+                let old = self.load_slow(linear, S as u32)?;
+                let new = change(self, old);
+                self.store_slow(linear, new, S as u32)
+            }
+        }
+    }
+
+    /// Loads 16 bytes at the current privilege level.
+    #[inline(always)]
+    pub(crate) fn load_u128(&mut self, linear: u64) -> Result<u128, Abort> {
+        match hit::<16>(&self.tlb().read[slot_of(linear)], linear) {
+            // SAFETY: as for `read_host`.
+            Some(pointer) => Ok(unsafe { pointer.cast::<u128>().read_unaligned() }),
+            None => {
+                let low = self.load_slow(linear, 8)?;
+                let high = self.load_slow(linear.wrapping_add(8), 8)?;
+                Ok(u128::from(high) << 64 | u128::from(low))
+            }
+        }
+    }
+
+    /// Stores 16 bytes at the current privilege level, all or nothing.
+    #[inline(always)]
+    pub(crate) fn store_u128(&mut self, linear: u64, value: u128) -> Result<(), Abort> {
+        match hit::<16>(&self.tlb().write[slot_of(linear)], linear) {
+            Some(pointer) => {
+                // SAFETY: as for `write_host`.
+                unsafe { pointer.cast::<u128>().write_unaligned(value) };
+                Ok(())
+            }
+            None => {
+                self.probe_store(linear, 16)?;
+                self.store_slow(linear, value as u64, 8)?;
+                self.store_slow(linear.wrapping_add(8), (value >> 64) as u64, 8)
+            }
+        }
     }
 
     /// Loads 1, 2, 4 or 8 bytes at the current privilege level, zero-extended.
-    #[inline]
     pub(crate) fn load(&mut self, linear: u64, size: u32) -> Result<u64, Abort> {
-        let user = self.cpl == 3;
-        self.load_as(linear, size, user)
+        match size {
+            1 => self.load_sized::<1>(linear),
+            2 => self.load_sized::<2>(linear),
+            4 => self.load_sized::<4>(linear),
+            _ => self.load_sized::<8>(linear),
+        }
     }
 
     /// Stores 1, 2, 4 or 8 bytes at the current privilege level.
-    #[inline]
     pub(crate) fn store(&mut self, linear: u64, value: u64, size: u32) -> Result<(), Abort> {
-        let user = self.cpl == 3;
-        self.store_as(linear, value, size, user)
-    }
-
-    /// Checks that a store of up to 16 bytes would succeed at the current privilege level.
-    pub(crate) fn probe_store(&mut self, linear: u64, size: u32) -> Result<(), Abort> {
-        let first = self.translate(linear, Access::Write)?;
-        let last = linear.wrapping_add(u64::from(size) - 1);
-        let last = self.translate(last, Access::Write)?;
-        for gpa in [first, last] {
-            if self.ram().host_page(gpa.pfn()).is_none() {
-                self.require_alone()?;
-            }
+        match size {
+            1 => self.store_sized::<1>(linear, value),
+            2 => self.store_sized::<2>(linear, value),
+            4 => self.store_sized::<4>(linear, value),
+            _ => self.store_sized::<8>(linear, value),
         }
-        Ok(())
     }
 
     /// A load that the CPU makes on its own behalf (descriptor tables, TSS): supervisor rights
@@ -50,28 +170,120 @@ impl Cpu {
         self.store_as(linear, v, size, false)
     }
 
+    /// Host address of `bytes` bytes of RAM at `linear` for loading, if they lie in one page that
+    /// may be read now; fills the TLB. `None` where the slow path must decide.
+    pub(crate) fn readable_span(&mut self, linear: u64, bytes: usize) -> Option<*const u8> {
+        let offset = (linear & 0xfff) as usize;
+        if bytes == 0 || offset + bytes > 4096 {
+            return None;
+        }
+        if hit::<1>(&self.tlb().read[slot_of(linear)], linear).is_none() {
+            self.translate(linear, Access::Read).ok()?;
+        }
+        hit::<1>(&self.tlb().read[slot_of(linear)], linear).map(<*mut u8>::cast_const)
+    }
+
+    /// As [`Cpu::readable_span`] for storing: `None` also for code and page tables.
+    pub(crate) fn writable_span(&mut self, linear: u64, bytes: usize) -> Option<*mut u8> {
+        let offset = (linear & 0xfff) as usize;
+        if bytes == 0 || offset + bytes > 4096 {
+            return None;
+        }
+        if hit::<1>(&self.tlb().write[slot_of(linear)], linear).is_none() {
+            self.translate(linear, Access::Write).ok()?;
+        }
+        hit::<1>(&self.tlb().write[slot_of(linear)], linear)
+    }
+
+    /// Translates one byte's address for an access by the current privilege level.
+    pub(crate) fn translate(&mut self, linear: u64, access: Access) -> Result<Gpa, Abort> {
+        let user = self.cpl == 3;
+        self.translate_as(linear, access, user)
+    }
+
+    /// Translates with user or supervisor rights, through the TLB.
+    pub(crate) fn translate_as(
+        &mut self,
+        linear: u64,
+        access: Access,
+        user: bool,
+    ) -> Result<Gpa, Abort> {
+        if access == Access::Fetch {
+            let entry = self.mmu.tlb(user).fetch[slot_of(linear)];
+            if linear ^ entry.tag < 4096 {
+                return Ok(Gpa(entry.page + (linear & 0xfff)));
+            }
+        }
+        let walk = self.walk(linear, access, user)?;
+        self.fill(linear, access, user, &walk);
+        Ok(walk.gpa)
+    }
+
+    /// Enters a walk into the TLB where the rules allow it.
+    fn fill(&mut self, linear: u64, access: Access, user: bool, walk: &super::walk::Walk) {
+        let pfn = walk.gpa.pfn();
+        let Some(host) = self.ram().host_page(pfn) else { return };
+        // Recording the walk may turn its own target into a page table: do that first.
+        let (mmu, ram) = self.mmu_and_ram();
+        mmu.note_walk(ram, linear, walk);
+        let (table, page) = match access {
+            Access::Read => (Table::Read, host as u64),
+            Access::Fetch => (Table::Fetch, pfn.gpa().0),
+            Access::Write => {
+                let kept = PageFlags::CODE.union(PageFlags::PAGE_TABLE);
+                if ram.flags(pfn).intersects(kept) {
+                    return;
+                }
+                ram.set_flags(pfn, PageFlags::DIRTY);
+                (Table::Write, host as u64)
+            }
+        };
+        mmu.fill(ram, table, user, linear, page, pfn);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_slow(&mut self, linear: u64, size: u32) -> Result<u64, Abort> {
+        let user = self.cpl == 3;
+        self.load_as(linear, size, user)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store_slow(&mut self, linear: u64, value: u64, size: u32) -> Result<(), Abort> {
+        let user = self.cpl == 3;
+        self.store_as(linear, value, size, user)
+    }
+
+    /// An address that no page table can map: the reference path, which knows the segment, says
+    /// which exception that is.
+    #[inline]
+    fn require_canonical(&mut self, linear: u64) -> Result<(), Abort> {
+        if super::is_canonical(linear) || self.alone {
+            return Ok(());
+        }
+        self.require_alone()
+    }
+
     /// Loads with user or supervisor rights.
     pub(crate) fn load_as(&mut self, linear: u64, size: u32, user: bool) -> Result<u64, Abort> {
+        self.require_canonical(linear)?;
         let mut bytes = [0u8; 8];
-        let first = self.walk(linear, Access::Read, user)?.gpa;
-        let in_page = (0x1000 - (linear & 0xfff)).min(size.into()) as usize;
-        let mut pieces = [(first, 0, in_page), (Gpa(0), 0, 0)];
-        if in_page < size as usize {
-            let next = self.walk(linear.wrapping_add(in_page as u64), Access::Read, user)?.gpa;
-            pieces[1] = (next, in_page, size as usize);
-        }
-        for (gpa, from, to) in pieces {
-            if from == to {
+        for (gpa, from, to) in self.pieces(linear, size, Access::Read, user)? {
+            if from == to || self.ram().read(gpa, &mut bytes[from..to]).is_ok() {
                 continue;
             }
-            if self.ram().read(gpa, &mut bytes[from..to]).is_err() {
-                self.require_alone()?;
-                let at = self.position;
+            self.require_alone()?;
+            let at = self.position;
+            if to - from == size as usize && size.is_power_of_two() {
+                let value = self.bus().mmio_read(gpa, size as u8, at);
+                bytes[from..to].copy_from_slice(&value.to_le_bytes()[..size as usize]);
+            } else {
                 for (n, byte) in bytes[from..to].iter_mut().enumerate() {
                     *byte = self.bus().mmio_read(gpa.wrapping_add(n as u64), 1, at) as u8;
                 }
-                self.end_of_block = true;
             }
+            self.end_of_block = true;
         }
         Ok(u64::from_le_bytes(bytes))
     }
@@ -84,28 +296,189 @@ impl Cpu {
         size: u32,
         user: bool,
     ) -> Result<(), Abort> {
+        self.require_canonical(linear)?;
+        let pieces = self.pieces(linear, size, Access::Write, user)?;
+        self.prepare_stores(&pieces)?;
         let bytes = value.to_le_bytes();
-        let first = self.walk(linear, Access::Write, user)?.gpa;
-        let in_page = (0x1000 - (linear & 0xfff)).min(size.into()) as usize;
-        let mut pieces = [(first, 0, in_page), (Gpa(0), 0, 0)];
-        if in_page < size as usize {
-            let next = self.walk(linear.wrapping_add(in_page as u64), Access::Write, user)?.gpa;
-            pieces[1] = (next, in_page, size as usize);
-        }
         for (gpa, from, to) in pieces {
-            if from == to {
+            if from == to || self.store_physical(gpa, &bytes[from..to]) {
                 continue;
             }
-            if self.ram().write_by_cpu(gpa, &bytes[from..to]).is_err() {
-                self.require_alone()?;
-                let at = self.position;
+            let at = self.position;
+            if to - from == size as usize && size.is_power_of_two() {
+                self.bus().mmio_write(gpa, size as u8, value, at);
+            } else {
                 for (n, byte) in bytes[from..to].iter().enumerate() {
                     let gpa = gpa.wrapping_add(n as u64);
                     self.bus().mmio_write(gpa, 1, u64::from(*byte), at);
                 }
-                self.end_of_block = true;
+            }
+            self.end_of_block = true;
+        }
+        Ok(())
+    }
+
+    /// Checks that a store of up to 16 bytes would succeed at the current privilege level.
+    pub(crate) fn probe_store(&mut self, linear: u64, size: u32) -> Result<(), Abort> {
+        self.require_canonical(linear)?;
+        let user = self.cpl == 3;
+        let pieces = self.pieces(linear, size, Access::Write, user)?;
+        self.prepare_stores(&pieces)
+    }
+
+    /// Splits an access at its page boundary and translates both parts before anything happens.
+    fn pieces(
+        &mut self,
+        linear: u64,
+        size: u32,
+        access: Access,
+        user: bool,
+    ) -> Result<Pieces, Abort> {
+        let size = size as usize;
+        let in_page = (0x1000 - (linear & 0xfff) as usize).min(size);
+        let first = self.translate_as(linear, access, user)?;
+        let mut pieces = [(first, 0, in_page), (Gpa(0), size, size)];
+        if in_page < size {
+            let mut next = linear.wrapping_add(in_page as u64);
+            if !self.is_64bit() {
+                next &= 0xffff_ffff;
+            }
+            pieces[1].0 = self.translate_as(next, access, user)?;
+            pieces[1].1 = in_page;
+        }
+        Ok(pieces)
+    }
+
+    /// Asks to run alone if a store has effects that the next instruction must see.
+    fn prepare_stores(&mut self, pieces: &Pieces) -> Result<(), Abort> {
+        if self.alone {
+            return Ok(());
+        }
+        for &(gpa, from, to) in pieces {
+            if from != to && self.store_needs_to_be_alone(gpa, to - from) {
+                self.require_alone()?;
             }
         }
         Ok(())
+    }
+
+    fn store_needs_to_be_alone(&mut self, gpa: Gpa, bytes: usize) -> bool {
+        let flags = self.ram().flags(gpa.pfn());
+        if self.ram().host_page(gpa.pfn()).is_none() {
+            return true;
+        }
+        let (code, ram) = self.code_and_ram();
+        if flags.intersects(PageFlags::CODE) && code.overlaps(ram, gpa, bytes) {
+            return true;
+        }
+        let page = self.page();
+        let (mmu, ram) = self.mmu_and_ram();
+        flags.intersects(PageFlags::PAGE_TABLE)
+            && mmu.store_would_drop(ram, gpa, bytes as u64, page)
+    }
+
+    /// Stores to RAM within one page, dropping whatever was derived from those bytes. `false`, with
+    /// no effect, where no RAM answers.
+    pub(crate) fn store_physical(&mut self, gpa: Gpa, bytes: &[u8]) -> bool {
+        let flags = self.ram().flags(gpa.pfn());
+        if flags.intersects(PageFlags::CODE) {
+            self.forget_code(gpa, bytes.len());
+        }
+        if flags.intersects(PageFlags::PAGE_TABLE) {
+            self.forget_translations(gpa, bytes.len());
+        }
+        self.ram().write_by_cpu(gpa, bytes).is_ok()
+    }
+
+    /// Drops translations derived from table entries that are about to change.
+    fn forget_translations(&mut self, gpa: Gpa, bytes: usize) {
+        let mut pages = Vec::new();
+        let (mmu, ram) = self.mmu_and_ram();
+        mmu.before_table_store(ram, gpa, bytes as u64, |page| pages.push(page));
+        for page in pages {
+            match page {
+                Some(page) => self.jumps.forget_page(page),
+                None => self.jumps.forget_all(),
+            }
+        }
+    }
+
+    /// Drops the code decoded from bytes that are about to change.
+    fn forget_code(&mut self, gpa: Gpa, bytes: usize) {
+        let (code, ram) = self.code_and_ram();
+        code.forget(ram, gpa, bytes, crate::interp::dead);
+    }
+
+    /// Drops all decoded code. Only between blocks.
+    pub(crate) fn forget_all_code(&mut self) {
+        let (code, ram) = self.code_and_ram();
+        code.clear(ram);
+        self.jumps.forget_all();
+        self.pending_link = None;
+    }
+
+    /// Takes up newly lent RAM: sizes tables, follows its epoch, drops what was derived from pages
+    /// that devices or loaders wrote meanwhile.
+    pub(crate) fn attach(&mut self) {
+        let (mmu, ram) = self.mmu_and_ram();
+        mmu.attach(ram);
+        mmu.follow_epoch(ram);
+        for pfn in ram.take_disturbed() {
+            self.page_disturbed(pfn);
+        }
+        self.flush_translations();
+    }
+
+    fn page_disturbed(&mut self, pfn: Pfn) {
+        let (mmu, ram) = self.mmu_and_ram();
+        if mmu.page_disturbed(ram, pfn) {
+            self.jumps.forget_all();
+        }
+        if self.ram().flags(pfn).intersects(PageFlags::CODE) {
+            self.forget_code(pfn.gpa(), 4096);
+        }
+    }
+
+    /// Called when CR0, CR3, CR4, EFER, the PDPTEs or A20 changed: what follows is translated by
+    /// their new values.
+    pub(crate) fn flush_translations(&mut self) {
+        self.end_of_block = true;
+        let regime = self.paging_regime();
+        if regime != self.regime {
+            self.regime = regime;
+            let (mmu, ram) = self.mmu_and_ram();
+            mmu.forget_all(ram);
+            self.jumps.forget_all();
+        }
+        self.select_space();
+    }
+
+    /// INVLPG: translations are always those of the tables, so there is nothing to do.
+    pub(crate) fn invalidate_page(&mut self, _linear: u64) {}
+
+    /// Everything but CR3 that a walk depends on.
+    pub(crate) fn paging_regime(&self) -> [u64; 4] {
+        [
+            self.cr0 & (control::CR0_PG | control::CR0_WP),
+            self.cr4
+                & (control::CR4_PSE | control::CR4_PAE | control::CR4_SMEP | control::CR4_LA57),
+            self.efer & (control::EFER_LMA | control::EFER_NXE),
+            self.a20_mask,
+        ]
+    }
+
+    /// Points `tlb` at the tables for the current CR3 and privilege level.
+    pub(crate) fn select_space(&mut self) {
+        let paging = self.cr0 & control::CR0_PG != 0;
+        let pae = self.cr4 & control::CR4_PAE != 0 && !self.is_long_mode();
+        let cr3 = if paging { self.cr3 } else { u64::MAX };
+        let pdpte = if paging && pae { self.pdpte } else { [0; 4] };
+        let (space, emptied) = self.mmu.select(cr3, pdpte);
+        if emptied {
+            self.jumps.forget_space(space);
+        }
+        self.space = space;
+        let user = self.cpl == 3;
+        self.tlb = self.mmu.tlb(user);
     }
 }

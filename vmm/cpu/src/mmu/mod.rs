@@ -1,8 +1,13 @@
 //! The memory management unit: segmentation, paging, and the way to RAM and devices.
 
 mod access;
+mod coherence;
 mod segmentation;
+mod tlb;
 mod walk;
 
+pub(crate) use coherence::Mmu;
+pub use coherence::Tuning;
 pub(crate) use segmentation::is_canonical;
+pub(crate) use tlb::Tlb;
 pub(crate) use walk::Access;

@@ -2,7 +2,6 @@
 
 use crate::cpu::{Cpu, control};
 use crate::exception::{Abort, vector};
-use dejavm_memory::PageFlags;
 use dejavm_units::Gpa;
 
 const PRESENT: u64 = 1 << 0;
@@ -51,10 +50,8 @@ pub(crate) struct Walk {
     pub(crate) gpa: Gpa,
     /// The entries used, top first.
     pub(crate) steps: [Option<Step>; 4],
-    /// All levels allow writing.
-    pub(crate) writable: bool,
-    /// The page's dirty bit is set (or paging is off).
-    pub(crate) dirty: bool,
+    /// Bytes of one entry: 4 or 8.
+    pub(crate) entry_size: u8,
 }
 
 impl Cpu {
@@ -91,9 +88,13 @@ impl Cpu {
         }
     }
 
-    /// Sets accessed (and dirty) bits as the walker does; marks the table's page dirty.
+    /// Sets accessed (and dirty) bits as the walker does.
     fn update_entry(&mut self, gpa: Gpa, value: u64, size: u32) {
-        self.store_physical_unwatched(gpa, value, size);
+        let bytes = value.to_le_bytes();
+        // Outside RAM the update is lost, as on an empty bus. Nothing derived from the page is
+        // dropped: accessed and dirty bits change no translation, and code in a page table that
+        // executes its own accessed bits is beyond what hardware promises.
+        let _ = self.ram().write_by_cpu(gpa, &bytes[..size as usize]);
     }
 
     /// Walks the page tables for one byte. Sets accessed and dirty bits as the access would, or
@@ -101,7 +102,7 @@ impl Cpu {
     pub(crate) fn walk(&mut self, linear: u64, access: Access, user: bool) -> Result<Walk, Abort> {
         if self.cr0 & control::CR0_PG == 0 {
             let gpa = self.a20(linear & 0xffff_ffff);
-            return Ok(Walk { gpa, steps: [None; 4], writable: true, dirty: true });
+            return Ok(Walk { gpa, steps: [None; 4], entry_size: 8 });
         }
         let long = self.is_long_mode();
         let pae = self.cr4 & control::CR4_PAE != 0;
@@ -206,20 +207,8 @@ impl Cpu {
             return Ok(Walk {
                 gpa: self.a20(base | linear & mask),
                 steps,
-                writable: write_ok,
-                dirty: dirty || entry & DIRTY != 0,
+                entry_size: entry_size as u8,
             });
         }
-    }
-
-    /// Writes RAM for the walker: the page becomes dirty, nothing derived from it is dropped,
-    /// because accessed and dirty bits change no translation.
-    fn store_physical_unwatched(&mut self, gpa: Gpa, value: u64, size: u32) {
-        let bytes = value.to_le_bytes();
-        let ram = self.ram();
-        let disturbed_before = ram.flags(gpa.pfn()).intersects(PageFlags::CODE);
-        // Outside RAM the update is lost, as on an empty bus.
-        let _ = ram.write_by_cpu(gpa, &bytes[..size as usize]);
-        debug_assert!(!disturbed_before || ram.flags(gpa.pfn()).intersects(PageFlags::DIRTY));
     }
 }

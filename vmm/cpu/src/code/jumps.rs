@@ -1,0 +1,105 @@
+//! Where jumps by linear address lead: the cache that indirect branches, returns and jumps out of a
+//! page probe before they bother the run loop.
+
+use super::op::OpRef;
+
+/// Consecutive entries shared by the targets in one page, so that a page can be forgotten quickly.
+const WINDOW: usize = 64;
+const WINDOWS: usize = 512;
+
+/// Linear address and context of a jump's target, in one word: canonical addresses have only 48
+/// telling bits, so the context goes where their sign is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag(u64);
+
+impl Tag {
+    const EMPTY: Tag = Tag(0x7fff << 48);
+
+    #[inline(always)]
+    pub(crate) fn new(linear: u64, context: u64) -> Tag {
+        Tag(linear ^ context)
+    }
+}
+
+/// The address-space number, privilege class and decoding mode of a context, shifted into place.
+pub(crate) fn context(space: usize, user: bool, mode: u8) -> u64 {
+    ((space as u64) << 9 | u64::from(user) << 8 | u64::from(mode)) << 48
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    tag: Tag,
+    /// The page of the target; redundant with `tag`, kept apart so that forgetting needs no context.
+    page: u64,
+    header: Option<OpRef>,
+}
+
+const EMPTY: Entry = Entry { tag: Tag::EMPTY, page: u64::MAX, header: None };
+
+/// The jump cache.
+pub(crate) struct JumpCache {
+    entries: Box<[Entry; WINDOW * WINDOWS]>,
+}
+
+#[inline(always)]
+fn window(linear: u64) -> usize {
+    let page = linear >> 12;
+    (page ^ page >> 9) as usize % WINDOWS * WINDOW
+}
+
+#[inline(always)]
+fn index(linear: u64) -> usize {
+    (window(linear) + (linear ^ linear >> 6) as usize % WINDOW) & (WINDOW * WINDOWS - 1)
+}
+
+impl JumpCache {
+    pub(crate) fn new() -> JumpCache {
+        let entries = vec![EMPTY; WINDOW * WINDOWS].into_boxed_slice();
+        JumpCache { entries: entries.try_into().ok().expect("the length is the array's") }
+    }
+
+    /// The block at a linear address in a context, if known.
+    #[inline(always)]
+    pub(crate) fn get(&self, linear: u64, context: u64) -> Option<OpRef> {
+        let entry = &self.entries[index(linear)];
+        if entry.tag == Tag::new(linear, context) { entry.header } else { None }
+    }
+
+    pub(crate) fn set(&mut self, linear: u64, context: u64, header: OpRef) {
+        self.entries[index(linear)] =
+            Entry { tag: Tag::new(linear, context), page: linear >> 12, header: Some(header) };
+    }
+
+    /// Forgets one target.
+    pub(crate) fn forget(&mut self, linear: u64, context: u64) {
+        let entry = &mut self.entries[index(linear)];
+        if entry.tag == Tag::new(linear, context) {
+            *entry = EMPTY;
+        }
+    }
+
+    /// Forgets the targets in one linear page, in every context.
+    pub(crate) fn forget_page(&mut self, linear: u64) {
+        let start = window(linear);
+        for entry in &mut self.entries[start..start + WINDOW] {
+            if entry.page == linear >> 12 {
+                *entry = EMPTY;
+            }
+        }
+    }
+
+    /// Forgets the targets in one address space.
+    pub(crate) fn forget_space(&mut self, space: usize) {
+        for entry in self.entries.iter_mut() {
+            let sign = if entry.page >> 35 & 1 != 0 { 0xffff } else { 0 };
+            if (entry.tag.0 >> 48 ^ sign) >> 9 == space as u64 {
+                *entry = EMPTY;
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn forget_all(&mut self) {
+        self.entries.fill(EMPTY);
+    }
+}

@@ -1,0 +1,9 @@
+//! Decoded code: operations, the blocks they form, and the ways to find a block.
+
+mod cache;
+mod jumps;
+mod op;
+
+pub(crate) use cache::{BlockKey, CodeCache};
+pub(crate) use jumps::{JumpCache, context};
+pub(crate) use op::{Flow, Handler, NO_SEGMENT, Op, OpRef, Reference, Way, go, leave, run_chain};

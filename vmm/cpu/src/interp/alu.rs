@@ -1,0 +1,271 @@
+//! Two-operand arithmetic and logic, and the one-operand forms.
+
+use super::access;
+use crate::code::{Flow, Handler, OpRef, go, leave};
+use crate::cpu::Cpu;
+
+/// Operations, by the manual's /digit of opcode 80-83, then TEST and MOV.
+pub(super) const ADD: u8 = 0;
+pub(super) const OR: u8 = 1;
+pub(super) const ADC: u8 = 2;
+pub(super) const SBB: u8 = 3;
+pub(super) const AND: u8 = 4;
+pub(super) const SUB: u8 = 5;
+pub(super) const XOR: u8 = 6;
+pub(super) const CMP: u8 = 7;
+pub(super) const TEST: u8 = 8;
+pub(super) const MOV: u8 = 9;
+
+/// Operand forms: destination, source.
+pub(super) const REG_REG: u8 = 0;
+pub(super) const REG_MEM: u8 = 1;
+pub(super) const MEM_REG: u8 = 2;
+pub(super) const REG_IMM: u8 = 3;
+pub(super) const MEM_IMM: u8 = 4;
+
+/// Computes, sets flags, returns the result.
+#[inline(always)]
+fn compute<const OP: u8, const S: u64>(cpu: &mut Cpu, a: u64, b: u64) -> u64 {
+    let size = S as u32;
+    match OP {
+        ADD => {
+            let result = a.wrapping_add(b);
+            cpu.arith.set_add(a, b, result, size);
+            result
+        }
+        ADC => {
+            let result = a.wrapping_add(b).wrapping_add(cpu.arith.cf().into());
+            cpu.arith.set_add(a, b, result, size);
+            result
+        }
+        SUB | CMP => {
+            let result = a.wrapping_sub(b);
+            cpu.arith.set_sub(a, b, result, size);
+            result
+        }
+        SBB => {
+            let result = a.wrapping_sub(b).wrapping_sub(cpu.arith.cf().into());
+            cpu.arith.set_sub(a, b, result, size);
+            result
+        }
+        OR => {
+            cpu.arith.set_logic(a | b, size);
+            a | b
+        }
+        AND | TEST => {
+            cpu.arith.set_logic(a & b, size);
+            a & b
+        }
+        XOR => {
+            cpu.arith.set_logic(a ^ b, size);
+            a ^ b
+        }
+        _ => b,
+    }
+}
+
+/// One of the operations in one size and form.
+fn alu<const OP: u8, const S: u64, const FORM: u8>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let b = match FORM {
+        REG_REG | MEM_REG => cpu.get::<S>(op.src),
+        REG_MEM => {
+            let linear = cpu.effective_address(op);
+            access!(cpu, op, cpu.load_sized::<S>(linear))
+        }
+        _ => op.imm,
+    };
+    let to_memory = FORM == MEM_REG || FORM == MEM_IMM;
+    if !to_memory {
+        let a = if OP == MOV { 0 } else { cpu.get::<S>(op.dst) };
+        let result = compute::<OP, S>(cpu, a, b);
+        if OP != CMP && OP != TEST {
+            cpu.set::<S>(op.dst, result);
+        }
+        go!(cpu, op.next());
+    }
+    let linear = cpu.effective_address(op);
+    match OP {
+        MOV => access!(cpu, op, cpu.store_sized::<S>(linear, b)),
+        CMP | TEST => {
+            let a = access!(cpu, op, cpu.load_sized::<S>(linear));
+            compute::<OP, S>(cpu, a, b);
+        }
+        _ => access!(cpu, op, cpu.modify_linear::<S>(linear, |cpu, a| compute::<OP, S>(cpu, a, b))),
+    }
+    go!(cpu, op.next())
+}
+
+/// One-operand operations.
+pub(super) const INC: u8 = 0;
+pub(super) const DEC: u8 = 1;
+pub(super) const NOT: u8 = 2;
+pub(super) const NEG: u8 = 3;
+
+#[inline(always)]
+fn compute_one<const OP: u8, const S: u64>(cpu: &mut Cpu, a: u64) -> u64 {
+    let size = S as u32;
+    match OP {
+        INC => {
+            let result = a.wrapping_add(1);
+            cpu.arith.set_inc(a, result, size);
+            result
+        }
+        DEC => {
+            let result = a.wrapping_sub(1);
+            cpu.arith.set_dec(a, result, size);
+            result
+        }
+        NOT => !a,
+        _ => {
+            let result = a.wrapping_neg();
+            cpu.arith.set_sub(0, a, result, size);
+            result
+        }
+    }
+}
+
+fn one<const OP: u8, const S: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    if MEM {
+        let linear = cpu.effective_address(op);
+        access!(cpu, op, cpu.modify_linear::<S>(linear, compute_one::<OP, S>));
+    } else {
+        let a = cpu.get::<S>(op.dst);
+        let result = compute_one::<OP, S>(cpu, a);
+        cpu.set::<S>(op.dst, result);
+    }
+    go!(cpu, op.next())
+}
+
+/// IMUL with two or three operands; `FORM` says where the multiplicand comes from, and `IMM` that
+/// the multiplier is an immediate.
+fn imul<const S: u64, const MEM: bool, const IMM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let a = if MEM {
+        let linear = cpu.effective_address(op);
+        access!(cpu, op, cpu.load_sized::<S>(linear))
+    } else {
+        cpu.get::<S>(op.src)
+    };
+    let b = if IMM { op.imm } else { cpu.get::<S>(op.dst) };
+    let size = S as u32;
+    let (a, b) = (crate::flags::sign_extend(a, size), crate::flags::sign_extend(b, size));
+    let product = i128::from(a as i64) * i128::from(b as i64);
+    let result = product as u64;
+    let overflow = i128::from(crate::flags::sign_extend(result, size) as i64) != product;
+    cpu.set::<S>(op.dst, result);
+    // SF, ZF, AF and PF, undefined by the manual, follow the result here (docs/cpu-model.md).
+    cpu.arith.set_result_cf_of(result, overflow, overflow, size);
+    go!(cpu, op.next())
+}
+
+/// CMOVcc. A 32-bit move clears the upper half even when the condition fails.
+fn cmov<const S: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let value = if MEM {
+        let linear = cpu.effective_address(op);
+        access!(cpu, op, cpu.load_sized::<S>(linear))
+    } else {
+        cpu.get::<S>(op.src)
+    };
+    let kept = cpu.get::<S>(op.dst);
+    let value = if cpu.arith.condition(op.imm as u8) { value } else { kept };
+    cpu.set::<S>(op.dst, value);
+    go!(cpu, op.next())
+}
+
+/// SETcc.
+fn setcc<const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let value = cpu.arith.condition(op.imm as u8).into();
+    if MEM {
+        let linear = cpu.effective_address(op);
+        access!(cpu, op, cpu.store_sized::<1>(linear, value));
+    } else {
+        cpu.set::<1>(op.dst, value);
+    }
+    go!(cpu, op.next())
+}
+
+/// BT with the bit base in a register.
+fn bt<const S: u64, const IMM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let bit = if IMM { op.imm } else { cpu.get::<S>(op.src) } & (S * 8 - 1);
+    let cf = cpu.gpr[usize::from(op.dst & 31)] >> bit & 1 != 0;
+    cpu.arith.replace_cf(cf);
+    go!(cpu, op.next())
+}
+
+macro_rules! by_size {
+    ($name:ident, $size:expr, [$($before:expr),*], [$($after:expr),*]) => {
+        match $size {
+            1 => $name::<$({ $before },)* 1 $(, { $after })*> as Handler,
+            2 => $name::<$({ $before },)* 2 $(, { $after })*>,
+            4 => $name::<$({ $before },)* 4 $(, { $after })*>,
+            _ => $name::<$({ $before },)* 8 $(, { $after })*>,
+        }
+    };
+}
+pub(super) use by_size;
+
+macro_rules! by_form {
+    ($size:expr, $form:expr, $op:expr) => {
+        match $form {
+            REG_REG => by_size!(alu, $size, [$op], [REG_REG]),
+            REG_MEM => by_size!(alu, $size, [$op], [REG_MEM]),
+            MEM_REG => by_size!(alu, $size, [$op], [MEM_REG]),
+            REG_IMM => by_size!(alu, $size, [$op], [REG_IMM]),
+            _ => by_size!(alu, $size, [$op], [MEM_IMM]),
+        }
+    };
+}
+
+/// The handler of a two-operand operation.
+pub(super) fn two_operands(op: u8, size: u64, form: u8) -> Handler {
+    match op {
+        ADD => by_form!(size, form, ADD),
+        OR => by_form!(size, form, OR),
+        ADC => by_form!(size, form, ADC),
+        SBB => by_form!(size, form, SBB),
+        AND => by_form!(size, form, AND),
+        SUB => by_form!(size, form, SUB),
+        XOR => by_form!(size, form, XOR),
+        CMP => by_form!(size, form, CMP),
+        TEST => by_form!(size, form, TEST),
+        _ => by_form!(size, form, MOV),
+    }
+}
+
+/// The handler of a one-operand operation.
+pub(super) fn one_operand(op: u8, size: u64, memory: bool) -> Handler {
+    match (op, memory) {
+        (INC, false) => by_size!(one, size, [INC], [false]),
+        (INC, true) => by_size!(one, size, [INC], [true]),
+        (DEC, false) => by_size!(one, size, [DEC], [false]),
+        (DEC, true) => by_size!(one, size, [DEC], [true]),
+        (NOT, false) => by_size!(one, size, [NOT], [false]),
+        (NOT, true) => by_size!(one, size, [NOT], [true]),
+        (_, false) => by_size!(one, size, [NEG], [false]),
+        (_, true) => by_size!(one, size, [NEG], [true]),
+    }
+}
+
+/// The handler of IMUL in its two- and three-operand forms (sizes 2, 4, 8).
+pub(super) fn signed_multiply(size: u64, memory: bool, immediate: bool) -> Handler {
+    match (memory, immediate) {
+        (false, false) => by_size!(imul, size, [], [false, false]),
+        (false, true) => by_size!(imul, size, [], [false, true]),
+        (true, false) => by_size!(imul, size, [], [true, false]),
+        (true, true) => by_size!(imul, size, [], [true, true]),
+    }
+}
+
+/// The handler of CMOVcc (sizes 2, 4, 8).
+pub(super) fn conditional_move(size: u64, memory: bool) -> Handler {
+    if memory { by_size!(cmov, size, [], [true]) } else { by_size!(cmov, size, [], [false]) }
+}
+
+/// The handler of SETcc.
+pub(super) fn conditional_set(memory: bool) -> Handler {
+    if memory { setcc::<true> } else { setcc::<false> }
+}
+
+/// The handler of BT on a register.
+pub(super) fn bit_test(size: u64, immediate: bool) -> Handler {
+    if immediate { by_size!(bt, size, [], [true]) } else { by_size!(bt, size, [], [false]) }
+}

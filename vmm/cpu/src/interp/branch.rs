@@ -1,0 +1,145 @@
+//! Near jumps, calls and returns in flat code segments.
+
+use super::{Exit, access, stack};
+use crate::code::{Flow, Handler, OpRef, Way, go, leave};
+use crate::cpu::{Cpu, PAGE_REG, gpr};
+use crate::mmu::is_canonical;
+
+/// Goes to a linear address.
+#[inline(always)]
+pub(super) fn jump(cpu: &mut Cpu, linear: u64) -> Flow {
+    cpu.gpr[PAGE_REG as usize] = linear & !0xfff;
+    if let Some(header) = cpu.jumps.get(linear, cpu.jump_context) {
+        go!(cpu, header);
+    }
+    cpu.rip = linear;
+    cpu.exit = Exit::Jump;
+    leave!()
+}
+
+/// Goes a direct branch's way, whose target lies `offset` from the start of the page.
+#[inline(always)]
+fn follow(cpu: &mut Cpu, op: OpRef, way: Way, offset: u64) -> Flow {
+    if let Some(header) = op.links().get(way) {
+        go!(cpu, header);
+    }
+    let linear = cpu.ip_at(offset);
+    let near = match way {
+        Way::Taken => op.near & 1 != 0,
+        Way::Fall => op.near & 2 != 0,
+    };
+    if near {
+        cpu.pending_link = Some((op, way));
+        cpu.rip = linear;
+        cpu.exit = Exit::Jump;
+        leave!();
+    }
+    jump(cpu, linear)
+}
+
+/// JMP rel, and the seam at the end of a block that no branch ends.
+pub(super) fn jmp(cpu: &mut Cpu, op: OpRef) -> Flow {
+    follow(cpu, op, Way::Taken, op.imm)
+}
+
+fn jcc<const CC: u8>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    if cpu.arith.condition(CC) {
+        follow(cpu, op, Way::Taken, op.imm)
+    } else {
+        follow(cpu, op, Way::Fall, u64::from(op.offset) + u64::from(op.len))
+    }
+}
+
+fn call<const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let back = cpu.ip_after(op);
+    access!(cpu, op, stack::push::<W>(cpu, back));
+    follow(cpu, op, Way::Taken, op.imm)
+}
+
+/// The target of an indirect branch: a register or memory.
+macro_rules! target {
+    ($cpu:ident, $op:ident, $w:expr, $mem:expr) => {{
+        let target = if $mem {
+            let linear = $cpu.effective_address($op);
+            access!($cpu, $op, $cpu.load_sized::<{ $w }>(linear))
+        } else {
+            $cpu.get::<{ $w }>($op.dst)
+        };
+        if !is_canonical(target) {
+            $cpu.bail_to_reference($op);
+            leave!();
+        }
+        target
+    }};
+}
+
+fn jmp_indirect<const W: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let target = target!(cpu, op, W, MEM);
+    jump(cpu, target)
+}
+
+fn call_indirect<const W: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let target = target!(cpu, op, W, MEM);
+    let back = cpu.ip_after(op);
+    access!(cpu, op, stack::push::<W>(cpu, back));
+    jump(cpu, target)
+}
+
+/// RET, with the bytes of arguments to drop in `imm`.
+fn ret<const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let from = cpu.get::<W>(gpr::RSP as u8);
+    let target = access!(cpu, op, cpu.load_sized::<W>(from));
+    if !is_canonical(target) {
+        cpu.bail_to_reference(op);
+        leave!();
+    }
+    cpu.set::<W>(gpr::RSP as u8, from.wrapping_add(W).wrapping_add(op.imm));
+    jump(cpu, target)
+}
+
+pub(super) fn conditional(cc: u8) -> Handler {
+    match cc & 15 {
+        0 => jcc::<0>,
+        1 => jcc::<1>,
+        2 => jcc::<2>,
+        3 => jcc::<3>,
+        4 => jcc::<4>,
+        5 => jcc::<5>,
+        6 => jcc::<6>,
+        7 => jcc::<7>,
+        8 => jcc::<8>,
+        9 => jcc::<9>,
+        10 => jcc::<10>,
+        11 => jcc::<11>,
+        12 => jcc::<12>,
+        13 => jcc::<13>,
+        14 => jcc::<14>,
+        _ => jcc::<15>,
+    }
+}
+
+pub(super) fn near_call(wide: bool) -> Handler {
+    if wide { call::<8> } else { call::<4> }
+}
+
+pub(super) fn near_return(wide: bool) -> Handler {
+    if wide { ret::<8> } else { ret::<4> }
+}
+
+pub(super) fn indirect_jump(wide: bool, memory: bool) -> Handler {
+    match (wide, memory) {
+        (true, true) => jmp_indirect::<8, true>,
+        (true, false) => jmp_indirect::<8, false>,
+        (false, true) => jmp_indirect::<4, true>,
+        (false, false) => jmp_indirect::<4, false>,
+    }
+}
+
+pub(super) fn indirect_call(wide: bool, memory: bool) -> Handler {
+    match (wide, memory) {
+        (true, true) => call_indirect::<8, true>,
+        (true, false) => call_indirect::<8, false>,
+        (false, true) => call_indirect::<4, true>,
+        (false, false) => call_indirect::<4, false>,
+    }
+}

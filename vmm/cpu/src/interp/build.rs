@@ -1,0 +1,121 @@
+//! Decodes a block: instructions of one page, up to a branch.
+
+use super::select::{Mode, select};
+use super::{branch, enter, reference, reference_branch};
+use crate::code::{BlockKey, Op, OpRef, Reference};
+use crate::cpu::Cpu;
+use dejavm_units::Gpa;
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
+
+/// Instructions of a block at most.
+const INSTRUCTIONS_MAX: usize = 32;
+/// Bytes looked at for one block.
+const WINDOW_BYTES: usize = 256;
+
+/// What came of looking for a block at an address.
+pub(crate) enum Built {
+    Block(OpRef),
+    /// The first instruction crosses into the next page, is invalid, or lies outside RAM: it must be
+    /// executed alone.
+    Alone,
+}
+
+/// Operations ready to be moved into the arena.
+struct Decoded {
+    ops: Vec<Op>,
+    /// The last operation wants link slots after it.
+    links: bool,
+    /// Bytes decoded from.
+    bytes: u16,
+}
+
+impl Cpu {
+    /// The block at a physical address, decoded now if need be.
+    pub(crate) fn block_at(&mut self, start: Gpa, mode: Mode) -> Built {
+        let key = BlockKey::new(start, mode.bits());
+        if let Some(header) = self.code.get(key) {
+            return Built::Block(header);
+        }
+        let Some(mut decoded) = self.decode(start, mode, INSTRUCTIONS_MAX) else {
+            return Built::Alone;
+        };
+        let (code, ram) = self.code_and_ram();
+        let Decoded { ops, links, bytes } = &mut decoded;
+        let header = code.insert(ram, key, start, *bytes, ops, *links);
+        let (mmu, ram) = self.mmu_and_ram();
+        mmu.revoke_writes(ram, start.pfn());
+        Built::Block(header)
+    }
+
+    /// A block of the one instruction at a physical address, entered nowhere.
+    pub(crate) fn decode_one(&mut self, start: Gpa, mode: Mode) -> Option<OpRef> {
+        let mut decoded = self.decode(start, mode, 1)?;
+        Some(self.code.place(&mut decoded.ops, decoded.links))
+    }
+
+    /// Decodes at most `count` instructions of one page; `None` if there is not one.
+    fn decode(&mut self, start: Gpa, mode: Mode, count: usize) -> Option<Decoded> {
+        let offset = start.page_offset();
+        let mut bytes = [0u8; WINDOW_BYTES];
+        let window = WINDOW_BYTES.min(4096 - offset as usize);
+        self.ram().read(start, &mut bytes[..window]).ok()?;
+        if self.code.is_full() {
+            self.forget_all_code();
+        }
+        let mut decoder =
+            Decoder::with_ip(mode.bitness(), &bytes[..window], offset, DecoderOptions::NONE);
+        let mut ops = Vec::with_capacity(count + 3);
+        ops.push(Op::new(enter));
+        let (mut links, mut ended) = (false, false);
+        let mut length = 0;
+        while ops.len() <= count && !ended {
+            let instruction = decoder.decode();
+            if instruction.is_invalid() {
+                break;
+            }
+            let op;
+            (op, links, ended) = self.operation(&instruction, mode, offset + length);
+            length += instruction.len() as u64;
+            ops.push(op);
+        }
+        let instructions = ops.len() - 1;
+        if instructions == 0 {
+            return None;
+        }
+        if !ended {
+            let mut seam = Op::new(branch::jmp);
+            seam.imm = offset + length;
+            seam.offset = seam.imm as u16;
+            seam.near = u8::from(seam.imm < 4096);
+            ops.push(seam);
+            links = true;
+        }
+        for (n, op) in ops.iter_mut().enumerate() {
+            op.rest = (instructions + 1).saturating_sub(n) as u8;
+        }
+        ops[0].imm = instructions as u64;
+        ops[0].offset = offset as u16;
+        Some(Decoded { ops, links, bytes: length as u16 })
+    }
+
+    /// One instruction's operation; whether it has links; whether it ends the block.
+    fn operation(&mut self, i: &Instruction, mode: Mode, at: u64) -> (Op, bool, bool) {
+        let (mut op, links, ends) = match select(i, mode) {
+            Some(selected) => (selected.op, selected.links, selected.ends),
+            None => {
+                let ends = i.flow_control() != FlowControl::Next;
+                let mut op = Op::new(if ends { reference_branch } else { reference });
+                let exec = crate::exec::select(i);
+                op.imm = self.code.keep(Reference { instruction: *i, exec });
+                (op, false, ends)
+            }
+        };
+        op.offset = at as u16;
+        op.len = i.len() as u8;
+        if links {
+            let fall = at + i.len() as u64;
+            op.near = u8::from(op.imm < 4096) | u8::from(fall < 4096) << 1;
+        }
+        (op, links, ends)
+    }
+}

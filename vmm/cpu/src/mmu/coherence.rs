@@ -1,0 +1,399 @@
+//! What keeps cached translations equal to what a walk would find now.
+//!
+//! A TLB is visible to the guest: through accessed and dirty bits that are not set again while an
+//! entry lives, and through entries that outlive their tables. Results would then depend on the
+//! TLB's size and on every flush. Ours behaves as if each access walked the tables, by three rules:
+//!
+//! 1. A page from which a translation was derived is flagged `PAGE_TABLE`, and stores to flagged
+//!    pages take the slow path. For each such page [`TableUse`] remembers which entries were used;
+//!    a store to a used entry drops what was derived from it.
+//! 2. A store entry exists only for a page that is dirty in this epoch, holds no decoded code and is
+//!    no page table. Whoever gives a page such a role takes store entries away ([`Mmu::revoke_writes`]).
+//! 3. Control-register changes that alter walks drop everything; MOV CR3 merely selects another
+//!    address space, whose entries stayed true by rule 1. INVLPG has nothing to do.
+//!
+//! Entries that were not present, or not usable, are never cached, so making an entry present needs
+//! no work: the common page fault costs one slow store.
+
+use super::tlb::{SLOTS, Table, Tlb, slot_of};
+use super::walk::Walk;
+use dejavm_memory::{GuestRam, PageFlags};
+use dejavm_units::{Gpa, Pfn};
+
+/// Address spaces kept at a time.
+pub(crate) const SPACES: usize = 8;
+
+/// How a page was used as a page table.
+#[derive(Clone)]
+struct TableUse {
+    pfn: Pfn,
+    /// 1 for a page table, up to 4 for a PML4.
+    level: u8,
+    /// Bytes of an entry: 4 or 8.
+    entry_size: u8,
+    /// The linear address that its first entry maps.
+    base: u64,
+    /// Used at two levels or for two linear addresses: `base` tells nothing.
+    ambiguous: bool,
+    /// Bit n: entry n was used since it was last dropped.
+    used: [u64; 16],
+}
+
+impl TableUse {
+    fn is_unused(&self) -> bool {
+        self.used == [0; 16]
+    }
+
+    /// The linear address that the first entry of the table maps, when it is used for `linear`.
+    fn base_for(&self, linear: u64) -> u64 {
+        let mapped = self.span() * (4096 / u64::from(self.entry_size));
+        // Both halves of a 48-bit address space hang off one PML4.
+        linear & 0xffff_ffff_ffff & !(mapped - 1)
+    }
+
+    /// The linear address that entry `bit` maps.
+    fn start_of(&self, bit: usize) -> u64 {
+        let linear = self.base + bit as u64 * self.span();
+        ((linear << 16) as i64 >> 16) as u64
+    }
+
+    /// Bytes of linear address space that one entry maps.
+    fn span(&self) -> u64 {
+        let index_bits = if self.entry_size == 8 { 9 } else { 10 };
+        1 << (12 + index_bits * (u32::from(self.level) - 1))
+    }
+}
+
+/// One CR3 value's translations.
+struct Space {
+    cr3: u64,
+    /// The page-directory-pointer entries that PAE paging latched with it.
+    pdpte: [u64; 4],
+    /// When it was last selected; the least recent gives way.
+    last_use: u64,
+    supervisor: Box<Tlb>,
+    user: Box<Tlb>,
+}
+
+/// How the TLB is sized and disturbed: host-side choices that no guest can see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Slots in use at most, 1 to 4096.
+    pub tlb_slots: usize,
+    /// Forget all translations at pseudo-random moments (about one fill in 64), seeded: for tests.
+    pub flush_seed: Option<u64>,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning { tlb_slots: SLOTS, flush_seed: None }
+    }
+}
+
+/// All cached translations of a CPU.
+pub(crate) struct Mmu {
+    tuning: Tuning,
+    random: u64,
+    spaces: Vec<Space>,
+    current: usize,
+    clock: u64,
+    /// RAM page index to index in `tables` plus one; zero for pages that are no tables.
+    table_of_page: Vec<u32>,
+    tables: Vec<TableUse>,
+    free_tables: Vec<u32>,
+    /// Where store entries for a RAM page may be: zero for nowhere, slot plus one, or `MANY_SLOTS`.
+    write_slot: Vec<u16>,
+    /// The RAM epoch in which store entries were made.
+    epoch: u64,
+}
+
+const MANY_SLOTS: u16 = u16::MAX;
+
+impl Mmu {
+    pub(crate) fn new() -> Mmu {
+        Mmu {
+            tuning: Tuning::default(),
+            random: 0,
+            spaces: Vec::new(),
+            current: 0,
+            clock: 0,
+            table_of_page: Vec::new(),
+            tables: Vec::new(),
+            free_tables: Vec::new(),
+            write_slot: Vec::new(),
+            epoch: 0,
+        }
+    }
+
+    pub(crate) fn set_tuning(&mut self, tuning: Tuning) {
+        self.tuning = Tuning { tlb_slots: tuning.tlb_slots.clamp(1, SLOTS), ..tuning };
+        self.random = tuning.flush_seed.unwrap_or(0) | 1;
+    }
+
+    /// Sizes the per-page tables for a machine's RAM.
+    pub(crate) fn attach(&mut self, ram: &GuestRam) {
+        let pages = (ram.layout().total_bytes() >> 12) as usize;
+        if self.table_of_page.len() != pages {
+            self.table_of_page = vec![0; pages];
+            self.write_slot = vec![0; pages];
+        }
+    }
+
+    /// Selects the address space of a CR3 value (any constant while paging is off). Returns its
+    /// number and whether it was emptied for the purpose.
+    pub(crate) fn select(&mut self, cr3: u64, pdpte: [u64; 4]) -> (usize, bool) {
+        self.clock += 1;
+        let known = self.spaces.iter().position(|space| space.cr3 == cr3);
+        let mut fresh = known.is_none();
+        self.current = known.unwrap_or_else(|| self.claim(cr3));
+        let space = &mut self.spaces[self.current];
+        if space.pdpte != pdpte {
+            space.pdpte = pdpte;
+            space.supervisor.forget_all();
+            space.user.forget_all();
+            fresh = true;
+        }
+        space.last_use = self.clock;
+        (self.current, fresh)
+    }
+
+    fn claim(&mut self, cr3: u64) -> usize {
+        if self.spaces.len() < SPACES {
+            let (supervisor, user) = (Tlb::new(), Tlb::new());
+            self.spaces.push(Space { cr3, pdpte: [0; 4], last_use: 0, supervisor, user });
+            return self.spaces.len() - 1;
+        }
+        let oldest = (0..SPACES).min_by_key(|&n| self.spaces[n].last_use).expect("SPACES > 0");
+        let space = &mut self.spaces[oldest];
+        space.cr3 = cr3;
+        space.supervisor.forget_all();
+        space.user.forget_all();
+        oldest
+    }
+
+    /// The TLB of the current space for one privilege class.
+    pub(crate) fn tlb(&mut self, user: bool) -> &mut Tlb {
+        let space = &mut self.spaces[self.current];
+        if user { &mut space.user } else { &mut space.supervisor }
+    }
+
+    fn each_tlb(&mut self) -> impl Iterator<Item = &mut Tlb> {
+        self.spaces.iter_mut().flat_map(|space| [&mut *space.supervisor, &mut *space.user])
+    }
+
+    /// Forgets everything that was derived from page tables.
+    pub(crate) fn forget_all(&mut self, ram: &mut GuestRam) {
+        self.each_tlb().for_each(Tlb::forget_all);
+        self.tables.clear();
+        self.free_tables.clear();
+        self.table_of_page.fill(0);
+        ram.clear_flags_everywhere(PageFlags::PAGE_TABLE);
+    }
+
+    /// Gives up store entries if the RAM's epoch ended since they were made.
+    pub(crate) fn follow_epoch(&mut self, ram: &GuestRam) {
+        if self.epoch != ram.epoch() {
+            self.epoch = ram.epoch();
+            self.each_tlb().for_each(Tlb::forget_writes);
+            self.write_slot.fill(0);
+        }
+    }
+
+    /// Records which table entries a walk used.
+    pub(crate) fn note_walk(&mut self, ram: &mut GuestRam, linear: u64, walk: &Walk) {
+        for step in walk.steps.into_iter().flatten() {
+            self.note_use(ram, step.entry, step.level, walk.entry_size, linear);
+        }
+    }
+
+    /// Enters a translation. `page` is what the table wants: a host or a guest physical address.
+    pub(crate) fn fill(
+        &mut self,
+        ram: &GuestRam,
+        table: Table,
+        user: bool,
+        linear: u64,
+        page: u64,
+        pfn: Pfn,
+    ) {
+        if self.tuning.flush_seed.is_some() {
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            if self.random.is_multiple_of(64) {
+                self.each_tlb().for_each(Tlb::forget_all);
+            }
+        }
+        if table == Table::Write {
+            let slot = slot_of(linear) as u16 + 1;
+            let known = &mut self.write_slot[ram_index(ram, pfn)];
+            *known = if *known == 0 || *known == slot { slot } else { MANY_SLOTS };
+        }
+        let capacity = self.tuning.tlb_slots;
+        self.tlb(user).fill(table, linear, page, capacity);
+    }
+
+    fn note_use(&mut self, ram: &mut GuestRam, entry: Gpa, level: u8, entry_size: u8, linear: u64) {
+        let pfn = entry.pfn();
+        let Some(offset) = ram.layout().offset(pfn.gpa()) else { return };
+        let page = (offset >> 12) as usize;
+        let bit = entry.page_offset() as usize / usize::from(entry_size);
+        let mut slot = self.table_of_page[page];
+        if slot == 0 {
+            let fresh =
+                TableUse { pfn, level, entry_size, base: 0, ambiguous: false, used: [0; 16] };
+            let fresh = TableUse { base: fresh.base_for(linear), ..fresh };
+            let index = match self.free_tables.pop() {
+                Some(index) => {
+                    self.tables[index as usize] = fresh;
+                    index
+                }
+                None => {
+                    self.tables.push(fresh);
+                    self.tables.len() as u32 - 1
+                }
+            };
+            slot = index + 1;
+            self.table_of_page[page] = slot;
+            self.revoke_writes(ram, pfn);
+            ram.set_flags(pfn, PageFlags::PAGE_TABLE);
+        }
+        let table = &mut self.tables[slot as usize - 1];
+        if table.level != level
+            || table.entry_size != entry_size
+            || table.base != table.base_for(linear)
+        {
+            table.ambiguous = true;
+        }
+        table.used[bit / 64] |= 1 << (bit % 64);
+    }
+
+    /// Takes away every right to store to a page without asking.
+    pub(crate) fn revoke_writes(&mut self, ram: &GuestRam, pfn: Pfn) {
+        let index = ram_index(ram, pfn);
+        let host = ram.host_page(pfn).expect("only RAM is stored to without asking") as u64;
+        match std::mem::take(&mut self.write_slot[index]) {
+            0 => {}
+            MANY_SLOTS => self.each_tlb().for_each(|tlb| tlb.forget_write_to(host)),
+            slot => {
+                let slot = usize::from(slot - 1);
+                self.each_tlb().for_each(|tlb| tlb.forget_write_in_slot(slot, host));
+            }
+        }
+    }
+
+    /// Whether a store of `size` bytes at `gpa` (within one page) would drop what the translation
+    /// of the linear page `page` was derived from.
+    pub(crate) fn store_would_drop(&self, ram: &GuestRam, gpa: Gpa, size: u64, page: u64) -> bool {
+        let Some(table) = self.table_at(ram, gpa).map(|index| &self.tables[index]) else {
+            return false;
+        };
+        if table.ambiguous {
+            return !table.is_unused();
+        }
+        entries_of(table, gpa, size).any(|bit| {
+            table.used[bit / 64] & 1 << (bit % 64) != 0
+                && page.wrapping_sub(table.start_of(bit)) < table.span()
+        })
+    }
+
+    fn table_at(&self, ram: &GuestRam, gpa: Gpa) -> Option<usize> {
+        let offset = ram.layout().offset(gpa)?;
+        (self.table_of_page[(offset >> 12) as usize] as usize).checked_sub(1)
+    }
+
+    /// Drops what was derived from the entries that a store of `size` bytes at `gpa` is about to
+    /// change, and lifts the page's flag if nothing derived from it is left. `forgotten` is told the
+    /// linear page of each translation dropped, or `None` for "any": jumps there must be forgotten
+    /// too, and they may outlive the TLB entry that they were made from.
+    pub(crate) fn before_table_store(
+        &mut self,
+        ram: &mut GuestRam,
+        gpa: Gpa,
+        size: u64,
+        mut forgotten: impl FnMut(Option<u64>),
+    ) {
+        let Some(index) = self.table_at(ram, gpa) else { return };
+        let table = self.tables[index].clone();
+        if table.ambiguous && !table.is_unused() {
+            self.each_tlb().for_each(Tlb::forget_all);
+            forgotten(None);
+            self.tables[index].used = [0; 16];
+        } else {
+            for bit in entries_of(&table, gpa, size).collect::<Vec<_>>() {
+                if table.used[bit / 64] & 1 << (bit % 64) == 0 {
+                    continue;
+                }
+                self.tables[index].used[bit / 64] &= !(1 << (bit % 64));
+                let start = table.start_of(bit);
+                if table.level == 1 {
+                    self.each_tlb().for_each(|tlb| tlb.forget(start));
+                    forgotten(Some(start));
+                } else if !self.lower_table_is_unused(ram, &table, bit) {
+                    self.forget_range(start, table.span());
+                    forgotten(None);
+                }
+            }
+        }
+        if self.tables[index].is_unused() {
+            let page = ram_index(ram, gpa.pfn());
+            self.table_of_page[page] = 0;
+            self.free_tables.push(index as u32);
+            ram.clear_flags(gpa.pfn(), PageFlags::PAGE_TABLE);
+        }
+    }
+
+    /// Whether the table that entry `bit` points to has nothing derived through it any more: the
+    /// usual case when an address space is torn down, bottom first.
+    fn lower_table_is_unused(&self, ram: &GuestRam, table: &TableUse, bit: usize) -> bool {
+        let size = usize::from(table.entry_size);
+        let mut bytes = [0; 8];
+        let entry = Gpa(table.pfn.gpa().0 + (bit * size) as u64);
+        if ram.read(entry, &mut bytes[..size]).is_err() {
+            return false;
+        }
+        let old = u64::from_le_bytes(bytes);
+        const PRESENT: u64 = 1;
+        const LARGE: u64 = 1 << 7;
+        if old & PRESENT == 0 || old & LARGE != 0 {
+            return false;
+        }
+        match self.table_at(ram, Gpa(old & 0xf_ffff_ffff_f000)) {
+            Some(lower) => self.tables[lower].is_unused(),
+            // Not tracked: it lost its flag because nothing was left.
+            None => true,
+        }
+    }
+
+    fn forget_range(&mut self, start: u64, bytes: u64) {
+        for tlb in self.each_tlb() {
+            let inside: Vec<u64> =
+                tlb.pages().filter(|page| page.wrapping_sub(start) < bytes).collect();
+            for page in inside {
+                tlb.forget(page);
+            }
+        }
+    }
+
+    /// Drops what was derived from a page that was written from outside the CPU. Returns whether
+    /// anything was.
+    pub(crate) fn page_disturbed(&mut self, ram: &mut GuestRam, pfn: Pfn) -> bool {
+        if self.table_at(ram, pfn.gpa()).is_none() {
+            return false;
+        }
+        self.forget_all(ram);
+        true
+    }
+}
+
+fn ram_index(ram: &GuestRam, pfn: Pfn) -> usize {
+    (ram.layout().offset(pfn.gpa()).expect("the page is RAM") >> 12) as usize
+}
+
+/// The entries that bytes `gpa .. gpa + size` overlap.
+fn entries_of(table: &TableUse, gpa: Gpa, size: u64) -> std::ops::RangeInclusive<usize> {
+    let entry_size = u64::from(table.entry_size);
+    let first = gpa.page_offset() / entry_size;
+    let last = (gpa.page_offset() + size - 1) / entry_size;
+    first as usize..=last as usize
+}

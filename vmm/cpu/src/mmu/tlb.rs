@@ -1,0 +1,192 @@
+//! The translation lookaside buffer of one address space at one privilege class.
+//!
+//! Three direct-mapped tables: loads, stores, fetches. An entry holds what a walk found, so that a
+//! hit costs a compare and an add. What makes a hit legal is kept by others: see
+//! [`super::coherence`].
+
+/// Slots of each table; a power of two.
+pub(crate) const SLOTS: usize = 4096;
+
+/// The slot of a linear address.
+#[inline(always)]
+pub(crate) const fn slot_of(linear: u64) -> usize {
+    (linear >> 12) as usize & (SLOTS - 1)
+}
+
+/// A tag that no address probing `slot` can match: it belongs to another slot, so `linear ^ tag`
+/// has a bit above the page offset set.
+const fn empty_tag(slot: usize) -> u64 {
+    ((slot ^ 1) as u64) << 12
+}
+
+/// One translation: `linear ^ tag` is the offset in the page, or more than 4095 on a miss.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    /// The linear address of the page.
+    pub(crate) tag: u64,
+    /// Its host address (loads and stores) or its guest physical address (fetches).
+    pub(crate) page: u64,
+}
+
+/// The tables of one address space at one privilege class.
+pub(crate) struct Tlb {
+    pub(crate) read: [Entry; SLOTS],
+    pub(crate) write: [Entry; SLOTS],
+    pub(crate) fetch: [Entry; SLOTS],
+    /// Slots of which at least one table holds an entry, oldest first.
+    filled: Vec<u16>,
+    is_filled: [bool; SLOTS],
+}
+
+/// Which table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Table {
+    Read,
+    Write,
+    Fetch,
+}
+
+impl Tlb {
+    /// An empty one, on the heap.
+    pub(crate) fn new() -> Box<Tlb> {
+        let empty: [Entry; SLOTS] =
+            std::array::from_fn(|slot| Entry { tag: empty_tag(slot), page: 0 });
+        Box::new(Tlb {
+            read: empty,
+            write: empty,
+            fetch: empty,
+            filled: Vec::new(),
+            is_filled: [false; SLOTS],
+        })
+    }
+
+    fn table(&mut self, table: Table) -> &mut [Entry; SLOTS] {
+        match table {
+            Table::Read => &mut self.read,
+            Table::Write => &mut self.write,
+            Table::Fetch => &mut self.fetch,
+        }
+    }
+
+    /// Enters a translation. At most `capacity` slots stay in use; the oldest gives way.
+    pub(crate) fn fill(&mut self, table: Table, linear: u64, page: u64, capacity: usize) {
+        let slot = slot_of(linear);
+        let tag = linear & !0xfff;
+        // Another page's entries in this slot go, so that a slot speaks of one page.
+        if self.is_filled[slot] {
+            for table in [Table::Read, Table::Write, Table::Fetch] {
+                if self.table(table)[slot].tag != tag {
+                    self.table(table)[slot].tag = empty_tag(slot);
+                }
+            }
+        } else {
+            if self.filled.len() >= capacity {
+                let oldest = usize::from(self.filled.remove(0));
+                self.empty_slot(oldest);
+            }
+            self.filled.push(slot as u16);
+            self.is_filled[slot] = true;
+        }
+        self.table(table)[slot] = Entry { tag, page };
+    }
+
+    fn empty_slot(&mut self, slot: usize) {
+        self.is_filled[slot] = false;
+        for table in [Table::Read, Table::Write, Table::Fetch] {
+            self.table(table)[slot].tag = empty_tag(slot);
+        }
+    }
+
+    /// Forgets one page.
+    pub(crate) fn forget(&mut self, linear: u64) {
+        let (slot, tag) = (slot_of(linear), linear & !0xfff);
+        for table in [Table::Read, Table::Write, Table::Fetch] {
+            if self.table(table)[slot].tag == tag {
+                self.table(table)[slot].tag = empty_tag(slot);
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn forget_all(&mut self) {
+        for slot in std::mem::take(&mut self.filled) {
+            self.empty_slot(usize::from(slot));
+        }
+    }
+
+    /// Forgets the right to store anywhere.
+    pub(crate) fn forget_writes(&mut self) {
+        for slot in 0..self.filled.len() {
+            let slot = usize::from(self.filled[slot]);
+            self.write[slot].tag = empty_tag(slot);
+        }
+    }
+
+    /// Forgets the right to store to the page at this host address through one slot.
+    pub(crate) fn forget_write_in_slot(&mut self, slot: usize, host_page: u64) {
+        if self.write[slot].page == host_page {
+            self.write[slot].tag = empty_tag(slot);
+        }
+    }
+
+    /// Forgets the right to store to the page at this host address, wherever it is mapped.
+    pub(crate) fn forget_write_to(&mut self, host_page: u64) {
+        for index in 0..self.filled.len() {
+            let slot = usize::from(self.filled[index]);
+            self.forget_write_in_slot(slot, host_page);
+        }
+    }
+
+    /// Pages in use: the linear addresses of all entries, for forgetting ranges.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = u64> + '_ {
+        self.filled.iter().flat_map(|&slot| {
+            let slot = usize::from(slot);
+            [&self.read, &self.write, &self.fetch].into_iter().filter_map(move |table| {
+                let tag = table[slot].tag;
+                (slot_of(tag) == slot).then_some(tag)
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hit(entries: &[Entry; SLOTS], linear: u64) -> Option<u64> {
+        let entry = entries[slot_of(linear)];
+        let offset = linear ^ entry.tag;
+        (offset < 4096).then_some(entry.page + offset)
+    }
+
+    #[test]
+    fn an_empty_table_hits_nothing() {
+        let tlb = Tlb::new();
+        for linear in [0, 0xfff, 0x1000, u64::MAX, 1 << 63, (SLOTS as u64) << 12] {
+            assert_eq!(hit(&tlb.read, linear), None);
+        }
+    }
+
+    #[test]
+    fn capacity_one_holds_one_page() {
+        let mut tlb = Tlb::new();
+        tlb.fill(Table::Read, 0x5123, 0xa000, 1);
+        assert_eq!(hit(&tlb.read, 0x5678), Some(0xa678));
+        tlb.fill(Table::Write, 0x6000, 0xb000, 1);
+        assert_eq!(hit(&tlb.read, 0x5678), None);
+        assert_eq!(hit(&tlb.write, 0x6001), Some(0xb001));
+        tlb.forget_all();
+        assert_eq!(hit(&tlb.write, 0x6001), None);
+    }
+
+    #[test]
+    fn a_slot_speaks_of_one_page() {
+        let mut tlb = Tlb::new();
+        let alias = 0x5000 + ((SLOTS as u64) << 12);
+        tlb.fill(Table::Read, 0x5000, 0xa000, SLOTS);
+        tlb.fill(Table::Write, alias, 0xb000, SLOTS);
+        assert_eq!(hit(&tlb.read, 0x5000), None);
+        assert_eq!(hit(&tlb.write, alias), Some(0xb000));
+        assert_eq!(tlb.pages().collect::<Vec<_>>(), [alias]);
+    }
+}
