@@ -127,19 +127,19 @@ pub(crate) fn interleave_dwords(a: u64, b: u64) -> u64 {
 /// PMULHW: high halves of the signed products.
 #[inline(always)]
 pub(crate) fn multiply_high_signed(a: u64, b: u64) -> u64 {
-    signed_words(a, b, |a, b| (i32::from(a) * i32::from(b) >> 16) as i16)
+    signed_words(a, b, |a, b| ((i32::from(a) * i32::from(b)) >> 16) as i16)
 }
 
 /// PMULHUW: high halves of the unsigned products.
 #[inline(always)]
 pub(crate) fn multiply_high_unsigned(a: u64, b: u64) -> u64 {
-    words(a, b, |a, b| (u32::from(a) * u32::from(b) >> 16) as u16)
+    words(a, b, |a, b| ((u32::from(a) * u32::from(b)) >> 16) as u16)
 }
 
 /// PMULHRSW: the signed products' bits 30:15, rounded.
 #[inline(always)]
 pub(crate) fn multiply_high_rounded(a: u64, b: u64) -> u64 {
-    signed_words(a, b, |a, b| (((i32::from(a) * i32::from(b) >> 14) + 1) >> 1) as i16)
+    signed_words(a, b, |a, b| ((((i32::from(a) * i32::from(b)) >> 14) + 1) >> 1) as i16)
 }
 
 /// PMADDWD: sums of adjacent signed products, as double words (wrapping: four times 0x8000 gives

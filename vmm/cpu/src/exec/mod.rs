@@ -20,6 +20,7 @@ mod branch;
 mod chunk;
 mod feature;
 mod lanes;
+mod mmx;
 mod multiply;
 mod operand;
 mod push_pop;
@@ -27,6 +28,7 @@ mod shift;
 mod sse;
 mod string;
 mod transfer;
+mod x87;
 
 use crate::cpu::Cpu;
 use crate::exception::Abort;
@@ -57,6 +59,8 @@ const FAMILIES: &[fn(&Instruction) -> Option<Exec>] = &[
     sse::convert::select,
     sse::control::select,
     sse::mmx::select,
+    x87::select,
+    mmx::select,
 ];
 
 /// Finds the semantics of a decoded instruction; what no family knows is #UD.
