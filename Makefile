@@ -3,6 +3,10 @@
 DEJAVM := target/release/dejavm
 CARGO := cargo
 
+# Absolute, and for tests too: cargo runs each in its own folder.
+export DEJAVM_CACHE ?= $(CURDIR)/.cache
+export DEJAVM_IMAGES ?= $(DEJAVM_CACHE)/images
+
 .PHONY: help deps build images demo test bench ci clean
 
 help: ## this list
@@ -40,6 +44,6 @@ bench: images ## measures side by side with QEMU: BENCH="--rounds 5 --json"
 ci: ## what the integration machine runs
 	.ci/run
 
-clean: ## removes what was built; the fetched packages stay (rm -r .cache)
+clean: ## removes what was built; the fetched packages stay (rm -r .cache removes them)
 	$(CARGO) clean
-	rm -rf .cache/demo
+	rm -rf $(DEJAVM_CACHE)/demo $(DEJAVM_CACHE)/bench

@@ -5,6 +5,9 @@
 //! with paging off, prints to the debug console (port 0xe9) and to COM1, and ends by writing
 //! [`EXIT_OK`] or [`EXIT_FAILED`] to port 0xf4. The sources are `images/guests/NAME.S`.
 
+use std::env;
+use std::path::{Path, PathBuf};
+
 /// What a guest that is content writes to the exit port; QEMU's `isa-debug-exit` makes it status 33.
 pub const EXIT_OK: u8 = 0x10;
 
@@ -31,6 +34,8 @@ guests! {
     ECHO = "echo";
     /// Prints one line.
     HELLO = "hello";
+    /// Real mode (segments, A20, vector table, decimal) and virtual-8086 mode under a monitor.
+    MODES = "modes";
     /// Accessed and dirty bits, write protection and page faults: 32-bit, then long mode.
     PAGING = "paging";
     /// Self-modifying and cross-page modifying code, ten checked cases.
@@ -39,6 +44,35 @@ guests! {
     SPIN = "spin";
     /// 100 timer interrupts at 100 Hz, halted in between.
     TIMER = "timer";
+}
+
+/// What the guests whose output does not depend on time print to the debug console, as QEMU showed it.
+pub const EXPECTED: &[(&str, &str)] = &[
+    ("hello", include_str!("../guests/expected/hello.txt")),
+    ("modes", include_str!("../guests/expected/modes.txt")),
+    ("paging", include_str!("../guests/expected/paging.txt")),
+    ("smc", include_str!("../guests/expected/smc.txt")),
+    ("spin", include_str!("../guests/expected/spin.txt")),
+];
+
+/// Path of a file that `make images` fetched or built, such as `vmlinuz-cloud-amd64` or
+/// `initramfs-amd64.gz`: in `$DEJAVM_IMAGES`, else `$DEJAVM_CACHE/images`, else the project's
+/// `.cache/images`. For tests and benchmarks; a released program knows no project.
+///
+/// # Errors
+/// The sentence to show when the file is not there.
+pub fn fetched(name: &str) -> Result<PathBuf, String> {
+    let folder = match (env::var_os("DEJAVM_IMAGES"), env::var_os("DEJAVM_CACHE")) {
+        (Some(folder), _) => PathBuf::from(folder),
+        (None, Some(cache)) => Path::new(&cache).join("images"),
+        (None, None) => Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/images"),
+    };
+    let path = folder.join(name);
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(format!("{} does not exist; make it with: make images", path.display()))
+    }
 }
 
 #[cfg(test)]

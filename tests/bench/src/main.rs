@@ -19,12 +19,12 @@ usage: dejavm-bench [OPTION]...
   --kernel NAME     flavour of the fetched kernel: cloud-amd64 amd64 686-pae (default cloud-amd64)
   --memory MIB      guest memory (default 256)
   --append TEXT     more words for the kernel command line
-  --images DIR      where the images are (default $DEJAVM_IMAGES or .cache/images)
   --work DIR        where logs and consoles go (default .cache/bench)
   --dejavm PATH     default target/release/dejavm
   --qemu PATH       default qemu-system-x86_64
   --limit SECONDS   a step that takes longer has failed (default 600)
   --json            the result as JSON on standard output; the table goes to standard error
+Kernel and initramfs come from $DEJAVM_IMAGES, $DEJAVM_CACHE/images or .cache/images.
 Status 0 when every step of every round succeeded, 1 when one failed, 2 for wrong usage.";
 
 /// What the command line asked for.
@@ -59,8 +59,6 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
     let (mut rounds, mut memory_mib, mut limit) = (3, 256, 600);
     let (mut workload, mut kernel, mut append) =
         ("bench".to_owned(), "cloud-amd64".to_owned(), String::new());
-    let mut images = std::env::var_os("DEJAVM_IMAGES")
-        .map_or_else(|| PathBuf::from(".cache/images"), PathBuf::from);
     let mut work = PathBuf::from(".cache/bench");
     let mut programs = Programs {
         qemu: PathBuf::from("qemu-system-x86_64"),
@@ -76,7 +74,6 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--workload" => workload = value()?,
             "--kernel" => kernel = value()?,
             "--append" => append = format!(" {}", value()?),
-            "--images" => images = PathBuf::from(value()?),
             "--work" => work = PathBuf::from(value()?),
             "--dejavm" => programs.dejavm = PathBuf::from(value()?),
             "--qemu" => programs.qemu = PathBuf::from(value()?),
@@ -86,16 +83,11 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
     }
     let arch = if kernel.ends_with("amd64") { "amd64" } else { "i386" };
     let guest = Guest {
-        kernel: images.join(format!("vmlinuz-{kernel}")),
-        initrd: images.join(format!("initramfs-{arch}.gz")),
+        kernel: dejavm_images::fetched(&format!("vmlinuz-{kernel}"))?,
+        initrd: dejavm_images::fetched(&format!("initramfs-{arch}.gz"))?,
         append: format!("console=ttyS0 panic=-1 dejavm.workload={workload}{append}"),
         memory_mib,
     };
-    for file in [&guest.kernel, &guest.initrd] {
-        if !file.is_file() {
-            return Err(format!("{} does not exist; make it with: make images", file.display()));
-        }
-    }
     Ok(Options { rounds, guest, programs, work, limit: Duration::from_secs(limit.into()), json })
 }
 
