@@ -1,25 +1,25 @@
-//! The board as the CPU sees it: ports, memory-mapped registers, interrupts.
+//! The board as the CPU sees it.
 
 use crate::board::Board;
-use crate::machine::End;
 use dejavm_cpu::Bus;
 use dejavm_units::{Gpa, Position};
 
 impl Bus for Board {
-    fn port_in(&mut self, _port: u16, size: u8, _at: Position) -> u32 {
-        u32::MAX >> (32 - 8 * u32::from(size).min(4))
+    fn port_in(&mut self, port: u16, size: u8, at: Position) -> u32 {
+        let now = self.clock.at(at);
+        let value = self.read_port(port, size, now);
+        self.settle();
+        value
     }
 
-    fn port_out(&mut self, port: u16, _size: u8, value: u32, _at: Position) {
-        match port {
-            0xe9 | 0x402 => self.output.debug_console(value as u8),
-            0xf4 => self.finish(End::DebugExit(value)),
-            _ => {}
-        }
+    fn port_out(&mut self, port: u16, size: u8, value: u32, at: Position) {
+        let now = self.clock.at(at);
+        self.write_port(port, size, value, now);
+        self.settle();
     }
 
-    fn mmio_read(&mut self, _gpa: Gpa, _size: u8, _at: Position) -> u64 {
-        u64::MAX
+    fn mmio_read(&mut self, _gpa: Gpa, size: u8, _at: Position) -> u64 {
+        u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)))
     }
 
     fn mmio_write(&mut self, _gpa: Gpa, _size: u8, _value: u64, _at: Position) {}
@@ -43,11 +43,13 @@ impl Bus for Board {
     fn set_cr8(&mut self, _priority: u8, _at: Position) {}
 
     fn interrupt_pending(&self) -> bool {
-        false
+        self.interrupt
     }
 
     fn acknowledge_interrupt(&mut self, _at: Position) -> u8 {
-        0
+        let vector = self.pic.acknowledge();
+        self.settle();
+        vector
     }
 
     fn take_nmi(&mut self) -> bool {

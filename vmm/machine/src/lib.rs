@@ -14,6 +14,7 @@ mod input_output;
 mod loader;
 mod machine;
 mod memory_map;
+mod ports;
 mod state;
 
 pub use boot::{Boot, BootError};

@@ -9,6 +9,7 @@ use dejavm_cpu::Cpu;
 use dejavm_memory::GuestRam;
 use dejavm_units::{GuestNs, Position};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Why [`Machine::run`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,12 +168,17 @@ impl Machine {
 
     /// Lets an input enter at this position and guest time.
     pub fn apply(&mut self, input: &Input) {
-        let now = self.guest_ns();
-        self.board.apply(input, now);
+        self.board.apply(input);
     }
 
     /// What the guest emitted since the last call, in order.
     pub fn take_output(&mut self) -> Vec<Output> {
         self.board.take_output()
+    }
+
+    /// How often the guest used ports where no chip answers, since this object was made: a diagnostic
+    /// for people, no part of the state.
+    pub fn unknown_ports(&self) -> &BTreeMap<u16, u64> {
+        &self.board.unknown_ports
     }
 }

@@ -4,6 +4,7 @@ use crate::clock;
 use crate::config::ConfigError;
 use crate::machine::End;
 use dejavm_cpu::CpuState;
+use dejavm_devices::{pic, pit, rtc, uart16550};
 use dejavm_memory::RamError;
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +22,20 @@ pub struct MachineState {
 /// The state of the board's chips.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardState {
-    /// Whether the A20 gate lets address bit 20 through.
-    pub a20: bool,
+    /// The 8259 pair.
+    pub pic: pic::State,
+    /// The 8254 and port 0x61.
+    pub pit: pit::State,
+    /// The real-time clock.
+    pub rtc: rtc::State,
+    /// The first serial port.
+    pub com1: uart16550::State,
+    /// Serial input that the first serial port has no room for yet.
+    pub com1_waiting: Vec<u8>,
+    /// System control port A (0x92).
+    pub port_92: u8,
+    /// The reset control register (0xcf9).
+    pub reset_control: u8,
     /// Why the machine has ended, if it has.
     pub end: Option<End>,
 }
@@ -36,4 +49,7 @@ pub enum RestoreError {
     /// The host has no memory for the guest.
     #[error(transparent)]
     Ram(#[from] RamError),
+    /// A chip refused its state.
+    #[error(transparent)]
+    Device(#[from] dejavm_devices::RestoreError),
 }

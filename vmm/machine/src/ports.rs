@@ -1,0 +1,97 @@
+//! Which chip answers at which I/O port.
+//!
+//! Accesses wider than a byte are split into bytes at consecutive ports, low byte first, as the ISA
+//! bus does; the exceptions are registers that are wider themselves.
+
+use crate::board::Board;
+use crate::machine::End;
+use dejavm_units::GuestNs;
+
+/// Where no chip answers the bus floats high.
+const OPEN_BUS: u8 = 0xff;
+
+const DEBUG_EXIT: u16 = 0xf4;
+const RESET_CONTROL: u16 = 0xcf9;
+/// RST_CPU of the reset control register: its rising edge resets.
+const RESET_CONTROL_CPU: u8 = 1 << 2;
+const RESET_CONTROL_WRITABLE: u8 = 0x0e;
+/// Bit 0 of port 0x92: its rising edge resets the CPU.
+const PORT_92_RESET: u8 = 1 << 0;
+
+impl Board {
+    pub(crate) fn read_port(&mut self, port: u16, size: u8, now: GuestNs) -> u32 {
+        let mut value = 0;
+        for byte in 0..size.min(4) {
+            let at = port.wrapping_add(u16::from(byte));
+            value |= u32::from(self.read_port_byte(at, now)) << (8 * byte);
+        }
+        value
+    }
+
+    pub(crate) fn write_port(&mut self, port: u16, size: u8, value: u32, now: GuestNs) {
+        match port {
+            DEBUG_EXIT => self.finish(End::DebugExit(value)),
+            _ => {
+                for byte in 0..size.min(4) {
+                    let at = port.wrapping_add(u16::from(byte));
+                    self.write_port_byte(at, (value >> (8 * byte)) as u8, now);
+                }
+            }
+        }
+    }
+
+    fn read_port_byte(&mut self, port: u16, now: GuestNs) -> u8 {
+        match port {
+            0x20..=0x21 => self.pic.read(port - 0x20, now),
+            0xa0..=0xa1 => self.pic.read(port - 0xa0 + 2, now),
+            0x4d0..=0x4d1 => self.pic.read(port - 0x4d0 + 4, now),
+            0x40..=0x43 => self.pit.read(port - 0x40, now),
+            0x61 => self.pit.read(4, now),
+            0x70..=0x71 => self.rtc.read(port - 0x70, now),
+            0x92 => self.port_92,
+            RESET_CONTROL => self.reset_control,
+            0x3f8..=0x3ff => {
+                let value = self.com1.read(port - 0x3f8, now);
+                self.exchange_serial();
+                value
+            }
+            // The debug console announces itself by reading as its own number (Bochs, QEMU).
+            0xe9 | 0x402 => 0xe9,
+            _ => {
+                *self.unknown_ports.entry(port).or_default() += 1;
+                OPEN_BUS
+            }
+        }
+    }
+
+    fn write_port_byte(&mut self, port: u16, value: u8, now: GuestNs) {
+        match port {
+            0x20..=0x21 => self.pic.write(port - 0x20, value, now),
+            0xa0..=0xa1 => self.pic.write(port - 0xa0 + 2, value, now),
+            0x4d0..=0x4d1 => self.pic.write(port - 0x4d0 + 4, value, now),
+            0x40..=0x43 => self.pit.write(port - 0x40, value, now),
+            0x61 => self.pit.write(4, value, now),
+            0x70..=0x71 => self.rtc.write(port - 0x70, value, now),
+            // The progress code of a power-on self-test, and Linux's delay.
+            0x80 | 0xed => {}
+            0x92 => {
+                if value & !self.port_92 & PORT_92_RESET != 0 {
+                    self.finish(End::Reset);
+                }
+                self.port_92 = value;
+            }
+            0xe9 | 0x402 => self.output.debug_console(value),
+            RESET_CONTROL => {
+                if value & !self.reset_control & RESET_CONTROL_CPU != 0 {
+                    self.finish(End::Reset);
+                }
+                self.reset_control = value & RESET_CONTROL_WRITABLE;
+            }
+            0x3f8..=0x3ff => {
+                self.com1.write(port - 0x3f8, value, now);
+                self.exchange_serial();
+            }
+            _ => *self.unknown_ports.entry(port).or_default() += 1,
+        }
+    }
+}
