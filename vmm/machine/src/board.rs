@@ -9,15 +9,31 @@ use crate::config::MachineConfig;
 use crate::input_output::{Input, Output, OutputQueue};
 use crate::machine::End;
 use crate::state::{BoardState, RestoreError};
-use dejavm_devices::{Pic, Pit, Rtc, Uart16550};
+use crate::acpi;
+use dejavm_devices::acpi_pm::TimerWidth;
+use dejavm_devices::{
+    AcpiPm, IoApic, Lapic, PciHost, Pic, Pit, Rtc, SystemControl, Uart16550, lapic,
+};
 use dejavm_units::{GuestNs, Position};
 use std::collections::{BTreeMap, VecDeque};
 
 /// ISA interrupt lines.
-pub(crate) mod irq {
-    pub(crate) const TIMER: u8 = 0;
-    pub(crate) const COM1: u8 = 4;
-    pub(crate) const RTC: u8 = 8;
+mod irq {
+    pub(super) const TIMER: u8 = 0;
+    pub(super) const COM1: u8 = 4;
+    pub(super) const RTC: u8 = 8;
+    pub(super) const SCI: u8 = crate::acpi::SCI_IRQ;
+}
+
+/// The APIC id of the one processor.
+pub(crate) const BOOTSTRAP_APIC_ID: u8 = 0;
+/// The I/O APIC's id. Linux wants it to differ from the processors'.
+pub(crate) const IO_APIC_ID: u8 = 1;
+
+/// The I/O APIC's pin that ISA interrupt `line` is wired to: the timer is on pin 2, where the cascade
+/// would be, as the MADT says.
+fn io_apic_pin(line: u8) -> u8 {
+    if line == irq::TIMER { 2 } else { line }
 }
 
 /// Everything of a machine that is neither CPU nor RAM.
@@ -28,13 +44,14 @@ pub(crate) struct Board {
     pub(crate) pic: Pic,
     pub(crate) pit: Pit,
     pub(crate) rtc: Rtc,
+    pub(crate) lapic: Lapic,
+    pub(crate) io_apic: IoApic,
+    pub(crate) acpi_pm: AcpiPm,
+    pub(crate) pci: PciHost,
+    pub(crate) system_control: SystemControl,
     pub(crate) com1: Uart16550,
     /// Serial input that the UART has no room for yet.
     com1_waiting: VecDeque<u8>,
-    /// System control port A (0x92): bit 1 lets A20 through.
-    pub(crate) port_92: u8,
-    /// The reset control register (0xcf9).
-    pub(crate) reset_control: u8,
     /// Why the machine has ended, if it has.
     end: Option<End>,
 
@@ -47,8 +64,10 @@ pub(crate) struct Board {
     lines: u16,
     /// The earliest guest time at which a chip changes by itself.
     next_deadline: Option<GuestNs>,
-    /// The CPU's INTR.
+    /// An interrupt waits for the CPU.
     pub(crate) interrupt: bool,
+    /// An NMI, or another signal of the local APIC's, waits.
+    pub(crate) signal: bool,
 
     // Transient.
     pub(crate) output: OutputQueue,
@@ -58,7 +77,7 @@ pub(crate) struct Board {
     pub(crate) wants_control: bool,
 }
 
-/// Port 0x92 at reset: A20 on, as the boot protocols demand.
+/// Bit 1 of port 0x92: A20.
 const PORT_92_A20: u8 = 1 << 1;
 
 impl Board {
@@ -68,19 +87,25 @@ impl Board {
             pic: Pic::new(),
             pit: Pit::new(),
             rtc: Rtc::new(config.rtc_epoch_s),
+            lapic: Lapic::new(BOOTSTRAP_APIC_ID, true),
+            io_apic: IoApic::new(IO_APIC_ID),
+            acpi_pm: AcpiPm::new(TimerWidth::Bits32),
+            pci: PciHost::new(),
+            system_control: SystemControl::new(),
             com1: Uart16550::new(),
             com1_waiting: VecDeque::new(),
-            port_92: PORT_92_A20,
-            reset_control: 0,
             end: None,
             unknown_ports: BTreeMap::new(),
             lines: 0,
             next_deadline: None,
             interrupt: false,
+            signal: false,
             output: OutputQueue::default(),
             bound: Position(0),
             wants_control: false,
         };
+        // The boot protocols demand that A20 is on.
+        board.system_control.write(0, PORT_92_A20, GuestNs(0));
         board.settle();
         board
     }
@@ -98,7 +123,7 @@ impl Board {
 
     /// Whether the A20 gate lets address bit 20 through.
     pub(crate) fn a20(&self) -> bool {
-        self.port_92 & PORT_92_A20 != 0
+        self.system_control.a20()
     }
 
     /// The earliest guest time at which a chip changes by itself.
@@ -116,6 +141,8 @@ impl Board {
         while let Some(deadline) = self.next_deadline.filter(|deadline| *deadline <= now) {
             self.pit.advance(deadline);
             self.rtc.advance(deadline);
+            self.lapic.advance(deadline);
+            self.acpi_pm.advance(deadline);
             self.settle();
             let next = self.next_deadline;
             assert!(
@@ -137,22 +164,74 @@ impl Board {
     pub(crate) fn settle(&mut self) {
         let lines = u16::from(self.pit.out(0)) << irq::TIMER
             | u16::from(self.com1.irq()) << irq::COM1
-            | u16::from(self.rtc.irq()) << irq::RTC;
+            | u16::from(self.rtc.irq()) << irq::RTC
+            | u16::from(self.acpi_pm.sci()) << irq::SCI;
         let mut changed = lines ^ self.lines;
         self.lines = lines;
         while changed != 0 {
             let line = changed.trailing_zeros() as u8;
             changed &= changed - 1;
-            self.pic.set_line(line, lines & 1 << line != 0);
+            let level = lines & 1 << line != 0;
+            self.pic.set_line(line, level);
+            self.io_apic.set_line(io_apic_pin(line), level);
         }
-        self.interrupt = self.pic.interrupt_pending();
+        while let Some(message) = self.io_apic.take_message() {
+            lapic::deliver(&message, [&mut self.lapic]);
+        }
+        self.lapic.set_lint0(self.pic.interrupt_pending());
+        self.interrupt =
+            self.lapic.interrupt_pending() || self.lapic.external_interrupt_pending();
+        self.signal = self.lapic.signal_pending();
 
-        let next = [self.pit.deadline(), self.rtc.deadline()].into_iter().flatten().min();
+        let deadlines = [
+            self.pit.deadline(),
+            self.rtc.deadline(),
+            self.lapic.deadline(),
+            self.acpi_pm.deadline(),
+        ];
+        let next = deadlines.into_iter().flatten().min();
         if next != self.next_deadline {
             self.next_deadline = next;
             if next.is_some_and(|next| self.clock.position_of(next) < self.bound) {
                 self.wants_control = true;
             }
+        }
+    }
+
+    /// The acknowledge cycle: the vector of the interrupt that the CPU takes. What comes through the
+    /// 8259 pair goes first, as it has no priority that the local APIC could compare.
+    pub(crate) fn acknowledge(&mut self) -> u8 {
+        let vector = if self.lapic.external_interrupt_pending() {
+            self.lapic.acknowledge_external();
+            self.pic.acknowledge()
+        } else {
+            self.lapic.acknowledge()
+        };
+        self.settle();
+        vector
+    }
+
+    /// Takes what the local APIC signals beside interrupts; whether it is an NMI. INIT resets the one
+    /// processor, which ends the machine; there is no system management mode, and start-up means
+    /// nothing to a processor that runs.
+    pub(crate) fn take_signals(&mut self) -> bool {
+        self.signal = false;
+        self.lapic.take_smi();
+        self.lapic.take_startup();
+        if self.lapic.take_init() {
+            self.finish(End::Reset);
+        }
+        self.lapic.take_nmi()
+    }
+
+    /// Acts on what the guest asked of the power and reset registers.
+    pub(crate) fn take_requests(&mut self) {
+        if self.acpi_pm.take_sleep_request() == Some(acpi::SLEEP_TYPE_S5) {
+            self.finish(End::PowerOff);
+        }
+        let reset = self.acpi_pm.take_reset() || self.system_control.take_reset().is_some();
+        if reset {
+            self.finish(End::Reset);
         }
     }
 
@@ -176,7 +255,8 @@ impl Board {
                 self.com1_waiting.extend(bytes);
                 self.exchange_serial();
             }
-            Input::Serial { .. } | Input::Keyboard { .. } | Input::PowerButton => {}
+            Input::PowerButton => self.acpi_pm.press_power_button(),
+            Input::Serial { .. } | Input::Keyboard { .. } => {}
         }
         self.settle();
     }
@@ -196,15 +276,19 @@ mod save_restore {
                 pic,
                 pit,
                 rtc,
+                lapic,
+                io_apic,
+                acpi_pm,
+                pci,
+                system_control,
                 com1,
                 com1_waiting,
-                port_92,
-                reset_control,
                 end,
                 unknown_ports: _,
                 lines: _,
                 next_deadline: _,
                 interrupt: _,
+                signal: _,
                 output: _,
                 bound: _,
                 wants_control: _,
@@ -213,10 +297,13 @@ mod save_restore {
                 pic: pic.save(),
                 pit: pit.save(),
                 rtc: rtc.save(),
+                lapic: lapic.save(),
+                io_apic: io_apic.save(),
+                acpi_pm: acpi_pm.save(),
+                pci: pci.save(),
+                system_control: system_control.save(),
                 com1: com1.save(),
                 com1_waiting: com1_waiting.iter().copied().collect(),
-                port_92: *port_92,
-                reset_control: *reset_control,
                 end: *end,
             };
             (clock.save(), state)
@@ -233,10 +320,13 @@ mod save_restore {
             self.pic.restore(pic)?;
             self.pit.restore(pit)?;
             self.rtc.restore(rtc)?;
+            self.lapic.restore(lapic)?;
+            self.io_apic.restore(io_apic)?;
+            self.acpi_pm.restore(acpi_pm)?;
+            self.pci.restore(pci)?;
+            self.system_control.restore(system_control)?;
             self.com1.restore(com1)?;
             self.com1_waiting = com1_waiting.into();
-            self.port_92 = port_92;
-            self.reset_control = reset_control;
             self.end = end;
             self.output = OutputQueue::default();
             // A saved controller has been told these levels already, so telling it again is no edge.

@@ -1,6 +1,7 @@
 //! Starting a machine without firmware: the loader puts the guest's image, its tables and its
 //! registers where the image's boot protocol wants them.
 
+use crate::board::IO_APIC_ID;
 use crate::config::{ConfigError, MachineConfig};
 use crate::loader::{bzimage, elf};
 use crate::{acpi, memory_map};
@@ -93,7 +94,7 @@ pub(crate) fn load(
         return Err(BootError::CmdlineHasZero);
     }
     memory_map::write_bios_data(ram);
-    acpi::write_tables(ram, 0);
+    acpi::write_tables(ram, IO_APIC_ID);
     if bzimage::is_one(boot.image) {
         bzimage::load(config.cpu, boot, ram)
     } else if elf::is_one(boot.image) {

@@ -4,6 +4,9 @@ use crate::board::Board;
 use dejavm_cpu::Bus;
 use dejavm_units::{Gpa, Position};
 
+/// The address of the local APIC's registers, and its switch (SDM vol. 3A, 11.4.4).
+const IA32_APIC_BASE: u32 = 0x1b;
+
 impl Bus for Board {
     fn port_in(&mut self, port: u16, size: u8, at: Position) -> u32 {
         let now = self.clock.at(at);
@@ -15,45 +18,56 @@ impl Bus for Board {
     fn port_out(&mut self, port: u16, size: u8, value: u32, at: Position) {
         let now = self.clock.at(at);
         self.write_port(port, size, value, now);
+        self.take_requests();
         self.settle();
     }
 
-    fn mmio_read(&mut self, _gpa: Gpa, size: u8, _at: Position) -> u64 {
-        u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)))
+    fn mmio_read(&mut self, gpa: Gpa, size: u8, at: Position) -> u64 {
+        let now = self.clock.at(at);
+        let value = self.read_memory(gpa, size, now);
+        self.settle();
+        value
     }
 
-    fn mmio_write(&mut self, _gpa: Gpa, _size: u8, _value: u64, _at: Position) {}
+    fn mmio_write(&mut self, gpa: Gpa, size: u8, value: u64, at: Position) {
+        let now = self.clock.at(at);
+        self.write_memory(gpa, size, value, now);
+        self.settle();
+    }
 
     fn tsc(&mut self, at: Position) -> u64 {
         self.clock.tsc(at)
     }
 
-    fn msr_read(&mut self, _msr: u32, _at: Position) -> Option<u64> {
-        None
+    fn msr_read(&mut self, msr: u32, _at: Position) -> Option<u64> {
+        (msr == IA32_APIC_BASE).then(|| self.lapic.apic_base())
     }
 
-    fn msr_write(&mut self, _msr: u32, _value: u64, _at: Position) -> bool {
-        false
+    fn msr_write(&mut self, msr: u32, value: u64, _at: Position) -> bool {
+        let accepted = msr == IA32_APIC_BASE && self.lapic.set_apic_base(value);
+        self.settle();
+        accepted
     }
 
     fn cr8(&mut self) -> u8 {
-        0
+        self.lapic.cr8()
     }
 
-    fn set_cr8(&mut self, _priority: u8, _at: Position) {}
+    fn set_cr8(&mut self, priority: u8, _at: Position) {
+        self.lapic.set_cr8(priority);
+        self.settle();
+    }
 
     fn interrupt_pending(&self) -> bool {
         self.interrupt
     }
 
     fn acknowledge_interrupt(&mut self, _at: Position) -> u8 {
-        let vector = self.pic.acknowledge();
-        self.settle();
-        vector
+        self.acknowledge()
     }
 
     fn take_nmi(&mut self) -> bool {
-        false
+        self.signal && self.take_signals()
     }
 
     fn wants_control(&self) -> bool {

@@ -14,6 +14,7 @@ mod input_output;
 mod loader;
 mod machine;
 mod memory_map;
+mod memory_mapped;
 mod ports;
 mod state;
 

@@ -3,8 +3,11 @@
 //! Accesses wider than a byte are split into bytes at consecutive ports, low byte first, as the ISA
 //! bus does; the exceptions are registers that are wider themselves.
 
+use crate::acpi;
 use crate::board::Board;
 use crate::machine::End;
+use dejavm_devices::pci::Width;
+use dejavm_devices::{acpi_pm, pci};
 use dejavm_units::GuestNs;
 
 /// Where no chip answers the bus floats high.
@@ -12,14 +15,26 @@ const OPEN_BUS: u8 = 0xff;
 
 const DEBUG_EXIT: u16 = 0xf4;
 const RESET_CONTROL: u16 = 0xcf9;
-/// RST_CPU of the reset control register: its rising edge resets.
-const RESET_CONTROL_CPU: u8 = 1 << 2;
-const RESET_CONTROL_WRITABLE: u8 = 0x0e;
-/// Bit 0 of port 0x92: its rising edge resets the CPU.
-const PORT_92_RESET: u8 = 1 << 0;
+const ACPI_LAST: u16 = acpi::PM_BASE + acpi_pm::PORT_COUNT - 1;
+const PCI_LAST: u16 = pci::BASE_PORT + pci::PORT_COUNT - 1;
+
+/// The width of an access to PCI configuration space; `None` for what is split into bytes.
+fn pci_width(port: u16, size: u8) -> Option<Width> {
+    match (port, size) {
+        // Inside the address register; only a byte access is meant for it.
+        (RESET_CONTROL, 1) => None,
+        (pci::BASE_PORT..=PCI_LAST, 1) => Some(Width::Byte),
+        (pci::BASE_PORT..=PCI_LAST, 2) => Some(Width::Word),
+        (pci::BASE_PORT..=PCI_LAST, 4) => Some(Width::Dword),
+        _ => None,
+    }
+}
 
 impl Board {
     pub(crate) fn read_port(&mut self, port: u16, size: u8, now: GuestNs) -> u32 {
+        if let Some(width) = pci_width(port, size) {
+            return self.pci.read(port - pci::BASE_PORT, width, now);
+        }
         let mut value = 0;
         for byte in 0..size.min(4) {
             let at = port.wrapping_add(u16::from(byte));
@@ -29,14 +44,15 @@ impl Board {
     }
 
     pub(crate) fn write_port(&mut self, port: u16, size: u8, value: u32, now: GuestNs) {
-        match port {
-            DEBUG_EXIT => self.finish(End::DebugExit(value)),
-            _ => {
-                for byte in 0..size.min(4) {
-                    let at = port.wrapping_add(u16::from(byte));
-                    self.write_port_byte(at, (value >> (8 * byte)) as u8, now);
-                }
-            }
+        if let Some(width) = pci_width(port, size) {
+            return self.pci.write(port - pci::BASE_PORT, width, value, now);
+        }
+        if port == DEBUG_EXIT {
+            return self.finish(End::DebugExit(value));
+        }
+        for byte in 0..size.min(4) {
+            let at = port.wrapping_add(u16::from(byte));
+            self.write_port_byte(at, (value >> (8 * byte)) as u8, now);
         }
     }
 
@@ -48,8 +64,9 @@ impl Board {
             0x40..=0x43 => self.pit.read(port - 0x40, now),
             0x61 => self.pit.read(4, now),
             0x70..=0x71 => self.rtc.read(port - 0x70, now),
-            0x92 => self.port_92,
-            RESET_CONTROL => self.reset_control,
+            0x92 => self.system_control.read(0, now),
+            RESET_CONTROL => self.system_control.read(1, now),
+            acpi::PM_BASE..=ACPI_LAST => self.acpi_pm.read(port - acpi::PM_BASE, now),
             0x3f8..=0x3ff => {
                 let value = self.com1.read(port - 0x3f8, now);
                 self.exchange_serial();
@@ -74,19 +91,10 @@ impl Board {
             0x70..=0x71 => self.rtc.write(port - 0x70, value, now),
             // The progress code of a power-on self-test, and Linux's delay.
             0x80 | 0xed => {}
-            0x92 => {
-                if value & !self.port_92 & PORT_92_RESET != 0 {
-                    self.finish(End::Reset);
-                }
-                self.port_92 = value;
-            }
+            0x92 => self.system_control.write(0, value, now),
+            RESET_CONTROL => self.system_control.write(1, value, now),
+            acpi::PM_BASE..=ACPI_LAST => self.acpi_pm.write(port - acpi::PM_BASE, value, now),
             0xe9 | 0x402 => self.output.debug_console(value),
-            RESET_CONTROL => {
-                if value & !self.reset_control & RESET_CONTROL_CPU != 0 {
-                    self.finish(End::Reset);
-                }
-                self.reset_control = value & RESET_CONTROL_WRITABLE;
-            }
             0x3f8..=0x3ff => {
                 self.com1.write(port - 0x3f8, value, now);
                 self.exchange_serial();

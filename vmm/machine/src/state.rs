@@ -4,7 +4,7 @@ use crate::clock;
 use crate::config::ConfigError;
 use crate::machine::End;
 use dejavm_cpu::CpuState;
-use dejavm_devices::{pic, pit, rtc, uart16550};
+use dejavm_devices::{acpi_pm, ioapic, lapic, pci, pic, pit, rtc, system_control, uart16550};
 use dejavm_memory::RamError;
 use serde::{Deserialize, Serialize};
 
@@ -28,14 +28,20 @@ pub struct BoardState {
     pub pit: pit::State,
     /// The real-time clock.
     pub rtc: rtc::State,
+    /// The local APIC of the one processor.
+    pub lapic: lapic::State,
+    /// The I/O APIC.
+    pub io_apic: ioapic::State,
+    /// ACPI's fixed hardware.
+    pub acpi_pm: acpi_pm::State,
+    /// The PCI host bridge and the ISA bridge.
+    pub pci: pci::State,
+    /// Ports 0x92 and 0xcf9.
+    pub system_control: system_control::State,
     /// The first serial port.
     pub com1: uart16550::State,
     /// Serial input that the first serial port has no room for yet.
     pub com1_waiting: Vec<u8>,
-    /// System control port A (0x92).
-    pub port_92: u8,
-    /// The reset control register (0xcf9).
-    pub reset_control: u8,
     /// Why the machine has ended, if it has.
     pub end: Option<End>,
 }
