@@ -1,4 +1,9 @@
-//! Boots a kernel and prints its serial output: `boot KERNEL INITRD|- CMDLINE MIB [INSTRUCTIONS]`.
+//! Boots a kernel and prints its serial output: `boot KERNEL INITRD|- CMDLINE MIB [INSTRUCTIONS [v1]]`.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this is the world around a machine: it reads files and takes the time"
+)]
 
 use dejavm_machine::{Boot, Idle, Machine, MachineConfig, Output, Stop};
 use dejavm_memory::RamLayout;
@@ -12,13 +17,13 @@ const SLICE: u64 = 50_000_000;
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, kernel, initrd, cmdline, mib, rest @ ..] = &arguments[..] else {
-        return Err("usage: boot KERNEL INITRD|- CMDLINE MIB [INSTRUCTIONS]".into());
+        return Err("usage: boot KERNEL INITRD|- CMDLINE MIB [INSTRUCTIONS [v1]]".into());
     };
     let limit = rest.first().map_or(Ok(u64::MAX), |text| text.parse())?;
     let image = std::fs::read(kernel)?;
     let initrd = if initrd == "-" { None } else { Some(std::fs::read(initrd)?) };
     let mut config = MachineConfig::new(RamLayout::new(mib.parse::<u64>()? << 20)?);
-    if std::env::var_os("DEJAVM_V1").is_some() {
+    if rest.get(1).is_some_and(|model| model == "v1") {
         config.cpu = dejavm_cpu::Model::V1;
     }
     let boot = Boot { image: &image, initrd: initrd.as_deref(), cmdline };

@@ -4,12 +4,12 @@
 //! which looks at the chips' outputs, sets the interrupt controllers' inputs and notes when something
 //! will happen next. Between two such events no output changes, so nobody has to look.
 
+use crate::acpi;
 use crate::clock::{self, Clock};
 use crate::config::MachineConfig;
 use crate::input_output::{Input, Output, OutputQueue};
 use crate::machine::End;
 use crate::state::{BoardState, RestoreError};
-use crate::acpi;
 use dejavm_devices::acpi_pm::TimerWidth;
 use dejavm_devices::{
     AcpiPm, IoApic, Lapic, PciHost, Pic, Pit, Rtc, SystemControl, Uart16550, lapic,
@@ -179,8 +179,7 @@ impl Board {
             lapic::deliver(&message, [&mut self.lapic]);
         }
         self.lapic.set_lint0(self.pic.interrupt_pending());
-        self.interrupt =
-            self.lapic.interrupt_pending() || self.lapic.external_interrupt_pending();
+        self.interrupt = self.lapic.interrupt_pending() || self.lapic.external_interrupt_pending();
         self.signal = self.lapic.signal_pending();
 
         let deadlines = [
@@ -314,8 +313,19 @@ mod save_restore {
             clock: &clock::State,
             state: &BoardState,
         ) -> Result<(), RestoreError> {
-            let BoardState { pic, pit, rtc, com1, com1_waiting, port_92, reset_control, end } =
-                state.clone();
+            let BoardState {
+                pic,
+                pit,
+                rtc,
+                lapic,
+                io_apic,
+                acpi_pm,
+                pci,
+                system_control,
+                com1,
+                com1_waiting,
+                end,
+            } = state.clone();
             self.clock.restore(clock);
             self.pic.restore(pic)?;
             self.pit.restore(pit)?;

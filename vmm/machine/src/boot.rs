@@ -11,7 +11,7 @@ use dejavm_memory::{GuestRam, OutsideRam, RamError};
 /// What to start.
 #[derive(Clone, Copy, Debug)]
 pub struct Boot<'a> {
-    /// A Linux bzImage, or a 64-bit ELF image: with a PVH note, or a `vmlinux`.
+    /// A Linux bzImage, an ELF image with a PVH note, or a 64-bit ELF `vmlinux`.
     pub image: &'a [u8],
     /// The initial RAM disk, or the module of a PVH guest.
     pub initrd: Option<&'a [u8]>,
@@ -30,8 +30,7 @@ pub enum BootError {
     Ram(#[from] RamError),
     /// The image is of no known kind.
     #[error(
-        "the kernel image is not one that can be started: neither a Linux bzImage nor a 64-bit ELF \
-         image"
+        "the kernel image is not one that can be started: neither a Linux bzImage nor an ELF image"
     )]
     NotAKernel,
     /// The image says what it is but contradicts itself.

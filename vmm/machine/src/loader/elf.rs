@@ -1,25 +1,42 @@
-//! 64-bit ELF images: by PVH where the image has its note, else a `vmlinux` by Linux's 64-bit entry.
+//! ELF images: by PVH where the image has its note, else a 64-bit `vmlinux` by Linux's 64-bit entry.
 
 use super::{initrd, linux, pvh, registers};
 use crate::boot::{Boot, BootError};
 use crate::memory_map::{BOOT_PARAMS, CMDLINE_BYTES_MAX};
 use dejavm_cpu::{CpuState, Model, gpr};
 use dejavm_memory::GuestRam;
+use dejavm_units::Gpa;
 use linux_loader::loader::bootparam::setup_header;
-use linux_loader::loader::elf::PvhBootCapability;
-use linux_loader::loader::{Elf, KernelLoader};
-use std::io::Cursor;
+use object::Endianness;
+use object::elf::{EM_386, EM_X86_64, FileHeader32, FileHeader64, PT_LOAD};
+use object::read::elf::{FileHeader, ProgramHeader};
 
-/// `\x7fELF`, 64-bit, little-endian.
-const IDENTITY: &[u8] = &[0x7f, b'E', b'L', b'F', 2, 1];
+const MAGIC: &[u8] = b"\x7fELF";
+/// Offset and values of EI_CLASS.
+const CLASS_OFFSET: usize = 4;
+const CLASS_32: u8 = 1;
+const CLASS_64: u8 = 2;
+/// The note that holds the 32-bit entry point (Xen, xen/include/public/elfnote.h), of owner "Xen".
+const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
+const NOTE_OWNER: &[u8] = b"Xen";
 /// `COMMAND_LINE_SIZE` of x86 Linux, its terminating zero left out.
 const LINUX_CMDLINE_MAX: usize = 2047;
 const BOOT_FLAG: u16 = 0xaa55;
 const HEADER_MAGIC: u32 = u32::from_le_bytes(*b"HdrS");
 
-/// Whether `image` is a 64-bit ELF image.
+/// Whether `image` is an ELF image.
 pub(crate) fn is_one(image: &[u8]) -> bool {
-    image.starts_with(IDENTITY)
+    image.starts_with(MAGIC)
+}
+
+/// What loading the segments found.
+struct Loaded {
+    /// `e_entry`: a physical address in a `vmlinux`.
+    entry: u64,
+    /// The entry point of the PVH note.
+    pvh_entry: Option<u32>,
+    /// First address after the image.
+    end: u64,
 }
 
 /// Loads an ELF image and returns the registers at its entry point.
@@ -28,40 +45,78 @@ pub(crate) fn load(
     boot: &Boot<'_>,
     ram: &mut GuestRam,
 ) -> Result<CpuState, BootError> {
-    let view = ram.loader_view()?;
-    let loaded = Elf::load(&view, None, &mut Cursor::new(boot.image), None)
-        .map_err(|error| BootError::BadImage(error.to_string()))?;
-    drop(view);
-    ram.assume_all_written();
+    let loaded = match boot.image.get(CLASS_OFFSET) {
+        Some(&CLASS_32) => load_segments::<FileHeader32<Endianness>>(boot.image, ram)?,
+        Some(&CLASS_64) => load_segments::<FileHeader64<Endianness>>(boot.image, ram)?,
+        _ => return Err(BootError::BadImage("it is neither 32-bit nor 64-bit ELF".into())),
+    };
+    let is_64bit = boot.image.get(CLASS_OFFSET) == Some(&CLASS_64);
     let low_bytes = ram.layout().low_bytes();
-    if loaded.kernel_end > low_bytes {
-        let (needs, has) = (loaded.kernel_end.div_ceil(1 << 20), low_bytes >> 20);
-        return Err(BootError::KernelTooLarge { needs, has });
+    let initrd = initrd::place(boot.initrd, loaded.end, low_bytes, ram)?;
+    if let Some(entry) = loaded.pvh_entry {
+        linux::write_cmdline(boot.cmdline, CMDLINE_BYTES_MAX as usize, ram)?;
+        return pvh::start(entry, initrd, ram);
     }
+    if !is_64bit {
+        return Err(BootError::BadImage("it is a 32-bit ELF image without a PVH note".into()));
+    }
+    if model == Model::V1 {
+        return Err(BootError::NeedsLongMode);
+    }
+    linux::write_cmdline(boot.cmdline, LINUX_CMDLINE_MAX, ram)?;
+    let header =
+        setup_header { boot_flag: BOOT_FLAG, header: HEADER_MAGIC, ..setup_header::default() };
+    linux::write_boot_params(header, initrd, ram)?;
+    let mut cpu = registers::long_mode(loaded.entry, ram);
+    cpu.gpr[gpr::RSI] = BOOT_PARAMS;
+    Ok(cpu)
+}
 
-    let initrd = initrd::place(boot.initrd, loaded.kernel_end, low_bytes, ram)?;
-    match loaded.pvh_boot_cap {
-        PvhBootCapability::PvhEntryPresent(entry) => {
-            linux::write_cmdline(boot.cmdline, CMDLINE_BYTES_MAX as usize, ram)?;
-            // The note holds a 32-bit address.
-            pvh::start(entry.0 as u32, initrd, ram)
+/// Copies the loadable segments to their physical addresses; RAM is zero where a segment has no bytes
+/// in the file.
+fn load_segments<H>(image: &[u8], ram: &mut GuestRam) -> Result<Loaded, BootError>
+where
+    H: FileHeader<Endian = Endianness>,
+{
+    let damaged = |error: object::Error| BootError::BadImage(error.to_string());
+    let header = H::parse(image).map_err(damaged)?;
+    let endian = header.endian().map_err(damaged)?;
+    let machine = header.e_machine(endian);
+    if endian != Endianness::Little || !matches!(machine, EM_386 | EM_X86_64) {
+        return Err(BootError::BadImage("it is an ELF image for another kind of CPU".into()));
+    }
+    let mut loaded = Loaded { entry: header.e_entry(endian).into(), pvh_entry: None, end: 0 };
+    for segment in header.program_headers(endian, image).map_err(damaged)? {
+        if segment.p_type(endian) == PT_LOAD {
+            let address: u64 = segment.p_paddr(endian).into();
+            let end = address.saturating_add(segment.p_memsz(endian).into());
+            loaded.end = loaded.end.max(end);
+            check_room(loaded.end, ram)?;
+            let content = segment
+                .data(endian, image)
+                .map_err(|()| BootError::BadImage("a segment lies outside the file".into()))?;
+            ram.write(Gpa(address), content)?;
         }
-        PvhBootCapability::PvhEntryNotPresent | PvhBootCapability::PvhEntryIgnored => {
-            if model == Model::V1 {
-                return Err(BootError::NeedsLongMode);
+        let Some(mut notes) = segment.notes(endian, image).map_err(damaged)? else { continue };
+        while let Some(note) = notes.next().map_err(damaged)? {
+            let is_entry =
+                note.name() == NOTE_OWNER && note.n_type(endian).0 == XEN_ELFNOTE_PHYS32_ENTRY;
+            if let (true, Some(entry)) = (is_entry, note.desc().first_chunk::<4>()) {
+                loaded.pvh_entry = Some(u32::from_le_bytes(*entry));
             }
-            linux::write_cmdline(boot.cmdline, LINUX_CMDLINE_MAX, ram)?;
-            let header = setup_header {
-                boot_flag: BOOT_FLAG,
-                header: HEADER_MAGIC,
-                ..setup_header::default()
-            };
-            linux::write_boot_params(header, initrd, ram)?;
-            let mut cpu = registers::long_mode(loaded.kernel_load.0, ram);
-            cpu.gpr[gpr::RSI] = BOOT_PARAMS;
-            Ok(cpu)
         }
     }
+    Ok(loaded)
+}
+
+/// Refuses an image whose `end` lies beyond low RAM.
+fn check_room(end: u64, ram: &GuestRam) -> Result<(), BootError> {
+    let low_bytes = ram.layout().low_bytes();
+    if end <= low_bytes {
+        return Ok(());
+    }
+    let (needs, has) = (end.div_ceil(1 << 20), low_bytes >> 20);
+    Err(BootError::KernelTooLarge { needs, has })
 }
 
 #[cfg(test)]
