@@ -230,7 +230,7 @@ mod save_restore {
             let check = |valid, field| RestoreError::unless(valid, "the IO-APIC", field);
             check(state.id < 16, "id")?;
             check(state.lines >> PINS == 0, "lines")?;
-            check(state.edges & !state.lines >> PINS == 0, "edges")?;
+            check(state.edges >> PINS == 0, "edges")?;
             let entry_valid = |&entry: &u64| {
                 entry & (!ENTRY_BITS | ENTRY_DELIVERY_STATUS) == 0
                     && (entry & ENTRY_LEVEL != 0 || entry & ENTRY_REMOTE_IRR == 0)

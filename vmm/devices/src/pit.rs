@@ -217,7 +217,8 @@ impl Channel {
         let elapsed = self.elapsed(tick);
         let target = match self.mode {
             Mode::InterruptOnTerminalCount | Mode::OneShot => (elapsed < n).then_some(n),
-            Mode::RateGenerator | Mode::SquareWave if n == 1 => None,
+            // Nothing moves, until a longer count takes over.
+            Mode::RateGenerator | Mode::SquareWave if n == 1 => return self.switch_at,
             Mode::RateGenerator => {
                 let to_fall = n - 1 - elapsed % n;
                 Some(elapsed.saturating_add(to_fall.max(1)))
