@@ -5,30 +5,28 @@ use super::convert;
 use super::host::Conversion;
 use super::lanes::Lane;
 use super::operand::is_register;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, control};
 use crate::exception::{Abort, vector};
 use crate::exec::{Done, Exec};
-use crate::fpu::F80;
 use iced_x86::{Code, Instruction, Register};
 
 const LOW64: u128 = 0xffff_ffff_ffff_ffff;
-/// x87 status word: an unmasked exception is pending.
-const ERROR_SUMMARY: u16 = 1 << 7;
 
 /// The semantics of an instruction of this family.
 pub(crate) fn select(i: &Instruction) -> Option<Exec> {
     let exec: Exec = match i.code() {
         Code::Movq2dq_xmm_mm => |cpu, i| {
             cpu.sse_with_mmx()?;
-            cpu.enter_mmx();
-            let value = cpu.mm_at(i, 1);
+            cpu.fpu.enter_mmx();
+            let value = cpu.fpu.mm(mm_index(i, 1));
             cpu.set_xmm_at(i, 0, value.into());
             Ok(())
         },
         Code::Movdq2q_mm_xmm => |cpu, i| {
             cpu.sse_with_mmx()?;
             let value = cpu.xmm_at(i, 1) as u64;
-            cpu.set_mm_at(i, 0, value);
+            cpu.fpu.enter_mmx();
+            cpu.fpu.set_mm(mm_index(i, 0), value);
             Ok(())
         },
         Code::Cvtpi2ps_xmm_mmm64 => integers_to_singles,
@@ -47,34 +45,19 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
 }
 
 impl Cpu {
-    /// The checks of [`Cpu::sse`], and #MF if an x87 exception waits.
+    /// The checks of [`Cpu::sse`], and #MF if an x87 exception waits. With CR0.NE = 0 a waiting
+    /// exception would assert FERR#, which is wired to nothing.
     fn sse_with_mmx(&mut self) -> Done {
         self.sse()?;
-        if self.fpu.status & ERROR_SUMMARY != 0 {
+        if self.fpu.is_exception_pending() && self.cr0 & control::CR0_NE != 0 {
             return Err(self.exception(vector::MF, None));
         }
         Ok(())
     }
 
-    /// TOP becomes 0 and all registers valid.
-    fn enter_mmx(&mut self) {
-        self.fpu.top = 0;
-        self.fpu.valid = 0xff;
-    }
-
-    fn mm_at(&self, i: &Instruction, n: u32) -> u64 {
-        self.fpu.registers[mm_index(i, n)].significand
-    }
-
-    /// Writes an MMX register: the FPU register's sign and exponent become all ones.
-    fn set_mm_at(&mut self, i: &Instruction, n: u32, value: u64) {
-        self.enter_mmx();
-        self.fpu.registers[mm_index(i, n)] = F80 { significand: value, sign_exponent: 0xffff };
-    }
-
     /// Operand 1: an MMX register or 8 bytes of memory.
     fn mm_source(&mut self, i: &Instruction) -> Result<u64, Abort> {
-        if is_register(i, 1) { Ok(self.mm_at(i, 1)) } else { self.load_operand(i, 8) }
+        if is_register(i, 1) { Ok(self.fpu.mm(mm_index(i, 1))) } else { self.load_operand(i, 8) }
     }
 }
 
@@ -87,7 +70,7 @@ fn integers_to_singles(cpu: &mut Cpu, i: &Instruction) -> Done {
     cpu.sse_with_mmx()?;
     let source = cpu.mm_source(i)?;
     let singles = cpu.convert(Conversion::Dq2Ps, 0, source.into())?;
-    cpu.enter_mmx();
+    cpu.fpu.enter_mmx();
     let kept = cpu.xmm_at(i, 0) & !LOW64;
     cpu.set_xmm_at(i, 0, kept | singles & LOW64);
     Ok(())
@@ -97,7 +80,7 @@ fn integers_to_singles(cpu: &mut Cpu, i: &Instruction) -> Done {
 fn integers_to_doubles(cpu: &mut Cpu, i: &Instruction) -> Done {
     if is_register(i, 1) {
         cpu.sse_with_mmx()?;
-        cpu.enter_mmx();
+        cpu.fpu.enter_mmx();
     } else {
         cpu.sse()?;
     }
@@ -110,7 +93,8 @@ fn singles_to_integers(cpu: &mut Cpu, i: &Instruction, conversion: Conversion) -
     cpu.sse_with_mmx()?;
     let source = cpu.source64(i, 1)?;
     let integers = cpu.convert(conversion, 0, source.into())?;
-    cpu.set_mm_at(i, 0, u64::split(integers)[0]);
+    cpu.fpu.enter_mmx();
+    cpu.fpu.set_mm(mm_index(i, 0), u64::split(integers)[0]);
     Ok(())
 }
 
@@ -118,6 +102,7 @@ fn doubles_to_integers(cpu: &mut Cpu, i: &Instruction, conversion: Conversion) -
     cpu.sse_with_mmx()?;
     let source = cpu.source128(i, 1)?;
     let integers = cpu.convert(conversion, 0, source)?;
-    cpu.set_mm_at(i, 0, u64::split(integers)[0]);
+    cpu.fpu.enter_mmx();
+    cpu.fpu.set_mm(mm_index(i, 0), u64::split(integers)[0]);
     Ok(())
 }

@@ -6,6 +6,8 @@
 //! RSQRTPS, the fields of the saved image) is defined here, in software.
 
 pub(super) mod compare;
+#[cfg(test)]
+mod comparison;
 pub(super) mod control;
 pub(super) mod convert;
 pub(super) mod float;
@@ -15,5 +17,7 @@ mod lanes;
 pub(super) mod mmx;
 pub(super) mod moves;
 mod mxcsr;
+#[cfg(test)]
+mod native;
 mod operand;
 pub(super) mod shuffle;
