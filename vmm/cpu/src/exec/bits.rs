@@ -75,20 +75,19 @@ fn bit_string_offset(cpu: &Cpu, i: &Instruction, index: u64, size: u32) -> (SegR
     (segment, zero_extend(offset, cpu.address_size(i)))
 }
 
-/// Flags of BSF and BSR: ZF tells a zero source; the others, undefined by the manual, are those of a
-/// logical result.
+/// BSF and BSR: ZF tells a zero source. The other flags, undefined by the manual: PF is the parity of
+/// the position found (set for a zero source), the rest are 0.
 fn scan(cpu: &mut Cpu, i: &Instruction, f: impl FnOnce(u64) -> u32) -> Done {
-    let size = cpu.operand_size(i, 0);
     let source = cpu.read_operand(i, 1)?;
     if source == 0 {
         // The destination keeps all 64 bits, whatever the operand size.
-        cpu.arith.set_logic(0, size);
+        cpu.arith.set_bits(rflags::ZF | rflags::PF);
         return Ok(());
     }
-    let position = u64::from(f(source));
-    cpu.set_reg(i.op0_register(), position);
-    // ZF is clear even for position 0: the flags follow the source, not the position.
-    cpu.arith.set_logic(source, size);
+    let position = f(source);
+    cpu.set_reg(i.op0_register(), position.into());
+    let even = position.count_ones().is_multiple_of(2);
+    cpu.arith.set_bits(if even { rflags::PF } else { 0 });
     Ok(())
 }
 

@@ -101,37 +101,33 @@ fn ror(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
     result
 }
 
-/// RCL: rotates `size * 8 + 1` bits, CF being the highest.
+/// RCL: rotates `size * 8 + 1` bits, CF being the highest. A count that is a multiple of that changes
+/// nothing. OF is that of a rotation by one, whatever the count.
 fn rcl(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
     let bits = size * 8;
     let count = count % (bits + 1);
     if count == 0 {
-        let cf = flags.cf();
-        flags.replace_cf_of(cf, cf ^ top(a, size));
         return a;
     }
     let all = u128::from(flags.cf()) << bits | u128::from(a);
     let rotated = all << count | all >> (bits + 1 - count);
-    let result = zero_extend(rotated as u64, size);
-    let cf = rotated >> bits & 1 != 0;
-    flags.replace_cf_of(cf, cf ^ top(result, size));
-    result
+    let of = top(a, size) ^ top(a << 1, size);
+    flags.replace_cf_of(rotated >> bits & 1 != 0, of);
+    zero_extend(rotated as u64, size)
 }
 
+/// RCR, likewise.
 fn rcr(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
     let bits = size * 8;
     let count = count % (bits + 1);
     if count == 0 {
-        let cf = flags.cf();
-        flags.replace_cf_of(cf, top(a, size) ^ bit(a, bits - 2));
         return a;
     }
     let all = u128::from(flags.cf()) << bits | u128::from(a);
     let rotated = all >> count | all << (bits + 1 - count);
-    let result = zero_extend(rotated as u64, size);
-    let cf = rotated >> bits & 1 != 0;
-    flags.replace_cf_of(cf, top(result, size) ^ bit(result, bits - 2));
-    result
+    let of = flags.cf() ^ top(a, size);
+    flags.replace_cf_of(rotated >> bits & 1 != 0, of);
+    zero_extend(rotated as u64, size)
 }
 
 /// SHLD or SHRD: op0 shifted, filled from register op1, by op2.
@@ -149,7 +145,7 @@ fn double_shift(
 }
 
 /// SHLD. Counts above 16 for 16-bit operands, undefined by the manual, go on shifting through
-/// `a:fill:a`, as if the pair of registers rotated.
+/// `a:fill:a`, as if the pair of registers rotated. OF is that of a shift by one, whatever the count.
 fn shld(flags: &mut Arith, a: u64, fill: u64, count: u32, size: u32) -> u64 {
     let bits = size * 8;
     let (result, cf) = if count <= bits {
@@ -161,8 +157,8 @@ fn shld(flags: &mut Arith, a: u64, fill: u64, count: u32, size: u32) -> u64 {
         let wide = a << 32 | fill << 16 | a;
         (wide << count >> 32, bit(fill, 32 - count))
     };
-    let result = zero_extend(result, size);
-    flags.set_result_cf_of(result, cf, top(a, size) ^ top(result, size), size);
+    let of = top(a, size) ^ top(a << 1, size);
+    flags.set_result_cf_of(result, cf, of, size);
     result
 }
 
@@ -176,8 +172,8 @@ fn shrd(flags: &mut Arith, a: u64, fill: u64, count: u32, size: u32) -> u64 {
         let wide = a << 32 | fill << 16 | a;
         (wide >> count, bit(fill, count - 17))
     };
-    let result = zero_extend(result, size);
-    flags.set_result_cf_of(result, cf, top(a, size) ^ top(result, size), size);
+    let of = top(a, size) ^ bit(fill, 0);
+    flags.set_result_cf_of(result, cf, of, size);
     result
 }
 
