@@ -26,9 +26,9 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
         Mnemonic::Xchg => xchg,
         Mnemonic::Cmpxchg => cmpxchg,
         Mnemonic::Cmpxchg8b => cmpxchg8b,
-        Mnemonic::Cmpxchg16b => cmpxchg16b,
-        Mnemonic::Adcx => adcx,
-        Mnemonic::Adox => adox,
+        Mnemonic::Cmpxchg16b => |cpu, i| cpu.if_known(i, cmpxchg16b),
+        Mnemonic::Adcx => |cpu, i| cpu.if_known(i, adcx),
+        Mnemonic::Adox => |cpu, i| cpu.if_known(i, adox),
         _ => return None,
     })
 }
@@ -169,7 +169,6 @@ fn cmpxchg8b(cpu: &mut Cpu, i: &Instruction) -> Done {
 }
 
 fn cmpxchg16b(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_features(i)?;
     let (segment, offset) = cpu.operand_offset(i);
     let linear = cpu.linear(segment, offset, 16, true)?;
     if linear & 15 != 0 {
@@ -198,7 +197,6 @@ fn add_with_carry(a: u64, b: u64, carry: bool, size: u32) -> (u64, bool) {
 }
 
 fn adcx(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_features(i)?;
     let size = cpu.operand_size(i, 0);
     let source = cpu.read_operand(i, 1)?;
     cpu.modify_operand(i, 0, |cpu, old| {
@@ -209,7 +207,6 @@ fn adcx(cpu: &mut Cpu, i: &Instruction) -> Done {
 }
 
 fn adox(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_features(i)?;
     let size = cpu.operand_size(i, 0);
     let source = cpu.read_operand(i, 1)?;
     cpu.modify_operand(i, 0, |cpu, old| {
@@ -218,4 +215,130 @@ fn adox(cpu: &mut Cpu, i: &Instruction) -> Done {
         cpu.arith.replace_cf_of(cf, carry);
         sum
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{exception, exec64, prepare, run64, step};
+    use super::*;
+    use crate::testing::{Bench, DATA};
+
+    const CF: u64 = 1;
+    const PF: u64 = 4;
+    const AF: u64 = 0x10;
+    const ZF: u64 = 0x40;
+    const SF: u64 = 0x80;
+    const OF: u64 = 0x800;
+
+    #[test]
+    fn each_width_writes_its_part_of_the_register() {
+        let ones = u64::MAX;
+        // add al, 1; add ah, 1; add ax, 1; add eax, 1; add rax, 1
+        for (code, result) in [
+            (&[0x04, 1][..], 0xffff_ffff_ffff_ff00),
+            (&[0x80, 0xc4, 1], 0xffff_ffff_ffff_00ff),
+            (&[0x66, 0x83, 0xc0, 1], 0xffff_ffff_ffff_0000),
+            (&[0x83, 0xc0, 1], 0),
+            (&[0x48, 0x83, 0xc0, 1], 0),
+        ] {
+            let ([rax, ..], flags) = run64(code, [ones, 0, 0, 0], 0);
+            assert_eq!((rax, flags), (result, CF | PF | AF | ZF), "{code:x?}");
+        }
+    }
+
+    #[test]
+    fn carries_go_in_and_out() {
+        // adc eax, ecx
+        let ([rax, ..], flags) = run64(&[0x11, 0xc8], [u64::MAX, 0, 0, 0], CF);
+        assert_eq!((rax, flags), (0, CF | PF | AF | ZF));
+        // sbb al, cl: 0x80 - 0 - 1
+        let ([rax, ..], flags) = run64(&[0x18, 0xc8], [0x80, 0, 0, 0], CF);
+        assert_eq!((rax, flags), (0x7f, OF | AF));
+        // neg cl of the most negative byte
+        let ([_, rcx, ..], flags) = run64(&[0xf6, 0xd9], [0, 0x80, 0, 0], 0);
+        assert_eq!((rcx, flags), (0x80, CF | SF | OF));
+        // inc and dec keep CF
+        let ([rax, ..], flags) = run64(&[0xfe, 0xc0], [0x7f, 0, 0, 0], CF);
+        assert_eq!((rax, flags), (0x80, CF | AF | SF | OF));
+        // not changes no flag
+        let ([rax, ..], flags) = run64(&[0xf7, 0xd0], [0, 0, 0, 0], CF | OF | AF);
+        assert_eq!((rax, flags), (0xffff_ffff, CF | OF | AF));
+        // logic clears CF, OF and AF
+        let ([rax, ..], flags) = run64(&[0x30, 0xc8], [0x0f, 0x8f, 0, 0], CF | OF | AF);
+        assert_eq!((rax, flags), (0x80, SF));
+    }
+
+    #[test]
+    fn adcx_and_adox_have_a_carry_each() {
+        let (adcx_code, adox_code) =
+            ([0x66, 0x0f, 0x38, 0xf6, 0xc1], [0xf3, 0x0f, 0x38, 0xf6, 0xc1]);
+        let ([rax, ..], flags) = exec64(adcx, &adcx_code, [0xffff_ffff, 0, 0, 0], CF | OF | SF);
+        assert_eq!((rax, flags), (0, CF | OF | SF));
+        let ([rax, ..], flags) = exec64(adox, &adox_code, [0xffff_ffff, 1, 0, 0], ZF);
+        assert_eq!((rax, flags), (0, ZF | OF));
+        let mut bench = Bench::long();
+        assert_eq!(step(&mut bench, &adcx_code), exception(6, None));
+    }
+
+    #[test]
+    fn exchanges() {
+        // xadd eax, eax doubles; xadd cl, al
+        let ([rax, ..], _) = run64(&[0x0f, 0xc1, 0xc0], [0x1_8000_0001, 0, 0, 0], 0);
+        assert_eq!(rax, 2);
+        let ([rax, rcx, ..], flags) = run64(&[0x0f, 0xc0, 0xc1], [0x101, 0xff, 0, 0], 0);
+        assert_eq!((rax, rcx, flags), (0x1ff, 0, CF | PF | AF | ZF));
+        // xchg eax, ecx clears both upper halves
+        let ([rax, rcx, ..], _) = run64(&[0x91], [u64::MAX, 0x5_0000_0007, 0, 0], 0);
+        assert_eq!((rax, rcx), (7, 0xffff_ffff));
+        // cmpxchg ecx, edx: equal, RAX keeps its upper half
+        let start = [0x9_0000_0001, 0x8_0000_0001, 0x7_0000_0005, 0];
+        let ([rax, rcx, ..], flags) = run64(&[0x0f, 0xb1, 0xd1], start, 0);
+        assert_eq!((rax, rcx, flags), (0x9_0000_0001, 5, ZF | PF));
+        // not equal: the destination is written back
+        let start = [0x9_0000_0002, 0x8_0000_0001, 5, 0];
+        let ([rax, rcx, ..], flags) = run64(&[0x0f, 0xb1, 0xd1], start, 0);
+        assert_eq!((rax, rcx, flags), (1, 1, 0));
+    }
+
+    #[test]
+    fn wide_compare_and_exchange() {
+        let mut bench = Bench::long();
+        prepare(&mut bench, |state| {
+            state.gpr[..4].copy_from_slice(&[1, 3, 2, 4]);
+            state.gpr[7] = DATA;
+        });
+        bench.poke(DATA, &[1u64.to_le_bytes(), 2u64.to_le_bytes()].concat());
+        // cmpxchg16b [rdi], twice: first equal, then not
+        let code = [0x48, 0x0f, 0xc7, 0x0f];
+        step(&mut bench, &code).unwrap();
+        assert_eq!(bench.peek::<8>(DATA), 4u64.to_le_bytes());
+        assert_eq!(bench.peek::<8>(DATA + 8), 3u64.to_le_bytes());
+        assert_eq!(bench.cpu.state().rflags & ZF, ZF);
+        step(&mut bench, &code).unwrap();
+        let state = bench.cpu.state();
+        assert_eq!((state.gpr[0], state.gpr[2], state.rflags & ZF), (4, 3, 0));
+        prepare(&mut bench, |state| state.gpr[7] = DATA + 8);
+        assert_eq!(step(&mut bench, &code), exception(13, Some(0)), "16-byte alignment");
+        // cmpxchg8b [rdi], not equal
+        prepare(&mut bench, |state| state.gpr[..4].copy_from_slice(&[9 << 32, 0, 0, 0]));
+        step(&mut bench, &[0x0f, 0xc7, 0x0f]).unwrap();
+        assert_eq!(bench.cpu.state().gpr[0], 3);
+    }
+
+    #[test]
+    fn a_comparison_that_fails_still_needs_a_writable_page() {
+        let mut bench = Bench::long();
+        // The page directory entry of the first 2 MiB: present, user, not writable; CR0.WP.
+        bench.poke(0x3000, &0x85u64.to_le_bytes());
+        prepare(&mut bench, |state| {
+            state.cr0 |= 1 << 16;
+            state.gpr[7] = DATA;
+            state.gpr[0] = 77;
+        });
+        // cmpxchg [rdi], ecx: #PF, present and write
+        assert_eq!(step(&mut bench, &[0x0f, 0xb1, 0x0f]), exception(14, Some(3)));
+        // add [rdi], eax: the write is checked before the read
+        assert_eq!(step(&mut bench, &[0x01, 0x07]), exception(14, Some(3)));
+        assert_eq!(bench.cpu.state().cr2, DATA);
+    }
 }

@@ -18,18 +18,18 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
         Mnemonic::Bsr => bsr,
         Mnemonic::Tzcnt => tzcnt,
         Mnemonic::Lzcnt => lzcnt,
-        Mnemonic::Popcnt => popcnt,
-        Mnemonic::Andn => andn,
-        Mnemonic::Bextr => bextr,
-        Mnemonic::Blsi => blsi,
-        Mnemonic::Blsr => blsr,
-        Mnemonic::Blsmsk => blsmsk,
-        Mnemonic::Bzhi => bzhi,
-        Mnemonic::Pdep => pdep,
-        Mnemonic::Pext => pext,
+        Mnemonic::Popcnt => |cpu, i| cpu.if_known(i, popcnt),
+        Mnemonic::Andn => |cpu, i| cpu.if_vex(i, andn),
+        Mnemonic::Bextr => |cpu, i| cpu.if_vex(i, bextr),
+        Mnemonic::Blsi => |cpu, i| cpu.if_vex(i, blsi),
+        Mnemonic::Blsr => |cpu, i| cpu.if_vex(i, blsr),
+        Mnemonic::Blsmsk => |cpu, i| cpu.if_vex(i, blsmsk),
+        Mnemonic::Bzhi => |cpu, i| cpu.if_vex(i, bzhi),
+        Mnemonic::Pdep => |cpu, i| cpu.if_vex(i, pdep),
+        Mnemonic::Pext => |cpu, i| cpu.if_vex(i, pext),
         Mnemonic::Bswap => bswap,
-        Mnemonic::Movbe => movbe,
-        Mnemonic::Crc32 => crc32,
+        Mnemonic::Movbe => |cpu, i| cpu.if_known(i, movbe),
+        Mnemonic::Crc32 => |cpu, i| cpu.if_known(i, crc32),
         _ => return None,
     })
 }
@@ -126,7 +126,6 @@ fn lzcnt(cpu: &mut Cpu, i: &Instruction) -> Done {
 }
 
 fn popcnt(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_features(i)?;
     let source = cpu.read_operand(i, 1)?;
     cpu.set_reg(i.op0_register(), source.count_ones().into());
     // All flags are clear but ZF, which tells a zero source.
@@ -135,7 +134,6 @@ fn popcnt(cpu: &mut Cpu, i: &Instruction) -> Done {
 }
 
 fn andn(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_vex(i)?;
     let size = cpu.operand_size(i, 0);
     let inverted = cpu.read_operand(i, 1)?;
     let source = cpu.read_operand(i, 2)?;
@@ -146,7 +144,6 @@ fn andn(cpu: &mut Cpu, i: &Instruction) -> Done {
 }
 
 fn bextr(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_vex(i)?;
     let source = cpu.read_operand(i, 1)?;
     let control = cpu.read_operand(i, 2)?;
     let (start, length) = ((control & 0xff) as u32, (control >> 8 & 0xff) as u32);
@@ -170,7 +167,6 @@ fn lowest_set(
     cf: impl FnOnce(u64) -> bool,
     f: impl FnOnce(u64) -> u64,
 ) -> Done {
-    cpu.require_vex(i)?;
     let size = cpu.operand_size(i, 0);
     let source = cpu.read_operand(i, 1)?;
     let result = f(source);
@@ -192,7 +188,6 @@ fn blsmsk(cpu: &mut Cpu, i: &Instruction) -> Done {
 }
 
 fn bzhi(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_vex(i)?;
     let size = cpu.operand_size(i, 0);
     let source = cpu.read_operand(i, 1)?;
     let from = (cpu.read_operand(i, 2)? & 0xff) as u32;
@@ -204,7 +199,6 @@ fn bzhi(cpu: &mut Cpu, i: &Instruction) -> Done {
 
 /// PDEP: the low bits of op1 go to the set bits of the mask op2.
 fn pdep(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_vex(i)?;
     let mut source = cpu.read_operand(i, 1)?;
     let mut mask = cpu.read_operand(i, 2)?;
     let mut result = 0;
@@ -222,7 +216,6 @@ fn pdep(cpu: &mut Cpu, i: &Instruction) -> Done {
 
 /// PEXT: the bits of op1 at the set bits of the mask op2 go to the low bits.
 fn pext(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_vex(i)?;
     let source = cpu.read_operand(i, 1)?;
     let mut mask = cpu.read_operand(i, 2)?;
     let mut result = 0;
@@ -253,7 +246,6 @@ fn bswap(cpu: &mut Cpu, i: &Instruction) -> Done {
 }
 
 fn movbe(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_features(i)?;
     let size = cpu.operand_size(i, 0);
     let value = cpu.read_operand(i, 1)?;
     cpu.write_operand(i, 0, swap_bytes(value, size))
@@ -261,7 +253,6 @@ fn movbe(cpu: &mut Cpu, i: &Instruction) -> Done {
 
 /// CRC32: the Castagnoli polynomial, reflected.
 fn crc32(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_features(i)?;
     const POLYNOMIAL: u32 = 0x82f6_3b78;
     let bytes = cpu.operand_size(i, 1);
     let source = cpu.read_operand(i, 1)?;

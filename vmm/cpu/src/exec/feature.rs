@@ -1,6 +1,6 @@
 //! Which optional instructions a model has. The decoder knows them all; what a model lacks is #UD.
 
-use super::Done;
+use super::{Done, Exec};
 use crate::cpu::Cpu;
 use crate::model::Model;
 use iced_x86::{CpuidFeature, Instruction};
@@ -27,20 +27,20 @@ impl Model {
 }
 
 impl Cpu {
-    /// #UD unless the model has all that the instruction needs.
-    pub(super) fn require_features(&mut self, i: &Instruction) -> Done {
+    /// Executes an optional instruction: #UD unless the model has all that it needs.
+    pub(super) fn if_known(&mut self, i: &Instruction, exec: Exec) -> Done {
         if i.cpuid_features().iter().all(|&feature| self.model.has(feature)) {
-            return Ok(());
+            return exec(self, i);
         }
         Err(self.undefined_opcode())
     }
 
-    /// #UD unless the model has the instruction, and in real and virtual-8086 mode, where the prefix
-    /// of these encodings is LDS or LES with a register, which does not exist.
-    pub(super) fn require_vex(&mut self, i: &Instruction) -> Done {
+    /// As [`Cpu::if_known`], and #UD in real and virtual-8086 mode, where the VEX prefix is LDS or
+    /// LES with a register operand, which does not exist.
+    pub(super) fn if_vex(&mut self, i: &Instruction, exec: Exec) -> Done {
         if self.is_real_mode() || self.is_v86() {
             return Err(self.undefined_opcode());
         }
-        self.require_features(i)
+        self.if_known(i, exec)
     }
 }

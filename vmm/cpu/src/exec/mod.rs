@@ -17,7 +17,6 @@ mod arithmetic;
 mod bcd;
 mod bits;
 mod branch;
-mod chunk;
 mod feature;
 mod lanes;
 mod mmx;
@@ -27,6 +26,8 @@ mod push_pop;
 mod shift;
 mod sse;
 mod string;
+#[cfg(test)]
+mod table;
 mod transfer;
 mod x87;
 

@@ -14,7 +14,7 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
         Mnemonic::Imul => imul,
         Mnemonic::Div => div,
         Mnemonic::Idiv => idiv,
-        Mnemonic::Mulx => mulx,
+        Mnemonic::Mulx => |cpu, i| cpu.if_vex(i, mulx),
         _ => return None,
     })
 }
@@ -79,7 +79,6 @@ fn imul(cpu: &mut Cpu, i: &Instruction) -> Done {
 }
 
 fn mulx(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_vex(i)?;
     let size = cpu.operand_size(i, 0);
     let factor = cpu.read_operand(i, 2)?;
     let product = u128::from(zero_extend(cpu.gpr[gpr::RDX], size)) * u128::from(factor);
@@ -137,4 +136,75 @@ fn idiv(cpu: &mut Cpu, i: &Instruction) -> Done {
     cpu.set_reg(low, quotient as u64);
     cpu.set_reg(high, remainder as u64);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{exception, exec64, prepare, run64, step};
+    use super::*;
+    use crate::testing::Bench;
+
+    const CF: u64 = 1;
+    const PF: u64 = 4;
+    const SF: u64 = 0x80;
+    const OF: u64 = 0x800;
+
+    #[test]
+    fn products_and_their_flags() {
+        // mul bl: 0x83 * 0x10
+        let ([rax, ..], flags) = run64(&[0xf6, 0xe3], [0x83, 0, 0, 0x10], 0x8d5);
+        assert_eq!((rax, flags), (0x830, CF | OF | PF));
+        // mul rbx
+        let ([rax, _, rdx, _], flags) = run64(&[0x48, 0xf7, 0xe3], [u64::MAX, 0, 7, u64::MAX], 0);
+        assert_eq!((rax, rdx, flags), (1, u64::MAX - 1, CF | OF));
+        // imul ebx: -1 * 2, the halves zero-extended
+        let ([rax, _, rdx, _], flags) = run64(&[0xf7, 0xeb], [0xffff_ffff, 0, 9 << 32, 2], 0);
+        assert_eq!((rax, rdx, flags), (0xffff_fffe, 0xffff_ffff, SF));
+        // imul ax, bx, -128 keeps RAX above AX
+        let ([rax, ..], flags) = run64(&[0x66, 0x6b, 0xc3, 0x80], [0xabcd_0000, 0, 0, 0x101], 0);
+        assert_eq!((rax, flags), (0xabcd_7f80, CF | OF));
+        // A zero product leaves ZF clear.
+        let ([rax, ..], flags) = run64(&[0x0f, 0xaf, 0xc3], [0, 0, 0, 5], 0x40);
+        assert_eq!((rax, flags), (0, PF));
+    }
+
+    #[test]
+    fn quotients_remainders_and_overflow() {
+        // div cl; idiv cl
+        let ([rax, ..], flags) = run64(&[0xf6, 0xf1], [0x1_0203, 3, 0, 0], 0x8d5);
+        assert_eq!((rax, flags), (0x1_02ab, 0x8d5), "0x203 / 3 = 0xab rest 2");
+        let ([rax, ..], _) = run64(&[0xf6, 0xf9], [0xfff9, 2, 0, 0], 0);
+        assert_eq!(rax, 0xfffd, "-7 / 2 = -3 rest -1");
+        // div rcx over 128 bits
+        let ([rax, _, rdx, _], _) = run64(&[0x48, 0xf7, 0xf1], [5, 16, 15, 0], 0);
+        assert_eq!((rax, rdx), (0xf000_0000_0000_0000, 5));
+        for (code, gpr) in [
+            (&[0xf6, 0xf1][..], [0, 0, 0, 0]),
+            (&[0xf6, 0xf1], [0x300, 3, 0, 0]),
+            // idiv cl: -32768 / 1, and 128 / 1
+            (&[0xf6, 0xf9], [0x8000, 1, 0, 0]),
+            (&[0xf6, 0xf9], [0x80, 1, 0, 0]),
+            (&[0x48, 0xf7, 0xf9], [0, u64::MAX, 1 << 63, 0]),
+            (&[0x48, 0xf7, 0xf9], [0, 0, 0, 0]),
+        ] {
+            let mut bench = Bench::long();
+            prepare(&mut bench, |state| state.gpr[..4].copy_from_slice(&gpr));
+            let before = bench.cpu.state();
+            assert_eq!(step(&mut bench, code), exception(0, None), "{code:x?} {gpr:x?}");
+            assert_eq!(bench.cpu.state(), before);
+        }
+        // The most negative quotient fits: -32768 / 256 = -128.
+        let ([rax, ..], _) = run64(&[0x66, 0xf7, 0xf9], [0x8000, 0x100, 0xffff, 0], 0);
+        assert_eq!(rax, 0xff80);
+    }
+
+    #[test]
+    fn mulx_writes_the_high_half_last_and_no_flag() {
+        // mulx eax, ecx, ebx; mulx eax, eax, ebx
+        let start = [0, 0, 0xffff_ffff, 0xffff_ffff];
+        let (out, flags) = exec64(mulx, &[0xc4, 0xe2, 0x73, 0xf6, 0xc3], start, 0x8d5);
+        assert_eq!((out[0], out[1], flags), (0xffff_fffe, 1, 0x8d5));
+        let (out, _) = exec64(mulx, &[0xc4, 0xe2, 0x7b, 0xf6, 0xc3], start, 0);
+        assert_eq!(out[0], 0xffff_fffe);
+    }
 }

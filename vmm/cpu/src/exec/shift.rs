@@ -17,12 +17,10 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
         Mnemonic::Rcr => |cpu, i| shift(cpu, i, rcr),
         Mnemonic::Shld => |cpu, i| double_shift(cpu, i, shld),
         Mnemonic::Shrd => |cpu, i| double_shift(cpu, i, shrd),
-        Mnemonic::Shlx => |cpu, i| flagless_shift(cpu, i, |a, count, _| a << count),
-        Mnemonic::Shrx => |cpu, i| flagless_shift(cpu, i, |a, count, _| a >> count),
-        Mnemonic::Sarx => |cpu, i| {
-            flagless_shift(cpu, i, |a, count, size| ((sign_extend(a, size) as i64) >> count) as u64)
-        },
-        Mnemonic::Rorx => rorx,
+        Mnemonic::Shlx => |cpu, i| cpu.if_vex(i, shlx),
+        Mnemonic::Shrx => |cpu, i| cpu.if_vex(i, shrx),
+        Mnemonic::Sarx => |cpu, i| cpu.if_vex(i, sarx),
+        Mnemonic::Rorx => |cpu, i| cpu.if_vex(i, rorx),
         _ => return None,
     })
 }
@@ -179,7 +177,6 @@ fn shrd(flags: &mut Arith, a: u64, fill: u64, count: u32, size: u32) -> u64 {
 
 /// SHLX, SHRX, SARX: op0 = op1 shifted by op2, no flags.
 fn flagless_shift(cpu: &mut Cpu, i: &Instruction, f: impl FnOnce(u64, u32, u32) -> u64) -> Done {
-    cpu.require_vex(i)?;
     let size = cpu.operand_size(i, 0);
     let value = cpu.read_operand(i, 1)?;
     let count = mask_count(cpu.read_operand(i, 2)?, size);
@@ -187,11 +184,133 @@ fn flagless_shift(cpu: &mut Cpu, i: &Instruction, f: impl FnOnce(u64, u32, u32) 
     Ok(())
 }
 
+fn shlx(cpu: &mut Cpu, i: &Instruction) -> Done {
+    flagless_shift(cpu, i, |a, count, _| a << count)
+}
+
+fn shrx(cpu: &mut Cpu, i: &Instruction) -> Done {
+    flagless_shift(cpu, i, |a, count, _| a >> count)
+}
+
+fn sarx(cpu: &mut Cpu, i: &Instruction) -> Done {
+    flagless_shift(cpu, i, |a, count, size| ((sign_extend(a, size) as i64) >> count) as u64)
+}
+
 fn rorx(cpu: &mut Cpu, i: &Instruction) -> Done {
-    cpu.require_vex(i)?;
     let size = cpu.operand_size(i, 0);
     let value = cpu.read_operand(i, 1)?;
     let count = mask_count(cpu.read_operand(i, 2)?, size);
     cpu.set_reg(i.op0_register(), rotate_left(value, size * 8 - count, size));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{exec64, run64};
+    use super::*;
+
+    const CF: u64 = 1;
+    const PF: u64 = 4;
+    const ZF: u64 = 0x40;
+    const SF: u64 = 0x80;
+    const OF: u64 = 0x800;
+
+    #[test]
+    fn a_masked_count_of_zero_changes_no_flag_but_writes() {
+        // shl eax, cl with CL = 32; rcl, shld likewise
+        for code in [&[0xd3, 0xe0][..], &[0xd3, 0xd0], &[0x0f, 0xa5, 0xd0]] {
+            let ([rax, ..], flags) = run64(code, [u64::MAX, 32, 0, 0], 0x8d5);
+            assert_eq!((rax, flags), (0xffff_ffff, 0x8d5), "{code:x?}");
+        }
+        // shl rax, cl counts to 63
+        let ([rax, ..], flags) = run64(&[0x48, 0xd3, 0xe0], [1, 0xff, 0, 0], 0);
+        assert_eq!((rax, flags), (1 << 63, SF | PF));
+    }
+
+    #[test]
+    fn bytes_shift_by_more_than_their_width() {
+        // shl al, cl; shr al, cl; sar al, cl
+        for (code, count, result, flags) in [
+            (0xe0, 8, 0, CF | PF | ZF | OF),
+            (0xe0, 9, 0, PF | ZF | OF),
+            (0xe8, 8, 0, CF | PF | ZF | OF),
+            (0xe8, 9, 0, PF | ZF | OF),
+            (0xf8, 31, 0xff, CF | PF | SF),
+        ] {
+            let out = run64(&[0xd2, code], [0x81, count, 0, 0], 0);
+            assert_eq!((out.0[0], out.1), (result, flags), "{code:x} by {count}");
+        }
+    }
+
+    #[test]
+    fn overflow_is_that_of_a_shift_by_one() {
+        // shl rax, 3; the values that a Sapphire Rapids and a Skylake gave
+        for (value, of) in [(0x8000_0000_0000_0001, OF), (0x2000_0000_0000_0001, 0)] {
+            let (_, flags) = run64(&[0x48, 0xc1, 0xe0, 3], [value, 0, 0, 0], 0);
+            assert_eq!(flags & OF, of);
+        }
+        let (_, flags) = run64(&[0x48, 0xc1, 0xe0, 0x22], [0x18f2_0864_2498_1487, 0, 0, 0], 0);
+        assert_eq!(flags & (CF | OF), 0);
+        let (_, flags) = run64(&[0x48, 0xc1, 0xe0, 0x78], [0xabec_ff12_9778_3575, 0, 0, 0], 0);
+        assert_eq!(flags & (CF | OF), CF | OF);
+        // shr by one: OF is the old sign; sar: 0
+        let (_, flags) = run64(&[0xd0, 0xe8], [0x81, 0, 0, 0], 0);
+        assert_eq!(flags, CF | OF);
+        let (_, flags) = run64(&[0xd0, 0xf8], [0x81, 0, 0, 0], OF);
+        assert_eq!(flags, CF | PF | SF);
+    }
+
+    #[test]
+    fn rotates_keep_the_other_flags() {
+        // rol al, 1; ror al, 1; rol al, 8 (CF follows bit 0)
+        let (out, flags) = run64(&[0xd0, 0xc0], [0x81, 0, 0, 0], ZF | SF);
+        assert_eq!((out[0], flags), (0x03, ZF | SF | CF | OF));
+        let (out, flags) = run64(&[0xd0, 0xc8], [0x01, 0, 0, 0], ZF);
+        assert_eq!((out[0], flags), (0x80, ZF | CF | OF));
+        let (out, flags) = run64(&[0xc0, 0xc0, 8], [0x81, 0, 0, 0], 0);
+        assert_eq!((out[0], flags & CF), (0x81, CF));
+        // rcl al, 1 and rcr al, 1 through CF
+        let (out, flags) = run64(&[0xd0, 0xd0], [0x80, 0, 0, 0], CF);
+        assert_eq!((out[0], flags), (0x01, CF | OF));
+        let (out, flags) = run64(&[0xd0, 0xd8], [0x02, 0, 0, 0], CF);
+        assert_eq!((out[0], flags), (0x81, OF));
+        // rcl al, 9 is the whole circle: nothing changes
+        let (out, flags) = run64(&[0xc0, 0xd0, 9], [0x80, 0, 0, 0], CF | OF);
+        assert_eq!((out[0], flags), (0x80, CF | OF));
+        // rcl rax, 63 = rcr by 2
+        let (out, flags) = run64(&[0x48, 0xc1, 0xd0, 63], [0b110, 0, 0, 0], CF);
+        assert_eq!((out[0], flags & CF), (1 << 62 | 1, CF));
+    }
+
+    #[test]
+    fn double_shifts() {
+        // shld eax, edx, 4; shrd eax, edx, 4
+        let (out, flags) = run64(&[0x0f, 0xa4, 0xd0, 4], [0x1234_5678, 0, 0xabcd_ef01, 0], 0);
+        assert_eq!((out[0], flags & CF), (0x2345_678a, CF));
+        let (out, flags) = run64(&[0x0f, 0xac, 0xd0, 4], [0x1234_5678, 0, 0xabcd_ef01, 0], 0);
+        assert_eq!((out[0], flags & CF), (0x1123_4567, CF));
+        // 16 bits by 20: first the filler is used up, then the old value comes again
+        let (out, _) = run64(&[0x66, 0x0f, 0xa4, 0xd0, 20], [0x1234, 0, 0x5678, 0], 0);
+        assert_eq!(out[0], 0x6781);
+        let (out, _) = run64(&[0x66, 0x0f, 0xac, 0xd0, 20], [0x1234, 0, 0x5678, 0], 0);
+        assert_eq!(out[0], 0x4567);
+        // shld ax, dx, 16 moves the whole filler in
+        let (out, _) = run64(&[0x66, 0x0f, 0xa4, 0xd0, 16], [0x1234, 0, 0x5678, 0], 0);
+        assert_eq!(out[0], 0x5678);
+    }
+
+    #[test]
+    fn flagless_shifts_mask_their_count_and_keep_flags() {
+        // shlx, sarx, shrx eax, ecx, edx; rorx eax, ecx, 4
+        let start = [0, 0x8000_0001, 33, 0];
+        for (exec, code, result) in [
+            (shlx as Exec, [0xc4, 0xe2, 0x69, 0xf7, 0xc1, 0], 2),
+            (sarx, [0xc4, 0xe2, 0x6a, 0xf7, 0xc1, 0], 0xc000_0000),
+            (shrx, [0xc4, 0xe2, 0x6b, 0xf7, 0xc1, 0], 0x4000_0000),
+            (rorx, [0xc4, 0xe3, 0x7b, 0xf0, 0xc1, 4], 0x1800_0000),
+        ] {
+            let (out, flags) = exec64(exec, &code, start, 0x8d5);
+            assert_eq!((out[0], flags), (result, 0x8d5), "{code:x?}");
+        }
+    }
 }

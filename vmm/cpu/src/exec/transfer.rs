@@ -35,10 +35,7 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
             Ok(())
         },
         Mnemonic::Clflush => touch_line,
-        Mnemonic::Clflushopt | Mnemonic::Clwb => |cpu, i| {
-            cpu.require_features(i)?;
-            touch_line(cpu, i)
-        },
+        Mnemonic::Clflushopt | Mnemonic::Clwb => |cpu, i| cpu.if_known(i, touch_line),
         mnemonic if is_setcc(mnemonic) => setcc,
         mnemonic if is_cmov(mnemonic) => cmov,
         mnemonic if is_hint(mnemonic) => |_, _| Ok(()),

@@ -1,6 +1,7 @@
 //! The memory management unit: segmentation, paging, and the way to RAM and devices.
 
 mod access;
+mod chunk;
 mod coherence;
 mod segmentation;
 mod tlb;

@@ -4,8 +4,8 @@
 //! plain RAM is met (a fault, a device, decoded code, page tables in use) they return 0 and the
 //! caller goes on one element at a time, which finds the same and acts on it.
 
+use super::walk::Access;
 use crate::cpu::Cpu;
-use crate::mmu::Access;
 use dejavm_memory::PageFlags;
 use dejavm_units::Gpa;
 
@@ -22,6 +22,10 @@ impl Cpu {
         // The order of single elements: the load's translation, then the store's.
         let Some(source) = self.plain_page(from, Access::Read) else { return 0 };
         let Some(target) = self.plain_page(to, Access::Write) else { return 0 };
+        // The second translation may have made a page table of the source.
+        if !self.is_plain(source) {
+            return 0;
+        }
         let mut bytes = bytes;
         // A target just above its source in the same frame reads what it wrote before; copies of
         // at most their distance do not.
@@ -63,10 +67,14 @@ impl Cpu {
             return None;
         }
         let gpa = self.translate(linear, access).ok()?;
+        self.is_plain(gpa).then_some(gpa)
+    }
+
+    /// Whether an address lies in RAM from which nothing is derived.
+    fn is_plain(&mut self, gpa: Gpa) -> bool {
         let derived = PageFlags::CODE.union(PageFlags::PAGE_TABLE);
         let ram = self.ram();
-        ram.host_page(gpa.pfn())?;
-        (!ram.flags(gpa.pfn()).intersects(derived)).then_some(gpa)
+        ram.host_page(gpa.pfn()).is_some() && !ram.flags(gpa.pfn()).intersects(derived)
     }
 }
 
