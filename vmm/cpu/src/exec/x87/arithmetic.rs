@@ -162,7 +162,7 @@ fn scale_sum(a: F80, b: F80, shift: i32) -> (F80, F80) {
 
 impl Cpu {
     /// `ST(0) = f(ST(0))`.
-    fn unary(&mut self, i: &Instruction, f: fn(u16, F80) -> Outcome) -> Done {
+    pub(super) fn unary(&mut self, i: &Instruction, f: fn(u16, F80) -> Outcome) -> Done {
         self.x87_ready()?;
         if self.fpu.is_empty(0) {
             if self.stack_fault(i, false) {
