@@ -11,8 +11,9 @@ use crate::input_output::{Input, Output, OutputQueue};
 use crate::machine::End;
 use crate::state::{BoardState, RestoreError};
 use dejavm_devices::acpi_pm::TimerWidth;
+use dejavm_devices::i8042::Key;
 use dejavm_devices::{
-    AcpiPm, IoApic, Lapic, PciHost, Pic, Pit, Rtc, SystemControl, Uart16550, lapic,
+    AcpiPm, I8042, IoApic, Lapic, PciHost, Pic, Pit, Rtc, SystemControl, Uart16550, lapic,
 };
 use dejavm_units::{GuestNs, Position};
 use std::collections::{BTreeMap, VecDeque};
@@ -20,9 +21,11 @@ use std::collections::{BTreeMap, VecDeque};
 /// ISA interrupt lines.
 mod irq {
     pub(super) const TIMER: u8 = 0;
+    pub(super) const KEYBOARD: u8 = 1;
     pub(super) const COM1: u8 = 4;
     pub(super) const RTC: u8 = 8;
     pub(super) const SCI: u8 = crate::acpi::SCI_IRQ;
+    pub(super) const MOUSE: u8 = 12;
 }
 
 /// The APIC id of the one processor.
@@ -49,6 +52,7 @@ pub(crate) struct Board {
     pub(crate) acpi_pm: AcpiPm,
     pub(crate) pci: PciHost,
     pub(crate) system_control: SystemControl,
+    pub(crate) i8042: I8042,
     pub(crate) com1: Uart16550,
     /// Serial input that the UART has no room for yet.
     com1_waiting: VecDeque<u8>,
@@ -92,6 +96,7 @@ impl Board {
             acpi_pm: AcpiPm::new(TimerWidth::Bits32),
             pci: PciHost::new(),
             system_control: SystemControl::new(),
+            i8042: I8042::new(),
             com1: Uart16550::new(),
             com1_waiting: VecDeque::new(),
             end: None,
@@ -123,7 +128,7 @@ impl Board {
 
     /// Whether the A20 gate lets address bit 20 through.
     pub(crate) fn a20(&self) -> bool {
-        self.system_control.a20()
+        self.system_control.a20() || self.i8042.a20()
     }
 
     /// The earliest guest time at which a chip changes by itself.
@@ -143,6 +148,7 @@ impl Board {
             self.rtc.advance(deadline);
             self.lapic.advance(deadline);
             self.acpi_pm.advance(deadline);
+            self.i8042.advance(deadline);
             self.settle();
             let next = self.next_deadline;
             assert!(
@@ -163,9 +169,11 @@ impl Board {
     /// Looks at the chips' outputs: see the module's documentation.
     pub(crate) fn settle(&mut self) {
         let lines = u16::from(self.pit.out(0)) << irq::TIMER
+            | u16::from(self.i8042.keyboard_irq()) << irq::KEYBOARD
             | u16::from(self.com1.irq()) << irq::COM1
             | u16::from(self.rtc.irq()) << irq::RTC
-            | u16::from(self.acpi_pm.sci()) << irq::SCI;
+            | u16::from(self.acpi_pm.sci()) << irq::SCI
+            | u16::from(self.i8042.mouse_irq()) << irq::MOUSE;
         let mut changed = lines ^ self.lines;
         self.lines = lines;
         while changed != 0 {
@@ -187,6 +195,7 @@ impl Board {
             self.rtc.deadline(),
             self.lapic.deadline(),
             self.acpi_pm.deadline(),
+            self.i8042.deadline(),
         ];
         let next = deadlines.into_iter().flatten().min();
         if next != self.next_deadline {
@@ -228,8 +237,10 @@ impl Board {
         if self.acpi_pm.take_sleep_request() == Some(acpi::SLEEP_TYPE_S5) {
             self.finish(End::PowerOff);
         }
-        let reset = self.acpi_pm.take_reset() || self.system_control.take_reset().is_some();
-        if reset {
+        let by_acpi = self.acpi_pm.take_reset();
+        let by_port = self.system_control.take_reset().is_some();
+        let by_keyboard = self.i8042.take_reset();
+        if by_acpi || by_port || by_keyboard {
             self.finish(End::Reset);
         }
     }
@@ -255,7 +266,14 @@ impl Board {
                 self.exchange_serial();
             }
             Input::PowerButton => self.acpi_pm.press_power_button(),
-            Input::Serial { .. } | Input::Keyboard { .. } => {}
+            // No other port exists.
+            Input::Serial { .. } => {}
+            Input::Key { code, extended, pressed } => {
+                self.i8042.key(Key { code: *code, extended: *extended }, *pressed);
+            }
+            Input::Mouse { right, up, wheel, buttons } => {
+                self.i8042.move_mouse(*right, *up, *wheel, *buttons);
+            }
         }
         self.settle();
     }
@@ -280,6 +298,7 @@ mod save_restore {
                 acpi_pm,
                 pci,
                 system_control,
+                i8042,
                 com1,
                 com1_waiting,
                 end,
@@ -301,6 +320,7 @@ mod save_restore {
                 acpi_pm: acpi_pm.save(),
                 pci: pci.save(),
                 system_control: system_control.save(),
+                i8042: i8042.save(),
                 com1: com1.save(),
                 com1_waiting: com1_waiting.iter().copied().collect(),
                 end: *end,
@@ -322,6 +342,7 @@ mod save_restore {
                 acpi_pm,
                 pci,
                 system_control,
+                i8042,
                 com1,
                 com1_waiting,
                 end,
@@ -335,6 +356,7 @@ mod save_restore {
             self.acpi_pm.restore(acpi_pm)?;
             self.pci.restore(pci)?;
             self.system_control.restore(system_control)?;
+            self.i8042.restore(i8042)?;
             self.com1.restore(com1)?;
             self.com1_waiting = com1_waiting.into();
             self.end = end;
@@ -346,3 +368,6 @@ mod save_restore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

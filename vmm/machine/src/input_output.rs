@@ -13,10 +13,26 @@ pub enum Input {
         /// The bytes, in order.
         bytes: Vec<u8>,
     },
-    /// Scan codes (set 1 make and break bytes, as the guest would read them) from the keyboard.
-    Keyboard {
-        /// The bytes, in order.
-        scancodes: Vec<u8>,
+    /// A key of the keyboard goes down or up. It is lost if the guest has the keyboard off or does not
+    /// read it.
+    Key {
+        /// Make code of scan code set 1, without bit 7: 0x1c is Enter.
+        code: u8,
+        /// With the prefix 0xe0: 0x1c is then the keypad's Enter.
+        extended: bool,
+        /// Down, or up.
+        pressed: bool,
+    },
+    /// The mouse moves, its wheel turns, or its buttons change.
+    Mouse {
+        /// Motion to the right, in counts.
+        right: i32,
+        /// Motion upwards, in counts.
+        up: i32,
+        /// Turn of the wheel towards the user, in notches.
+        wheel: i32,
+        /// Buttons that are down: bit 0 left, 1 right, 2 middle.
+        buttons: u8,
     },
     /// The ACPI power button is pressed.
     PowerButton,

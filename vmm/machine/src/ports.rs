@@ -63,6 +63,7 @@ impl Board {
             0x4d0..=0x4d1 => self.pic.read(port - 0x4d0 + 4, now),
             0x40..=0x43 => self.pit.read(port - 0x40, now),
             0x61 => self.pit.read(4, now),
+            0x60 | 0x64 => self.i8042.read(port - 0x60, now),
             0x70..=0x71 => self.rtc.read(port - 0x70, now),
             0x92 => self.system_control.read(0, now),
             RESET_CONTROL => self.system_control.read(1, now),
@@ -88,6 +89,7 @@ impl Board {
             0x4d0..=0x4d1 => self.pic.write(port - 0x4d0 + 4, value, now),
             0x40..=0x43 => self.pit.write(port - 0x40, value, now),
             0x61 => self.pit.write(4, value, now),
+            0x60 | 0x64 => self.i8042.write(port - 0x60, value, now),
             0x70..=0x71 => self.rtc.write(port - 0x70, value, now),
             // The progress code of a power-on self-test, and Linux's delay.
             0x80 | 0xed => {}

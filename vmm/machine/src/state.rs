@@ -4,7 +4,9 @@ use crate::clock;
 use crate::config::ConfigError;
 use crate::machine::End;
 use dejavm_cpu::CpuState;
-use dejavm_devices::{acpi_pm, ioapic, lapic, pci, pic, pit, rtc, system_control, uart16550};
+use dejavm_devices::{
+    acpi_pm, i8042, ioapic, lapic, pci, pic, pit, rtc, system_control, uart16550,
+};
 use dejavm_memory::RamError;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,8 @@ pub struct BoardState {
     pub pci: pci::State,
     /// Ports 0x92 and 0xcf9.
     pub system_control: system_control::State,
+    /// The keyboard controller, the keyboard and the mouse.
+    pub i8042: i8042::State,
     /// The first serial port.
     pub com1: uart16550::State,
     /// Serial input that the first serial port has no room for yet.
