@@ -1,4 +1,4 @@
-//! Guest RAM: one memfd, its place in the physical address map, and what is known of each page
+//! Guest RAM: one mapping, its place in the physical address map, and what is known of each page
 //! (dirty in this epoch, holds decoded code, used as a page table).
 //!
 //! RAM is reached in two ways. The CPU engines hold host pointers to pages and keep to the rules of
@@ -9,4 +9,4 @@ mod layout;
 mod ram;
 
 pub use layout::{RamLayout, RamLayoutError, VGA_WINDOW};
-pub use ram::{GuestRam, OutsideRam, PageFlags, RamError};
+pub use ram::{GuestRam, LoaderView, OutsideRam, PageFlags, RamError};

@@ -7,9 +7,15 @@
 
 use crate::layout::{RamLayout, VGA_WINDOW};
 use dejavm_units::{Gpa, PAGE_SIZE, Pfn};
-use std::fs::File;
-use std::sync::Arc;
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+
+/// `PROT_READ | PROT_WRITE` and `MAP_PRIVATE | MAP_ANONYMOUS`: how the mapping was made, for the
+/// record that `vm-memory` keeps with a view.
+const READ_WRITE: i32 = 0x3;
+const PRIVATE: i32 = 0x22;
 
 /// What is known of a page of RAM. A store may bypass this module only if it checked that the page
 /// is [`DIRTY`](PageFlags::DIRTY) and neither [`CODE`](PageFlags::CODE) nor
@@ -50,14 +56,6 @@ pub struct OutsideRam {
 /// RAM that the host would not give.
 #[derive(Debug, thiserror::Error)]
 pub enum RamError {
-    /// `memfd_create` or `ftruncate` failed.
-    #[error("the host refused {bytes} bytes for guest RAM: {source}")]
-    Memfd {
-        /// The size asked for.
-        bytes: u64,
-        /// The host's answer.
-        source: std::io::Error,
-    },
     /// `mmap` failed.
     #[error("the host refused to map {bytes} bytes of guest RAM: {reason}")]
     Map {
@@ -68,10 +66,23 @@ pub enum RamError {
     },
 }
 
+/// Guest RAM as the `vm-memory` traits want it; borrowed from the [`GuestRam`] that holds it.
+pub struct LoaderView<'a> {
+    memory: GuestMemoryMmap<()>,
+    ram: PhantomData<&'a mut GuestRam>,
+}
+
+impl Deref for LoaderView<'_> {
+    type Target = GuestMemoryMmap<()>;
+    fn deref(&self) -> &GuestMemoryMmap<()> {
+        let PhantomData = self.ram;
+        &self.memory
+    }
+}
+
 /// The RAM of one machine.
 pub struct GuestRam {
     layout: RamLayout,
-    file: Arc<File>,
     mapping: MmapRegion<()>,
     /// One per page of the RAM file, in file order.
     flags: Box<[PageFlags]>,
@@ -85,18 +96,22 @@ impl GuestRam {
     /// Allocates zeroed RAM. The host commits pages only when they are first touched.
     pub fn new(layout: RamLayout) -> Result<GuestRam, RamError> {
         let bytes = layout.total_bytes();
-        let memfd = |source: std::io::Error| RamError::Memfd { bytes, source };
-        let fd = rustix::fs::memfd_create("dejavm-ram", rustix::fs::MemfdFlags::CLOEXEC)
-            .map_err(|errno| memfd(errno.into()))?;
-        let file = File::from(fd);
-        file.set_len(bytes).map_err(memfd)?;
-        let file = Arc::new(file);
-        let mapping = MmapRegion::from_file(FileOffset::from_arc(file.clone(), 0), bytes as usize)
+        let mapping = MmapRegion::new(bytes as usize)
             .map_err(|error| RamError::Map { bytes, reason: error.to_string() })?;
+        // Random access over 4 KiB host pages costs several times what it costs over huge ones.
+        // Anonymous memory rather than a memfd, because most hosts allow huge pages only for the
+        // former. A refusal is harmless.
+        // SAFETY: advice about our own fresh mapping; it changes no contents.
+        let _ = unsafe {
+            rustix::mm::madvise(
+                mapping.as_ptr().cast::<c_void>(),
+                mapping.size(),
+                rustix::mm::Advice::LinuxHugepage,
+            )
+        };
         let pages = (bytes / PAGE_SIZE) as usize;
         Ok(GuestRam {
             layout,
-            file,
             mapping,
             flags: vec![PageFlags::default(); pages].into_boxed_slice(),
             disturbed: Vec::new(),
@@ -149,6 +164,24 @@ impl GuestRam {
         for page in &mut self.flags {
             page.0 &= !flags.0;
         }
+    }
+
+    /// Reads `bytes` bytes (4 or 8) that lie in one page, as the page-table walker does; `None`
+    /// outside RAM.
+    #[inline]
+    pub fn read_entry(&self, gpa: Gpa, bytes: u32) -> Option<u64> {
+        assert!(gpa.page_offset() + 8 <= PAGE_SIZE || bytes == 4 && gpa.page_offset() % 4 == 0);
+        let offset = self.layout.offset(gpa)? as usize;
+        let host = self.mapping.as_ptr().wrapping_add(offset);
+        // SAFETY: `offset` lies in the mapping, whose size is a multiple of the page size, and the
+        // assertion keeps the bytes inside one page.
+        Some(unsafe {
+            if bytes == 4 {
+                u64::from(host.cast::<u32>().read_unaligned())
+            } else {
+                host.cast::<u64>().read_unaligned()
+            }
+        })
     }
 
     /// Copies guest memory out. Fails, having copied nothing, if any byte lies outside RAM.
@@ -234,7 +267,7 @@ impl GuestRam {
 
     /// A view of the same RAM as the `vm-memory` traits want it, for loaders. Writing through it
     /// marks nothing dirty: call [`GuestRam::assume_all_written`] afterwards.
-    pub fn loader_view(&self) -> Result<GuestMemoryMmap<()>, RamError> {
+    pub fn loader_view(&mut self) -> Result<LoaderView<'_>, RamError> {
         let bytes = self.layout.total_bytes();
         let refused = |reason: String| RamError::Map { bytes, reason };
         let mut regions = Vec::new();
@@ -245,14 +278,19 @@ impl GuestRam {
             if length == 0 {
                 continue;
             }
-            let file = FileOffset::from_arc(self.file.clone(), offset);
-            let mapping = MmapRegion::from_file(file, length as usize)
-                .map_err(|error| refused(error.to_string()))?;
+            let start = self.mapping.as_ptr().wrapping_add(offset as usize);
+            // SAFETY: the range lies in our mapping, page-aligned; the view borrows `self` so that
+            // the mapping outlives it, and it is not owned, so dropping it unmaps nothing.
+            let mapping =
+                unsafe { MmapRegion::build_raw(start, length as usize, READ_WRITE, PRIVATE) }
+                    .map_err(|error| refused(error.to_string()))?;
             let region = GuestRegionMmap::new(mapping, GuestAddress(base))
                 .ok_or_else(|| refused("a region wraps the address space".into()))?;
             regions.push(region);
         }
-        GuestMemoryMmap::from_regions(regions).map_err(|error| refused(error.to_string()))
+        let memory =
+            GuestMemoryMmap::from_regions(regions).map_err(|error| refused(error.to_string()))?;
+        Ok(LoaderView { memory, ram: PhantomData })
     }
 
     /// Marks every page dirty and disturbed, after a loader or a restore wrote RAM behind our back.

@@ -80,12 +80,9 @@ impl Cpu {
     }
 
     fn read_entry(&mut self, gpa: Gpa, size: u32) -> u64 {
-        let mut bytes = [0; 8];
         // A table outside RAM reads as the empty bus does: all ones, so reserved bits are set.
-        match self.ram().read(gpa, &mut bytes[..size as usize]) {
-            Ok(()) => u64::from_le_bytes(bytes),
-            Err(_) => crate::flags::zero_extend(u64::MAX, size),
-        }
+        let ram = self.ram();
+        ram.read_entry(gpa, size).unwrap_or(crate::flags::zero_extend(u64::MAX, size))
     }
 
     /// Sets accessed (and dirty) bits as the walker does.
