@@ -1,0 +1,252 @@
+//! Debug registers, breakpoints and single step for the guest's own use (SDM vol. 3B, chapter 17).
+//!
+//! The run loop asks [`Cpu::is_debug_armed`] before each instruction that runs alone. If so it calls
+//! [`Cpu::begin_debugged_instruction`] before and [`Cpu::end_debugged_instruction`] after it, and
+//! delivers the trap if [`Cpu::debug_traps_due`]. Loads and stores report to
+//! [`Cpu::data_breakpoint`] while [`Cpu::has_data_breakpoints`].
+
+use super::Exec;
+use crate::cpu::{Cpu, control};
+use crate::exception::{Abort, vector};
+use crate::flags::rflags;
+use iced_x86::{Code, Instruction, Register};
+
+/// Bits of DR6 and DR7 (SDM vol. 3B, 17.2.3 and 17.2.4).
+mod bits {
+    /// DR6.BD: a debug register was accessed while DR7.GD was set.
+    pub(super) const BD: u64 = 1 << 13;
+    /// DR6.BS: single step.
+    pub(super) const BS: u64 = 1 << 14;
+    /// DR6.BT: a task with the T flag was entered.
+    pub(super) const BT: u64 = 1 << 15;
+    /// DR6 bits that can be written.
+    pub(super) const DR6_WRITABLE: u64 = 0xe00f;
+    /// DR6 bits that read as one.
+    pub(super) const DR6_ONES: u64 = 0xffff_0ff0;
+    /// DR7.GD.
+    pub(super) const GD: u64 = 1 << 13;
+    /// DR7 bits that can be written.
+    pub(super) const DR7_WRITABLE: u64 = 0xffff_23ff;
+    /// DR7 bits that read as one.
+    pub(super) const DR7_ONES: u64 = 0x400;
+    /// DR7: any of L0-L3, G0-G3.
+    pub(super) const ENABLES: u64 = 0xff;
+}
+
+/// In `pending_debug` only (DR6 bit 12 is reserved): the causes wait for one more instruction,
+/// because a load of SS earned them.
+const DEFERRED: u64 = 1 << 12;
+
+/// What a breakpoint is on: the R/W field of DR7.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Execute = 0,
+    Write = 1,
+    Port = 2,
+    ReadWrite = 3,
+}
+
+pub(crate) fn select(i: &Instruction) -> Option<Exec> {
+    Some(match i.code() {
+        Code::Mov_r32_dr | Code::Mov_r64_dr => |cpu, i| cpu.mov_from_debug(i),
+        Code::Mov_dr_r32 | Code::Mov_dr_r64 => |cpu, i| cpu.mov_to_debug(i),
+        _ => return None,
+    })
+}
+
+impl Cpu {
+    /// Whether instructions must run one by one for the sake of breakpoints, TF, RF or a trap.
+    #[inline]
+    pub(crate) fn is_debug_armed(&self) -> bool {
+        self.dr[7] & bits::ENABLES != 0
+            || self.pending_debug != 0
+            || self.system_flags & (rflags::TF | rflags::RF) != 0
+    }
+
+    /// Whether loads and stores must report to [`Cpu::data_breakpoint`].
+    #[inline]
+    pub(crate) fn has_data_breakpoints(&self) -> bool {
+        self.dr[7] & bits::ENABLES != 0
+            && (0..4).any(|n| {
+                let condition = self.dr[7] >> (16 + 4 * n) & 3;
+                self.dr[7] >> (2 * n) & 3 != 0 && condition & 1 != 0
+            })
+    }
+
+    /// Before an instruction: faults on an instruction breakpoint unless RF is set, and notes that
+    /// TF earns a trap. Returns what [`Cpu::end_debugged_instruction`] needs.
+    pub(crate) fn begin_debugged_instruction(&mut self) -> Result<(u64, u64), Abort> {
+        let saved = (self.system_flags & rflags::RF, self.pending_debug);
+        if saved.0 == 0 {
+            self.check_instruction_breakpoint()?;
+        }
+        self.system_flags &= !rflags::RF;
+        if self.flag(rflags::TF) {
+            self.pending_debug |= bits::BS;
+        }
+        Ok(saved)
+    }
+
+    /// After an instruction that did not complete: as if it had not begun.
+    pub(crate) fn end_debugged_instruction(&mut self, saved: (u64, u64), completed: bool) {
+        if !completed {
+            self.system_flags |= saved.0;
+            self.pending_debug = saved.1;
+        }
+    }
+
+    /// After a completed instruction: whether a debug trap is due; moves its causes to DR6. The run
+    /// loop then calls [`Cpu::deliver_debug_trap`].
+    pub(crate) fn debug_traps_due(&mut self) -> bool {
+        if self.pending_debug & DEFERRED != 0 {
+            self.pending_debug &= !DEFERRED;
+            return false;
+        }
+        if self.pending_debug == 0 {
+            return false;
+        }
+        self.dr[6] |= self.pending_debug;
+        self.pending_debug = 0;
+        true
+    }
+
+    /// The current instruction earns a single-step trap.
+    pub(crate) fn earn_single_step(&mut self) {
+        self.pending_debug |= bits::BS;
+    }
+
+    /// The current instruction does not trap after all.
+    pub(crate) fn drop_single_step(&mut self) {
+        self.pending_debug &= !bits::BS;
+    }
+
+    /// A task with the T flag was entered.
+    pub(crate) fn earn_task_switch_trap(&mut self) {
+        self.pending_debug |= bits::BT;
+    }
+
+    /// A load of SS: single step is suppressed, data breakpoints wait for the next instruction.
+    pub(crate) fn defer_debug_traps(&mut self) {
+        self.drop_single_step();
+        if self.pending_debug != 0 {
+            self.pending_debug |= DEFERRED;
+        }
+    }
+
+    /// DR6 bits of the enabled breakpoints whose condition `wanted` accepts and which overlap
+    /// `size` bytes at `address`.
+    fn matching_breakpoints(
+        &self,
+        address: u64,
+        size: u32,
+        wanted: impl Fn(u64) -> bool,
+    ) -> u64 {
+        let dr7 = self.dr[7];
+        let mut hit = 0;
+        for n in 0..4 {
+            let enabled = dr7 >> (2 * n) & 3 != 0;
+            if !enabled || !wanted(dr7 >> (16 + 4 * n) & 3) {
+                continue;
+            }
+            let length = match dr7 >> (18 + 4 * n) & 3 {
+                0 => 1,
+                1 => 2,
+                2 => 8,
+                _ => 4u64,
+            };
+            let start = self.dr[n as usize] & !(length - 1);
+            let before = address.wrapping_sub(start);
+            let after = start.wrapping_sub(address);
+            if before < length || after < u64::from(size) {
+                hit |= 1 << n;
+            }
+        }
+        hit
+    }
+
+    /// #DB if an instruction breakpoint is on `rip` (SDM vol. 3B, 17.3.1.1).
+    pub(crate) fn check_instruction_breakpoint(&mut self) -> Result<(), Abort> {
+        if self.dr[7] & bits::ENABLES == 0 {
+            return Ok(());
+        }
+        let linear = self.cs_linear(self.rip);
+        let hit = self.matching_breakpoints(linear, 1, |c| c == Condition::Execute as u64);
+        if hit == 0 {
+            return Ok(());
+        }
+        self.dr[6] |= hit;
+        self.instruction_breakpoint = true;
+        Err(self.exception(vector::DB, None))
+    }
+
+    /// Notes that an access of `size` bytes at a linear address hit data breakpoints: a trap after
+    /// the instruction (SDM vol. 3B, 17.3.1.2).
+    pub(crate) fn data_breakpoint(&mut self, linear: u64, size: u32, write: bool) {
+        let hit = self.matching_breakpoints(linear, size, |c| {
+            c == Condition::ReadWrite as u64 || write && c == Condition::Write as u64
+        });
+        if hit != 0 {
+            self.pending_debug |= hit;
+            self.end_of_block = true;
+        }
+    }
+
+    /// Notes that I/O breakpoints were hit; they exist with CR4.DE.
+    pub(crate) fn port_breakpoint(&mut self, port: u16, size: u32) {
+        if self.dr[7] & bits::ENABLES != 0 && self.cr4 & control::CR4_DE != 0 {
+            let hit = self.matching_breakpoints(port.into(), size, |c| c == Condition::Port as u64);
+            self.pending_debug |= hit;
+        }
+    }
+
+    /// Number of the debug register that an instruction names; DR4 and DR5 are DR6 and DR7, or #UD
+    /// with CR4.DE. #GP(0) above level 0, #DB if DR7.GD guards them.
+    fn debug_register(&mut self, register: Register) -> Result<usize, Abort> {
+        let number = match register {
+            Register::DR0 => 0,
+            Register::DR1 => 1,
+            Register::DR2 => 2,
+            Register::DR3 => 3,
+            Register::DR4 | Register::DR5 if self.cr4 & control::CR4_DE != 0 => {
+                return Err(self.undefined_opcode());
+            }
+            Register::DR4 | Register::DR6 => 6,
+            Register::DR5 | Register::DR7 => 7,
+            _ => return Err(self.undefined_opcode()),
+        };
+        self.require_cpl0()?;
+        if self.dr[7] & bits::GD != 0 {
+            self.dr[6] |= bits::BD;
+            self.dr[7] &= !bits::GD;
+            return Err(self.exception(vector::DB, None));
+        }
+        Ok(number)
+    }
+
+    fn mov_from_debug(&mut self, i: &Instruction) -> Result<(), Abort> {
+        let number = self.debug_register(i.op_register(1))?;
+        self.set_reg(i.op_register(0), self.dr[number]);
+        Ok(())
+    }
+
+    fn mov_to_debug(&mut self, i: &Instruction) -> Result<(), Abort> {
+        let number = self.debug_register(i.op_register(0))?;
+        let value = self.reg(i.op_register(1));
+        if number >= 6 && value >> 32 != 0 {
+            return Err(self.general_protection(0));
+        }
+        self.dr[number] = match number {
+            6 => value & bits::DR6_WRITABLE | bits::DR6_ONES,
+            7 => value & bits::DR7_WRITABLE | bits::DR7_ONES,
+            _ => value,
+        };
+        self.breakpoints_changed();
+        self.end_of_block = true;
+        Ok(())
+    }
+
+    /// What caches "no data breakpoint here" must forget it.
+    pub(crate) fn breakpoints_changed(&mut self) {
+        self.flush_translations();
+    }
+}

@@ -1,0 +1,132 @@
+//! CLI, STI, PUSHF and POPF with their privilege checks, and the virtual interrupt flag of V86 mode
+//! and of protected-mode virtual interrupts (SDM vol. 3A, 20.3 and 20.4).
+
+use super::Exec;
+use crate::cpu::{Cpu, control};
+use crate::exception::Abort;
+use crate::flags::rflags;
+use iced_x86::{Code, Instruction};
+
+pub(crate) fn select(i: &Instruction) -> Option<Exec> {
+    Some(match i.code() {
+        Code::Cli => |cpu, _| cpu.cli(),
+        Code::Sti => |cpu, _| cpu.sti(),
+        Code::Pushfw => |cpu, _| cpu.pushf(2),
+        Code::Pushfd => |cpu, _| cpu.pushf(4),
+        Code::Pushfq => |cpu, _| cpu.pushf(8),
+        Code::Popfw => |cpu, _| cpu.popf(2),
+        Code::Popfd => |cpu, _| cpu.popf(4),
+        Code::Popfq => |cpu, _| cpu.popf(8),
+        _ => return None,
+    })
+}
+
+impl Cpu {
+    /// V86 mode with CR4.VME.
+    pub(crate) fn has_virtual_8086_extensions(&self) -> bool {
+        self.is_v86() && self.cr4 & control::CR4_VME != 0
+    }
+
+    /// Whether CLI and STI work on VIF here: below IOPL, in V86 mode with VME, or at level 3 with
+    /// PVI.
+    fn has_virtual_interrupt_flag(&self) -> bool {
+        self.has_virtual_8086_extensions()
+            || !self.is_v86() && self.cpl == 3 && self.cr4 & control::CR4_PVI != 0
+    }
+
+    /// Replaces the flags in `mask`.
+    pub(crate) fn change_flags(&mut self, value: u64, mask: u64) {
+        self.set_rflags(self.rflags() & !mask | value & mask);
+    }
+
+    fn cli(&mut self) -> Result<(), Abort> {
+        self.end_of_block = true;
+        if self.is_real_mode() || self.cpl <= self.iopl() {
+            self.system_flags &= !rflags::IF;
+        } else if self.has_virtual_interrupt_flag() {
+            self.system_flags &= !rflags::VIF;
+        } else {
+            return Err(self.general_protection(0));
+        }
+        Ok(())
+    }
+
+    fn sti(&mut self) -> Result<(), Abort> {
+        self.end_of_block = true;
+        if self.is_real_mode() || self.cpl <= self.iopl() {
+            if !self.flag(rflags::IF) {
+                self.system_flags |= rflags::IF;
+                self.interrupt_shadow = true;
+            }
+        } else if self.has_virtual_interrupt_flag() && !self.flag(rflags::VIP) {
+            self.system_flags |= rflags::VIF;
+        } else {
+            return Err(self.general_protection(0));
+        }
+        Ok(())
+    }
+
+    /// FLAGS as an 8086 program under VME sees them: IF is VIF, IOPL is 3.
+    pub(crate) fn v86_flags_image(&self, flags: u64) -> u64 {
+        if self.iopl() == 3 {
+            return flags;
+        }
+        let vif = if self.flag(rflags::VIF) { rflags::IF } else { 0 };
+        flags & !rflags::IF | vif | rflags::IOPL
+    }
+
+    /// Loads FLAGS as an 8086 program under VME may: IF goes to VIF; #GP(0) if that would unmask a
+    /// pending virtual interrupt, or set TF.
+    pub(crate) fn set_virtual_flags(&mut self, flags: u64) -> Result<(), Abort> {
+        let enables = flags & rflags::IF != 0;
+        if enables && self.flag(rflags::VIP) || flags & rflags::TF != 0 {
+            return Err(self.general_protection(0));
+        }
+        self.change_flags(flags, rflags::ARITHMETIC | rflags::DF | rflags::NT | rflags::TF);
+        self.change_flags(if enables { rflags::VIF } else { 0 }, rflags::VIF);
+        Ok(())
+    }
+
+    fn pushf(&mut self, size: u32) -> Result<(), Abort> {
+        let mut flags = self.rflags() & !(rflags::RF | rflags::VM);
+        if self.is_v86() && self.iopl() < 3 {
+            if size != 2 || !self.has_virtual_8086_extensions() {
+                return Err(self.general_protection(0));
+            }
+            flags = self.v86_flags_image(flags);
+        }
+        let mut stack = self.current_stack();
+        self.push_on(&mut stack, flags, size)?;
+        self.commit_stack_pointer(&stack);
+        Ok(())
+    }
+
+    fn popf(&mut self, size: u32) -> Result<(), Abort> {
+        let virtualised = self.is_v86() && self.iopl() < 3;
+        if virtualised && (size != 2 || !self.has_virtual_8086_extensions()) {
+            return Err(self.general_protection(0));
+        }
+        let mut stack = self.current_stack();
+        let flags = self.pop_from(&mut stack, size)?;
+        self.end_of_block = true;
+        if virtualised {
+            self.set_virtual_flags(flags)?;
+            self.commit_stack_pointer(&stack);
+            return Ok(());
+        }
+        let mut mask = rflags::ARITHMETIC | rflags::TF | rflags::DF | rflags::NT;
+        if self.is_real_mode() || self.cpl == 0 {
+            mask |= rflags::IOPL;
+        }
+        if self.is_real_mode() || self.cpl <= self.iopl() {
+            mask |= rflags::IF;
+        }
+        if size > 2 {
+            // RF is cleared; VIF, VIP and VM are never touched.
+            mask |= rflags::AC | rflags::ID | rflags::RF;
+        }
+        self.commit_stack_pointer(&stack);
+        self.change_flags(flags & !rflags::RF, mask);
+        Ok(())
+    }
+}

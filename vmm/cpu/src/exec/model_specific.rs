@@ -1,0 +1,308 @@
+//! RDMSR, WRMSR, and the counters: RDTSC, RDTSCP, RDPMC (SDM vol. 4; vol. 2B).
+
+use super::Exec;
+use crate::cpu::{Cpu, control, gpr};
+use crate::exception::Abort;
+use crate::mmu::is_canonical;
+use crate::segment::SegReg;
+use iced_x86::{Instruction, Mnemonic};
+
+/// Register numbers (SDM vol. 4, table 2-2).
+mod number {
+    pub(super) const TSC: u32 = 0x10;
+    pub(super) const PLATFORM_ID: u32 = 0x17;
+    pub(super) const EBL_CR_POWERON: u32 = 0x2a;
+    pub(super) const FEATURE_CONTROL: u32 = 0x3a;
+    pub(super) const TSC_ADJUST: u32 = 0x3b;
+    pub(super) const BIOS_UPDATE_TRIGGER: u32 = 0x79;
+    pub(super) const BIOS_SIGN_ID: u32 = 0x8b;
+    pub(super) const MTRRCAP: u32 = 0xfe;
+    pub(super) const SYSENTER_CS: u32 = 0x174;
+    pub(super) const SYSENTER_ESP: u32 = 0x175;
+    pub(super) const SYSENTER_EIP: u32 = 0x176;
+    pub(super) const MCG_CAP: u32 = 0x179;
+    pub(super) const MCG_STATUS: u32 = 0x17a;
+    pub(super) const MISC_ENABLE: u32 = 0x1a0;
+    pub(super) const DEBUGCTL: u32 = 0x1d9;
+    pub(super) const MTRR_VARIABLE: u32 = 0x200;
+    pub(super) const MTRR_VARIABLE_LAST: u32 = 0x20f;
+    pub(super) const MTRR_FIX64K: u32 = 0x250;
+    pub(super) const MTRR_FIX16K: u32 = 0x258;
+    pub(super) const MTRR_FIX16K_LAST: u32 = 0x259;
+    pub(super) const MTRR_FIX4K: u32 = 0x268;
+    pub(super) const MTRR_FIX4K_LAST: u32 = 0x26f;
+    pub(super) const PAT: u32 = 0x277;
+    pub(super) const MTRR_DEF_TYPE: u32 = 0x2ff;
+    pub(super) const EFER: u32 = 0xc000_0080;
+    pub(super) const STAR: u32 = 0xc000_0081;
+    pub(super) const LSTAR: u32 = 0xc000_0082;
+    pub(super) const CSTAR: u32 = 0xc000_0083;
+    pub(super) const FMASK: u32 = 0xc000_0084;
+    pub(super) const FS_BASE: u32 = 0xc000_0100;
+    pub(super) const GS_BASE: u32 = 0xc000_0101;
+    pub(super) const KERNEL_GS_BASE: u32 = 0xc000_0102;
+    pub(super) const TSC_AUX: u32 = 0xc000_0103;
+}
+
+/// IA32_MTRRCAP: eight variable ranges, fixed ranges, write combining.
+const MTRR_CAPABILITIES: u64 = 0x508;
+/// A microcode revision that no update file beats for long.
+const MICROCODE_REVISION: u64 = 1 << 32;
+/// IA32_FEATURE_CONTROL: locked, nothing enabled.
+const FEATURE_CONTROL_LOCKED: u64 = 1;
+/// The only bit of IA32_MISC_ENABLE that is kept: fast strings.
+const MISC_ENABLE_KEPT: u64 = 1;
+/// IA32_DEBUGCTL.LBR and BTF are kept, without effect.
+const DEBUGCTL_KEPT: u64 = 3;
+
+pub(crate) fn select(i: &Instruction) -> Option<Exec> {
+    Some(match i.mnemonic() {
+        Mnemonic::Rdmsr => |cpu, _| cpu.rdmsr(),
+        Mnemonic::Wrmsr => |cpu, _| cpu.wrmsr(),
+        Mnemonic::Rdtsc => |cpu, _| cpu.rdtsc(),
+        Mnemonic::Rdtscp => |cpu, _| {
+            cpu.rdtsc()?;
+            cpu.gpr[gpr::RCX] = cpu.msr.tsc_aux & 0xffff_ffff;
+            Ok(())
+        },
+        // The models have no performance counters, so every counter number is wrong.
+        Mnemonic::Rdpmc => |cpu, _| Err(cpu.general_protection(0)),
+        _ => return None,
+    })
+}
+
+/// Whether a byte is a memory type that MTRRs know: UC, WC, WT, WP, WB.
+fn is_mtrr_type(kind: u64) -> bool {
+    matches!(kind, 0 | 1 | 4 | 5 | 6)
+}
+
+/// Whether all eight bytes are memory types; the PAT knows UC- (7) too.
+fn are_memory_types(value: u64, with_uc_minus: bool) -> bool {
+    value
+        .to_le_bytes()
+        .iter()
+        .all(|&byte| is_mtrr_type(byte.into()) || with_uc_minus && byte == 7)
+}
+
+/// Index in `Msrs::mtrr_fixed` of a fixed-range register.
+fn fixed_mtrr(number: u32) -> Option<usize> {
+    match number {
+        number::MTRR_FIX64K => Some(0),
+        number::MTRR_FIX16K..=number::MTRR_FIX16K_LAST => {
+            Some((number - number::MTRR_FIX16K) as usize + 1)
+        }
+        number::MTRR_FIX4K..=number::MTRR_FIX4K_LAST => {
+            Some((number - number::MTRR_FIX4K) as usize + 3)
+        }
+        _ => None,
+    }
+}
+
+/// Whether the register exists only with IA-32e mode.
+fn is_long_mode_register(msr: u32) -> bool {
+    matches!(msr, number::STAR..=number::FMASK | number::FS_BASE..=number::KERNEL_GS_BASE)
+}
+
+impl Cpu {
+    fn rdmsr(&mut self) -> Result<(), Abort> {
+        self.require_cpl0()?;
+        let number = self.gpr[gpr::RCX] as u32;
+        let value = self.read_msr(number)?;
+        self.gpr[gpr::RAX] = value & 0xffff_ffff;
+        self.gpr[gpr::RDX] = value >> 32;
+        Ok(())
+    }
+
+    fn wrmsr(&mut self) -> Result<(), Abort> {
+        self.require_cpl0()?;
+        let number = self.gpr[gpr::RCX] as u32;
+        let value = self.gpr[gpr::RAX] & 0xffff_ffff | self.gpr[gpr::RDX] << 32;
+        self.write_msr(number, value)?;
+        self.end_of_block = true;
+        Ok(())
+    }
+
+    fn rdtsc(&mut self) -> Result<(), Abort> {
+        if self.cr4 & control::CR4_TSD != 0 && self.cpl != 0 {
+            return Err(self.general_protection(0));
+        }
+        let value = self.time_stamp_counter()?;
+        self.gpr[gpr::RAX] = value & 0xffff_ffff;
+        self.gpr[gpr::RDX] = value >> 32;
+        Ok(())
+    }
+
+    fn time_stamp_counter(&mut self) -> Result<u64, Abort> {
+        self.require_alone()?;
+        let at = self.position;
+        Ok(self.bus().tsc(at).wrapping_add(self.msr.tsc_offset))
+    }
+
+    fn has_msr(&self, msr: u32) -> bool {
+        let long = self.model.has_long_mode();
+        match msr {
+            number::TSC_AUX => self.model.has_rdtscp(),
+            number::TSC_ADJUST => self.model.has_tsc_adjust(),
+            _ => long || !is_long_mode_register(msr),
+        }
+    }
+
+    fn read_msr(&mut self, msr: u32) -> Result<u64, Abort> {
+        if !self.has_msr(msr) {
+            return Err(self.general_protection(0));
+        }
+        Ok(match msr {
+            number::TSC => self.time_stamp_counter()?,
+            number::PLATFORM_ID | number::EBL_CR_POWERON => 0,
+            number::FEATURE_CONTROL => FEATURE_CONTROL_LOCKED,
+            // Nothing but WRMSR moves the counter, so offset and adjustment are the same number.
+            number::TSC_ADJUST => self.msr.tsc_offset,
+            number::BIOS_SIGN_ID => MICROCODE_REVISION,
+            number::MTRRCAP => MTRR_CAPABILITIES,
+            number::SYSENTER_CS => self.msr.sysenter_cs,
+            number::SYSENTER_ESP => self.msr.sysenter_esp,
+            number::SYSENTER_EIP => self.msr.sysenter_eip,
+            // Machine check exists, with no banks.
+            number::MCG_CAP | number::MCG_STATUS => 0,
+            number::MISC_ENABLE => self.msr.misc_enable,
+            number::DEBUGCTL => self.msr.debugctl,
+            number::MTRR_VARIABLE..=number::MTRR_VARIABLE_LAST => {
+                let index = (msr - number::MTRR_VARIABLE) as usize;
+                self.msr.mtrr_variable[index / 2][index % 2]
+            }
+            number::PAT => self.msr.pat,
+            number::MTRR_DEF_TYPE => self.msr.mtrr_def_type,
+            number::EFER => self.efer,
+            number::STAR => self.msr.star,
+            number::LSTAR => self.msr.lstar,
+            number::CSTAR => self.msr.cstar,
+            number::FMASK => self.msr.sfmask,
+            number::FS_BASE => self.seg[SegReg::Fs as usize].base,
+            number::GS_BASE => self.seg[SegReg::Gs as usize].base,
+            number::KERNEL_GS_BASE => self.msr.kernel_gs_base,
+            number::TSC_AUX => self.msr.tsc_aux,
+            _ => {
+                if let Some(index) = fixed_mtrr(msr) {
+                    return Ok(self.msr.mtrr_fixed[index]);
+                }
+                self.require_alone()?;
+                let at = self.position;
+                match self.bus().msr_read(msr, at) {
+                    Some(value) => value,
+                    None => return Err(self.general_protection(0)),
+                }
+            }
+        })
+    }
+
+    /// #GP(0) unless `allowed`.
+    fn require_valid(&mut self, allowed: bool) -> Result<(), Abort> {
+        if allowed { Ok(()) } else { Err(self.general_protection(0)) }
+    }
+
+    fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), Abort> {
+        let exists = self.has_msr(msr);
+        self.require_valid(exists)?;
+        match msr {
+            number::TSC => {
+                let now = self.time_stamp_counter()?;
+                let moved = value.wrapping_sub(now);
+                self.msr.tsc_offset = self.msr.tsc_offset.wrapping_add(moved);
+            }
+            number::TSC_ADJUST => self.msr.tsc_offset = value,
+            // Writing clears the revision until CPUID puts it back; updates are accepted and
+            // change nothing.
+            number::BIOS_SIGN_ID | number::BIOS_UPDATE_TRIGGER | number::EBL_CR_POWERON => {}
+            number::SYSENTER_CS => self.msr.sysenter_cs = value & 0xffff_ffff,
+            number::SYSENTER_ESP => {
+                self.require_valid(is_canonical(value))?;
+                self.msr.sysenter_esp = value;
+            }
+            number::SYSENTER_EIP => {
+                self.require_valid(is_canonical(value))?;
+                self.msr.sysenter_eip = value;
+            }
+            number::MCG_STATUS => self.require_valid(value == 0)?,
+            number::MISC_ENABLE => self.msr.misc_enable = value & MISC_ENABLE_KEPT,
+            number::DEBUGCTL => self.msr.debugctl = value & DEBUGCTL_KEPT,
+            number::MTRR_VARIABLE..=number::MTRR_VARIABLE_LAST => {
+                self.write_variable_mtrr((msr - number::MTRR_VARIABLE) as usize, value)?;
+            }
+            number::PAT => {
+                self.require_valid(are_memory_types(value, true))?;
+                self.msr.pat = value;
+            }
+            number::MTRR_DEF_TYPE => {
+                self.require_valid(value & !0xcff == 0 && is_mtrr_type(value & 0xff))?;
+                self.msr.mtrr_def_type = value;
+            }
+            number::EFER => self.write_efer(value)?,
+            number::STAR => self.msr.star = value,
+            number::LSTAR => {
+                self.require_valid(is_canonical(value))?;
+                self.msr.lstar = value;
+            }
+            number::CSTAR => {
+                self.require_valid(is_canonical(value))?;
+                self.msr.cstar = value;
+            }
+            number::FMASK => self.msr.sfmask = value & 0xffff_ffff,
+            number::FS_BASE => {
+                self.require_valid(is_canonical(value))?;
+                self.seg[SegReg::Fs as usize].base = value;
+            }
+            number::GS_BASE => {
+                self.require_valid(is_canonical(value))?;
+                self.seg[SegReg::Gs as usize].base = value;
+            }
+            number::KERNEL_GS_BASE => {
+                self.require_valid(is_canonical(value))?;
+                self.msr.kernel_gs_base = value;
+            }
+            number::TSC_AUX => {
+                self.require_valid(value >> 32 == 0)?;
+                self.msr.tsc_aux = value;
+            }
+            number::PLATFORM_ID
+            | number::FEATURE_CONTROL
+            | number::MTRRCAP
+            | number::MCG_CAP => return Err(self.general_protection(0)),
+            _ => {
+                if let Some(index) = fixed_mtrr(msr) {
+                    self.require_valid(are_memory_types(value, false))?;
+                    self.msr.mtrr_fixed[index] = value;
+                    return Ok(());
+                }
+                self.require_alone()?;
+                let at = self.position;
+                let accepted = self.bus().msr_write(msr, value, at);
+                self.require_valid(accepted)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_variable_mtrr(&mut self, index: usize, value: u64) -> Result<(), Abort> {
+        let address = value >> crate::mmu::PHYSICAL_BITS == 0;
+        let low = if index.is_multiple_of(2) {
+            value & 0xf00 == 0 && is_mtrr_type(value & 0xff)
+        } else {
+            value & 0x7ff == 0
+        };
+        self.require_valid(address && low)?;
+        self.msr.mtrr_variable[index / 2][index % 2] = value;
+        Ok(())
+    }
+
+    /// IA32_EFER (SDM vol. 3A, 2.2.1): LMA cannot be written, LME not while paging is on.
+    fn write_efer(&mut self, value: u64) -> Result<(), Abort> {
+        let known = self.model.efer_bits();
+        let changes_lme = (value ^ self.efer) & control::EFER_LME != 0;
+        let paging = self.cr0 & control::CR0_PG != 0;
+        self.require_valid(value & !(known | control::EFER_LMA) == 0)?;
+        self.require_valid(!(changes_lme && paging))?;
+        self.efer = value & known & !control::EFER_LMA | self.efer & control::EFER_LMA;
+        self.flush_translations();
+        Ok(())
+    }
+}

@@ -1,0 +1,301 @@
+//! Loads and stores of segment registers, and the instructions that examine selectors (SDM vol. 3A,
+//! 5.4 to 5.6 and 5.10).
+
+use super::Exec;
+use super::descriptor::{error_code, is_null, null_segment, system, v86_segment};
+use super::operand::segment_of;
+use crate::cpu::{Cpu, gpr};
+use crate::exception::Abort;
+use crate::flags::{rflags, zero_extend};
+use crate::segment::{Rights, SegReg};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+pub(crate) fn select(i: &Instruction) -> Option<Exec> {
+    let segment = |n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_segment_register();
+    Some(match i.mnemonic() {
+        Mnemonic::Mov if segment(0) => |cpu, i| cpu.mov_to_segment(i),
+        Mnemonic::Mov if segment(1) => |cpu, i| cpu.mov_from_segment(i),
+        Mnemonic::Push if segment(0) => |cpu, i| cpu.push_segment(i),
+        Mnemonic::Pop if segment(0) => |cpu, i| cpu.pop_segment(i),
+        Mnemonic::Lds => |cpu, i| cpu.load_far_pointer(i, SegReg::Ds),
+        Mnemonic::Les => |cpu, i| cpu.load_far_pointer(i, SegReg::Es),
+        Mnemonic::Lfs => |cpu, i| cpu.load_far_pointer(i, SegReg::Fs),
+        Mnemonic::Lgs => |cpu, i| cpu.load_far_pointer(i, SegReg::Gs),
+        Mnemonic::Lss => |cpu, i| cpu.load_far_pointer(i, SegReg::Ss),
+        Mnemonic::Lar => |cpu, i| cpu.load_access_rights(i),
+        Mnemonic::Lsl => |cpu, i| cpu.load_segment_limit(i),
+        Mnemonic::Verr => |cpu, i| cpu.verify(i, false),
+        Mnemonic::Verw => |cpu, i| cpu.verify(i, true),
+        Mnemonic::Arpl => |cpu, i| cpu.adjust_rpl(i),
+        _ => return None,
+    })
+}
+
+/// Width in bytes of a segment-register push or pop.
+fn stack_operand_size(i: &Instruction) -> u32 {
+    i.stack_pointer_increment().unsigned_abs()
+}
+
+impl Cpu {
+    /// Loads a segment register in real mode: the base follows from the selector, limit and rights
+    /// stay. In V86 mode they are V86's.
+    pub(crate) fn load_real_mode_segment(&mut self, register: SegReg, selector: u16) {
+        let segment = &mut self.seg[register as usize];
+        if self.system_flags & rflags::VM != 0 && self.cr0 & crate::cpu::control::CR0_PE != 0 {
+            *segment = v86_segment(selector);
+        } else {
+            segment.selector = selector;
+            segment.base = u64::from(selector) << 4;
+        }
+        self.end_of_block = true;
+    }
+
+    /// Loads any segment register but CS with all checks of MOV.
+    pub(crate) fn load_segment(&mut self, register: SegReg, selector: u16) -> Result<(), Abort> {
+        if self.is_real_mode() || self.is_v86() {
+            self.load_real_mode_segment(register, selector);
+            return Ok(());
+        }
+        if is_null(selector) {
+            let on_stack = register == SegReg::Ss;
+            let allowed = self.is_64bit() && self.cpl != 3 && selector == u16::from(self.cpl);
+            if on_stack && !allowed {
+                return Err(self.general_protection(0));
+            }
+            self.seg[register as usize] = null_segment(selector);
+            self.end_of_block = true;
+            return Ok(());
+        }
+        let Some(descriptor) = self.descriptor(selector)? else {
+            return Err(self.general_protection(error_code(selector)));
+        };
+        let (rights, rpl) = (descriptor.rights(), descriptor.rpl());
+        if register == SegReg::Ss {
+            if rpl != self.cpl || rights.dpl() != self.cpl || !rights.is_writable() {
+                return Err(self.general_protection(descriptor.error_code()));
+            }
+            if !rights.is_present() {
+                return Err(self.stack_fault(descriptor.error_code()));
+            }
+        } else {
+            let privileged = rights.is_conforming() || rpl.max(self.cpl) <= rights.dpl();
+            if !rights.is_readable() || !privileged {
+                return Err(self.general_protection(descriptor.error_code()));
+            }
+            if !rights.is_present() {
+                return Err(self.not_present(descriptor.error_code()));
+            }
+        }
+        self.set_accessed(&descriptor)?;
+        self.seg[register as usize] = descriptor.segment(selector);
+        self.end_of_block = true;
+        Ok(())
+    }
+
+    /// After a load of SS no interrupt and no debug trap comes before the next instruction has
+    /// completed (SDM vol. 3A, 6.8.3).
+    pub(crate) fn shadow_of_stack_load(&mut self) {
+        self.interrupt_shadow = true;
+        self.defer_debug_traps();
+    }
+
+    fn mov_to_segment(&mut self, i: &Instruction) -> Result<(), Abort> {
+        if i.op_register(0) == Register::CS {
+            return Err(self.undefined_opcode());
+        }
+        let register = segment_of(i.op_register(0));
+        let selector = self.selector_operand(i, 1)?;
+        self.load_segment(register, selector)?;
+        if register == SegReg::Ss {
+            self.shadow_of_stack_load();
+        }
+        Ok(())
+    }
+
+    fn mov_from_segment(&mut self, i: &Instruction) -> Result<(), Abort> {
+        let selector = self.seg[segment_of(i.op_register(1)) as usize].selector;
+        self.write_selector_operand(i, 0, selector.into())
+    }
+
+    /// A 16-bit operand that may be a wider register.
+    pub(crate) fn selector_operand(&mut self, i: &Instruction, n: u32) -> Result<u16, Abort> {
+        if i.op_kind(n) == OpKind::Register {
+            return Ok(self.reg(i.op_register(n)) as u16);
+        }
+        let (segment, offset) = self.operand_offset(i);
+        Ok(self.read_sized(segment, offset, 2)? as u16)
+    }
+
+    /// Writes a 16-bit value to memory, or to a whole register.
+    pub(crate) fn write_selector_operand(
+        &mut self,
+        i: &Instruction,
+        n: u32,
+        value: u64,
+    ) -> Result<(), Abort> {
+        if i.op_kind(n) == OpKind::Register {
+            self.set_reg(i.op_register(n), value);
+            return Ok(());
+        }
+        let (segment, offset) = self.operand_offset(i);
+        self.write_sized(segment, offset, value & 0xffff, 2)
+    }
+
+    fn push_segment(&mut self, i: &Instruction) -> Result<(), Abort> {
+        let selector = self.seg[segment_of(i.op_register(0)) as usize].selector;
+        let size = stack_operand_size(i);
+        let mut stack = self.current_stack();
+        // A 32-bit push of a segment register writes two bytes only, as recent processors do; the
+        // upper two keep what was there (SDM vol. 2B, PUSH).
+        if size == 4 {
+            stack.pointer = stack.pointer.wrapping_sub(2);
+            self.push_on(&mut stack, selector.into(), 2)?;
+        } else {
+            self.push_on(&mut stack, selector.into(), size)?;
+        }
+        self.commit_stack_pointer(&stack);
+        Ok(())
+    }
+
+    fn pop_segment(&mut self, i: &Instruction) -> Result<(), Abort> {
+        let register = segment_of(i.op_register(0));
+        let mut stack = self.current_stack();
+        let selector = self.peek_stack(&stack, 0, 2)? as u16;
+        self.load_segment(register, selector)?;
+        self.release_stack(&mut stack, stack_operand_size(i).into());
+        self.commit_stack_pointer(&stack);
+        if register == SegReg::Ss {
+            self.shadow_of_stack_load();
+        }
+        Ok(())
+    }
+
+    fn load_far_pointer(&mut self, i: &Instruction, register: SegReg) -> Result<(), Abort> {
+        let size = i.op_register(0).size() as u32;
+        let (segment, offset) = self.operand_offset(i);
+        let value = self.read_sized(segment, offset, size)?;
+        let selector_offset =
+            zero_extend(offset.wrapping_add(size.into()), self.address_size(i));
+        let selector = self.read_sized(segment, selector_offset, 2)? as u16;
+        self.load_segment(register, selector)?;
+        if register == SegReg::Ss {
+            self.shadow_of_stack_load();
+        }
+        self.set_reg(i.op_register(0), value);
+        Ok(())
+    }
+
+    /// LAR and friends exist in protected mode only.
+    fn require_protected_mode(&mut self) -> Result<(), Abort> {
+        if self.is_real_mode() || self.is_v86() {
+            return Err(self.undefined_opcode());
+        }
+        Ok(())
+    }
+
+    fn set_zero_flag(&mut self, zero: bool) {
+        self.change_flags(if zero { rflags::ZF } else { 0 }, rflags::ZF);
+    }
+
+    /// The descriptor behind a selector if the current privilege level may know of it and it is of
+    /// one of the system types in `kinds` (a bit each), or code or data.
+    fn visible_descriptor(
+        &mut self,
+        selector: u16,
+        kinds: u16,
+    ) -> Result<Option<super::descriptor::Descriptor>, Abort> {
+        if is_null(selector) {
+            return Ok(None);
+        }
+        let Some(descriptor) = self.descriptor(selector)? else { return Ok(None) };
+        let rights = descriptor.rights();
+        let known = rights.is_code_or_data() || kinds >> rights.kind() & 1 != 0;
+        let privileged =
+            rights.is_conforming() || self.cpl.max(descriptor.rpl()) <= rights.dpl();
+        if !known || !privileged {
+            return Ok(None);
+        }
+        if !rights.is_code_or_data() && self.is_long_mode() {
+            // Descriptors of 16 bytes must lie in the table whole.
+            return Ok(self.wide_descriptor(selector)?.map(|(descriptor, _)| descriptor));
+        }
+        Ok(Some(descriptor))
+    }
+
+    fn load_access_rights(&mut self, i: &Instruction) -> Result<(), Abort> {
+        self.require_protected_mode()?;
+        let selector = self.selector_operand(i, 1)?;
+        let long_kinds = 1 << system::LDT
+            | 1 << system::TSS32_AVAILABLE
+            | 1 << system::TSS32_BUSY
+            | 1 << system::CALL_GATE32;
+        let legacy_kinds = long_kinds
+            | 1 << system::TSS16_AVAILABLE
+            | 1 << system::TSS16_BUSY
+            | 1 << system::CALL_GATE16
+            | 1 << system::TASK_GATE;
+        let kinds = if self.is_long_mode() { long_kinds } else { legacy_kinds };
+        let found = self.visible_descriptor(selector, kinds)?;
+        if let Some(descriptor) = found {
+            self.set_reg(i.op_register(0), descriptor.raw >> 32 & 0x00f0_ff00);
+        }
+        self.set_zero_flag(found.is_some());
+        Ok(())
+    }
+
+    fn load_segment_limit(&mut self, i: &Instruction) -> Result<(), Abort> {
+        self.require_protected_mode()?;
+        let selector = self.selector_operand(i, 1)?;
+        let long_kinds =
+            1 << system::LDT | 1 << system::TSS32_AVAILABLE | 1 << system::TSS32_BUSY;
+        let legacy_kinds =
+            long_kinds | 1 << system::TSS16_AVAILABLE | 1 << system::TSS16_BUSY;
+        let kinds = if self.is_long_mode() { long_kinds } else { legacy_kinds };
+        let found = self.visible_descriptor(selector, kinds)?;
+        if let Some(descriptor) = found {
+            self.set_reg(i.op_register(0), descriptor.limit().into());
+        }
+        self.set_zero_flag(found.is_some());
+        Ok(())
+    }
+
+    fn verify(&mut self, i: &Instruction, write: bool) -> Result<(), Abort> {
+        self.require_protected_mode()?;
+        let selector = self.selector_operand(i, 0)?;
+        let found = self.visible_descriptor(selector, 0)?;
+        let usable = |rights: Rights| if write { rights.is_writable() } else { rights.is_readable() };
+        self.set_zero_flag(found.is_some_and(|descriptor| usable(descriptor.rights())));
+        Ok(())
+    }
+
+    fn adjust_rpl(&mut self, i: &Instruction) -> Result<(), Abort> {
+        self.require_protected_mode()?;
+        let source = self.reg(i.op_register(1)) as u16;
+        let adjust = |old: u16| (old & 3 < source & 3).then_some(old & !3 | source & 3);
+        let raised = if i.op_kind(0) == OpKind::Register {
+            // The 32-bit form writes 16 bits as well.
+            let full = i.op_register(0).full_register().number();
+            let raised = adjust(self.gpr[full & 31] as u16);
+            if let Some(new) = raised {
+                self.gpr[full & 31] = self.gpr[full & 31] & !0xffff | u64::from(new);
+            }
+            raised
+        } else {
+            let (segment, offset) = self.operand_offset(i);
+            self.probe_write(segment, offset, 2)?;
+            let raised = adjust(self.read_sized(segment, offset, 2)? as u16);
+            if let Some(new) = raised {
+                self.write_sized(segment, offset, new.into(), 2)?;
+            }
+            raised
+        };
+        self.set_zero_flag(raised.is_some());
+        Ok(())
+    }
+
+    /// The stack pointer, for tests of widths.
+    #[cfg(test)]
+    pub(crate) fn rsp(&self) -> u64 {
+        self.gpr[gpr::RSP]
+    }
+}
