@@ -149,6 +149,8 @@ pub struct Cpu {
     pub(crate) exit: Exit,
     /// A branch whose way is to be linked to the block found next.
     pub(crate) pending_link: Option<(OpRef, Way)>,
+    /// The exception in `abort` is an instruction breakpoint's: RF is pushed as it is.
+    pub(crate) instruction_breakpoint: bool,
     /// Why the last `Abort` was returned.
     pub(crate) abort: AbortReason,
     /// The current instruction runs alone: device access is allowed, events are looked at after it.

@@ -25,7 +25,7 @@ pub use exception::{Abort, AbortReason, vector};
 pub use flags::rflags;
 pub use fpu::{F80, Fpu};
 pub use mmu::Tuning;
-pub use model::Model;
+pub use model::{Base, CRYSTAL_HZ, Cpuid, Features, Model, ModelError, TSC_HZ};
 pub use msr::Msrs;
 pub use run::Stop;
 pub use segment::{Rights, SegReg, Segment, TableRegister};

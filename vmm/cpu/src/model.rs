@@ -257,7 +257,7 @@ impl Model {
         true
     }
 
-    fn has(&self, feature: Features) -> bool {
+    fn offers(&self, feature: Features) -> bool {
         self.features.contains(feature)
     }
 
@@ -281,7 +281,7 @@ impl Model {
             (Features::XSAVE, CR4_OSXSAVE),
             (Features::SMEP, CR4_SMEP),
         ] {
-            if self.has(feature) {
+            if self.offers(feature) {
                 bits |= bit;
             }
         }
@@ -301,10 +301,10 @@ impl Model {
     /// ignored and they are BSR and BSF.
     pub(crate) fn decoder_options(&self) -> u32 {
         let mut options = DecoderOptions::NONE;
-        if !self.has(Features::BMI1) {
+        if !self.offers(Features::BMI1) {
             options |= DecoderOptions::NO_MPFX_0FBC;
         }
-        if !self.has(Features::LZCNT) {
+        if !self.offers(Features::LZCNT) {
             options |= DecoderOptions::NO_MPFX_0FBD;
         }
         options
@@ -325,11 +325,11 @@ impl Model {
                 | Mnemonic::Prefetchwt1
                 | Mnemonic::Reservednop
         );
-        hint || i.cpuid_features().iter().all(|&feature| self.has_decoded(feature))
+        hint || i.cpuid_features().iter().all(|&feature| self.has(feature))
     }
 
     /// Whether the model has a feature by the decoder's name.
-    fn has_decoded(&self, feature: CpuidFeature) -> bool {
+    pub(crate) fn has(&self, feature: CpuidFeature) -> bool {
         use CpuidFeature as F;
         let v2 = self.has_long_mode();
         match feature {
@@ -364,15 +364,15 @@ impl Model {
             | F::SSE4_2
             | F::POPCNT
             | F::CMPXCHG16B => v2,
-            F::AES => self.has(Features::AES),
-            F::PCLMULQDQ => self.has(Features::PCLMUL),
-            F::BMI1 => self.has(Features::BMI1),
-            F::BMI2 => self.has(Features::BMI2),
-            F::ADX => self.has(Features::ADX),
-            F::MOVBE => self.has(Features::MOVBE),
-            F::LZCNT => self.has(Features::LZCNT),
-            F::XSAVE => self.has(Features::XSAVE),
-            F::FSGSBASE => self.has(Features::FSGSBASE),
+            F::AES => self.offers(Features::AES),
+            F::PCLMULQDQ => self.offers(Features::PCLMUL),
+            F::BMI1 => self.offers(Features::BMI1),
+            F::BMI2 => self.offers(Features::BMI2),
+            F::ADX => self.offers(Features::ADX),
+            F::MOVBE => self.offers(Features::MOVBE),
+            F::LZCNT => self.offers(Features::LZCNT),
+            F::XSAVE => self.offers(Features::XSAVE),
+            F::FSGSBASE => self.offers(Features::FSGSBASE),
             _ => false,
         }
     }
@@ -397,13 +397,10 @@ impl Model {
             4 => cache_leaf(subleaf),
             7 if subleaf == 0 => self.structured_leaf(),
             0xb => topology_leaf(subleaf, apic_id),
-            0xd if self.has(Features::XSAVE) => xsave_leaf(subleaf),
-            0x15 => Cpuid {
-                eax: 1,
-                ebx: (TSC_HZ / CRYSTAL_HZ) as u32,
-                ecx: CRYSTAL_HZ as u32,
-                edx: 0,
-            },
+            0xd if self.offers(Features::XSAVE) => xsave_leaf(subleaf),
+            0x15 => {
+                Cpuid { eax: 1, ebx: (TSC_HZ / CRYSTAL_HZ) as u32, ecx: CRYSTAL_HZ as u32, edx: 0 }
+            }
             // Base, maximum and bus frequency in MHz.
             0x16 => Cpuid { eax: 2000, ebx: 2000, ecx: 100, edx: 0 },
             0x4000_0000 => Cpuid {
@@ -454,7 +451,7 @@ impl Model {
             (Features::AES, c::AES),
             (Features::XSAVE, c::XSAVE),
         ] {
-            if self.has(feature) {
+            if self.offers(feature) {
                 ecx |= bit;
             }
         }
@@ -499,11 +496,11 @@ impl Model {
             (Features::BMI2, l::EBX_BMI2),
             (Features::ADX, l::EBX_ADX),
         ] {
-            if self.has(feature) {
+            if self.offers(feature) {
                 ebx |= bit;
             }
         }
-        let ecx = if self.has(Features::UMIP) { l::ECX_UMIP } else { 0 };
+        let ecx = if self.offers(Features::UMIP) { l::ECX_UMIP } else { 0 };
         Cpuid { eax: 0, ebx, ecx, edx: 0 }
     }
 
@@ -515,7 +512,7 @@ impl Model {
             ecx |= e::ECX_LAHF;
             edx |= e::EDX_SYSCALL | e::EDX_PAGE_1GB | e::EDX_RDTSCP | e::EDX_LM;
         }
-        if self.has(Features::LZCNT) {
+        if self.offers(Features::LZCNT) {
             ecx |= e::ECX_LZCNT;
         }
         Cpuid { eax: 0, ebx: 0, ecx, edx }
@@ -556,7 +553,7 @@ impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.base.name())?;
         for &(name, feature) in FEATURE_NAMES {
-            if self.has(feature) {
+            if self.offers(feature) {
                 write!(f, ",+{name}")?;
             }
         }

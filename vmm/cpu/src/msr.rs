@@ -20,6 +20,7 @@ pub struct Msrs {
     pub tsc_offset: u64,
     pub pat: u64,
     pub misc_enable: u64,
+    pub debugctl: u64,
     pub mtrr_def_type: u64,
     pub mtrr_fixed: [u64; 11],
     pub mtrr_variable: [[u64; 2]; 8],

@@ -11,7 +11,7 @@ use crate::mmu::{Access, Tuning, is_canonical};
 use crate::segment::{SegReg, Segment};
 use dejavm_memory::GuestRam;
 use dejavm_units::Position;
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+use iced_x86::{Decoder, DecoderError, Instruction};
 
 /// Why [`Cpu::run_until`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +77,14 @@ impl Cpu {
             if self.bus().wants_control() {
                 return Some(Stop::Board);
             }
+            if !self.nmi_blocked && !self.interrupt_shadow && self.bus().take_nmi() {
+                self.deliver_nmi();
+                continue;
+            }
             let interruptible = self.flag(rflags::IF) && !self.interrupt_shadow;
             if !interruptible || !self.bus().interrupt_pending() {
                 break;
             }
-            self.halted = false;
             let at = self.position;
             let vector = self.bus().acknowledge_interrupt(at);
             self.deliver_interrupt(vector);
@@ -185,10 +188,8 @@ impl Cpu {
     /// The decoding mode, or `None` where only the reference semantics serve: 16-bit code, segments
     /// that are not flat, single stepping, breakpoints, alignment checks.
     fn block_mode(&self) -> Option<Mode> {
-        let armed = self.dr[7] & 0xff != 0
-            || self.flag(rflags::TF | rflags::RF)
-            || self.flag(rflags::AC) && self.cr0 & control::CR0_AM != 0 && self.cpl == 3
-            || self.pending_debug != 0;
+        let armed = self.is_debug_armed()
+            || self.flag(rflags::AC) && self.cr0 & control::CR0_AM != 0 && self.cpl == 3;
         if armed {
             return None;
         }
@@ -225,20 +226,12 @@ impl Cpu {
         }
     }
 
-    /// Delivers an external interrupt.
-    fn deliver_interrupt(&mut self, _vector: u8) {
-        self.abort = AbortReason::Shutdown;
-    }
-
-    /// Delivers the exception that `abort` describes.
-    fn deliver_exception(&mut self) {
-        self.abort = AbortReason::Shutdown;
-    }
-
-    /// Executes one instruction alone and delivers its exception.
+    /// Executes one instruction alone and delivers its exception, or the debug trap that it earned.
     fn step(&mut self) {
         if self.step_alone().is_err() {
             self.deliver_exception();
+        } else if self.debug_traps_due() {
+            self.deliver_debug_trap();
         }
         self.update_a20();
     }
@@ -248,6 +241,14 @@ impl Cpu {
         self.alone = true;
         self.end_of_block = false;
         let shadow = std::mem::take(&mut self.interrupt_shadow);
+        let debug = match self.begin_debugged_instruction() {
+            Ok(debug) => debug,
+            Err(abort) => {
+                self.interrupt_shadow = shadow;
+                self.alone = false;
+                return Err(abort);
+            }
+        };
         let result = self.fetch().and_then(|instruction| {
             self.next_rip = self.rip.wrapping_add(instruction.len() as u64);
             if self.code_bits() < 64 {
@@ -260,7 +261,10 @@ impl Cpu {
                 self.rip = self.next_rip;
                 self.position.0 += 1;
             }
-            Err(_) => self.interrupt_shadow = shadow,
+            Err(_) => {
+                self.interrupt_shadow = shadow;
+                self.undo_debugged_instruction(debug);
+            }
         }
         self.alone = false;
         result
@@ -315,8 +319,8 @@ impl Cpu {
                 bytes[have..have + part].fill(0xff);
             }
             have += part;
-            let mut decoder =
-                Decoder::with_ip(bits, &bytes[..have], linear & 0xfff, DecoderOptions::NONE);
+            let options = self.model.decoder_options();
+            let mut decoder = Decoder::with_ip(bits, &bytes[..have], linear & 0xfff, options);
             let decoded = decoder.decode();
             if !decoded.is_invalid() {
                 return Ok(decoded);

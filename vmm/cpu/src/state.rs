@@ -58,7 +58,7 @@ impl CpuState {
         seg[SegReg::Cs as usize] =
             Segment { selector: 0xf000, base: 0xffff_0000, limit: 0xffff, rights: Rights(0x9b) };
         let mut gpr = [0; 16];
-        gpr[crate::gpr::RDX] = 0x0006_0f01;
+        gpr[crate::gpr::RDX] = 0x0001_06ca;
         let mut dr = [0; 8];
         dr[6] = 0xffff_0ff0;
         dr[7] = 0x400;
@@ -81,7 +81,7 @@ impl CpuState {
             xcr0: 1,
             pdpte: [0; 4],
             dr,
-            msr: Msrs { pat: 0x0007_0406_0007_0406, ..Msrs::default() },
+            msr: Msrs { pat: 0x0007_0406_0007_0406, misc_enable: 1, ..Msrs::default() },
             xmm: [0; 16],
             mxcsr: 0x1f80,
             fpu: Fpu { control: 0x40, valid: 0xff, ..Fpu::default() },
@@ -142,6 +142,7 @@ impl Cpu {
             limit: 0,
             exit: Exit::Jump,
             pending_link: None,
+            instruction_breakpoint: false,
             abort: AbortReason::RetryAlone,
             alone: false,
             end_of_block: false,

@@ -12,8 +12,7 @@ const CR0_KNOWN: u64 = 0xe005_003f;
 /// Changes of CR0 that make PAE paging read its page-directory-pointer table again.
 const CR0_PDPTE: u64 = control::CR0_CD | control::CR0_NW | control::CR0_PG;
 /// Changes of CR4 that do.
-const CR4_PDPTE: u64 =
-    control::CR4_PAE | control::CR4_PGE | control::CR4_PSE | control::CR4_SMEP;
+const CR4_PDPTE: u64 = control::CR4_PAE | control::CR4_PGE | control::CR4_PSE | control::CR4_SMEP;
 /// Bits of CR0 that LMSW and SMSW know: PE, MP, EM, TS.
 const MACHINE_STATUS: u64 = 0xf;
 
@@ -167,9 +166,7 @@ impl Cpu {
 
     /// PAE paging outside IA-32e mode is on.
     pub(crate) fn uses_pdptes(&self) -> bool {
-        self.cr0 & control::CR0_PG != 0
-            && self.cr4 & control::CR4_PAE != 0
-            && !self.is_long_mode()
+        self.cr0 & control::CR0_PG != 0 && self.cr4 & control::CR4_PAE != 0 && !self.is_long_mode()
     }
 
     /// Reads the four page-directory-pointer entries at `cr3`; #GP(0), and none changed, if a

@@ -1,9 +1,9 @@
 //! Debug registers, breakpoints and single step for the guest's own use (SDM vol. 3B, chapter 17).
 //!
-//! The run loop asks [`Cpu::is_debug_armed`] before each instruction that runs alone. If so it calls
-//! [`Cpu::begin_debugged_instruction`] before and [`Cpu::end_debugged_instruction`] after it, and
-//! delivers the trap if [`Cpu::debug_traps_due`]. Loads and stores report to
-//! [`Cpu::data_breakpoint`] while [`Cpu::has_data_breakpoints`].
+//! While [`Cpu::is_debug_armed`] instructions run one by one, by the reference semantics. Before each
+//! the run loop calls [`Cpu::begin_debugged_instruction`], after one that failed
+//! [`Cpu::undo_debugged_instruction`], after one that completed [`Cpu::debug_traps_due`]. Accesses
+//! through segments report to [`Cpu::data_breakpoint`].
 
 use super::Exec;
 use crate::cpu::{Cpu, control};
@@ -63,18 +63,8 @@ impl Cpu {
             || self.system_flags & (rflags::TF | rflags::RF) != 0
     }
 
-    /// Whether loads and stores must report to [`Cpu::data_breakpoint`].
-    #[inline]
-    pub(crate) fn has_data_breakpoints(&self) -> bool {
-        self.dr[7] & bits::ENABLES != 0
-            && (0..4).any(|n| {
-                let condition = self.dr[7] >> (16 + 4 * n) & 3;
-                self.dr[7] >> (2 * n) & 3 != 0 && condition & 1 != 0
-            })
-    }
-
     /// Before an instruction: faults on an instruction breakpoint unless RF is set, and notes that
-    /// TF earns a trap. Returns what [`Cpu::end_debugged_instruction`] needs.
+    /// TF earns a trap. Returns what [`Cpu::undo_debugged_instruction`] needs.
     pub(crate) fn begin_debugged_instruction(&mut self) -> Result<(u64, u64), Abort> {
         let saved = (self.system_flags & rflags::RF, self.pending_debug);
         if saved.0 == 0 {
@@ -88,11 +78,9 @@ impl Cpu {
     }
 
     /// After an instruction that did not complete: as if it had not begun.
-    pub(crate) fn end_debugged_instruction(&mut self, saved: (u64, u64), completed: bool) {
-        if !completed {
-            self.system_flags |= saved.0;
-            self.pending_debug = saved.1;
-        }
+    pub(crate) fn undo_debugged_instruction(&mut self, saved: (u64, u64)) {
+        self.system_flags |= saved.0;
+        self.pending_debug = saved.1;
     }
 
     /// After a completed instruction: whether a debug trap is due; moves its causes to DR6. The run
@@ -135,12 +123,7 @@ impl Cpu {
 
     /// DR6 bits of the enabled breakpoints whose condition `wanted` accepts and which overlap
     /// `size` bytes at `address`.
-    fn matching_breakpoints(
-        &self,
-        address: u64,
-        size: u32,
-        wanted: impl Fn(u64) -> bool,
-    ) -> u64 {
+    fn matching_breakpoints(&self, address: u64, size: u32, wanted: impl Fn(u64) -> bool) -> u64 {
         let dr7 = self.dr[7];
         let mut hit = 0;
         for n in 0..4 {
@@ -181,7 +164,11 @@ impl Cpu {
 
     /// Notes that an access of `size` bytes at a linear address hit data breakpoints: a trap after
     /// the instruction (SDM vol. 3B, 17.3.1.2).
+    #[inline]
     pub(crate) fn data_breakpoint(&mut self, linear: u64, size: u32, write: bool) {
+        if self.dr[7] & bits::ENABLES == 0 {
+            return;
+        }
         let hit = self.matching_breakpoints(linear, size, |c| {
             c == Condition::ReadWrite as u64 || write && c == Condition::Write as u64
         });
@@ -240,13 +227,7 @@ impl Cpu {
             7 => value & bits::DR7_WRITABLE | bits::DR7_ONES,
             _ => value,
         };
-        self.breakpoints_changed();
         self.end_of_block = true;
         Ok(())
-    }
-
-    /// What caches "no data breakpoint here" must forget it.
-    pub(crate) fn breakpoints_changed(&mut self) {
-        self.flush_translations();
     }
 }

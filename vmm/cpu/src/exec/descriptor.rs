@@ -178,7 +178,7 @@ impl Cpu {
 
     /// #SS with an error code.
     #[cold]
-    pub(crate) fn stack_fault(&mut self, error_code: u32) -> Abort {
+    pub(crate) fn stack_segment_fault(&mut self, error_code: u32) -> Abort {
         self.exception(vector::SS, Some(error_code))
     }
 

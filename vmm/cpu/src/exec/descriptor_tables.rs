@@ -47,11 +47,7 @@ impl Cpu {
         Ok(TableRegister { base, limit })
     }
 
-    fn store_table_register(
-        &mut self,
-        i: &Instruction,
-        table: TableRegister,
-    ) -> Result<(), Abort> {
+    fn store_table_register(&mut self, i: &Instruction, table: TableRegister) -> Result<(), Abort> {
         self.require_umip()?;
         let (segment, offset) = self.operand_offset(i);
         let base_at = zero_extend(offset.wrapping_add(2), self.address_size(i));

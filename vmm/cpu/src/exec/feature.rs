@@ -1,35 +1,13 @@
-//! Which optional instructions a model has. The decoder knows them all; what a model lacks is #UD.
+//! Instructions that are #UD for reasons that the decoder does not know.
 
 use super::{Done, Exec};
 use crate::cpu::Cpu;
-use crate::model::Model;
-use iced_x86::{CpuidFeature, Instruction};
-
-impl Model {
-    /// Whether the model has the integer instructions of a CPUID feature.
-    pub(crate) fn has(self, feature: CpuidFeature) -> bool {
-        let v2 = match self {
-            Model::V1 => false,
-            Model::V2 => true,
-        };
-        match feature {
-            CpuidFeature::POPCNT | CpuidFeature::SSE4_2 | CpuidFeature::CMPXCHG16B => v2,
-            CpuidFeature::BMI1
-            | CpuidFeature::BMI2
-            | CpuidFeature::LZCNT
-            | CpuidFeature::MOVBE
-            | CpuidFeature::ADX
-            | CpuidFeature::CLFLUSHOPT
-            | CpuidFeature::CLWB => false,
-            _ => true,
-        }
-    }
-}
+use iced_x86::Instruction;
 
 impl Cpu {
     /// Executes an optional instruction: #UD unless the model has all that it needs.
     pub(super) fn if_known(&mut self, i: &Instruction, exec: Exec) -> Done {
-        if i.cpuid_features().iter().all(|&feature| self.model.has(feature)) {
+        if self.model.allows(i) {
             return exec(self, i);
         }
         Err(self.undefined_opcode())

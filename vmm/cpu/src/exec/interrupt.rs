@@ -420,7 +420,7 @@ impl Cpu {
             return Err(self.invalid_tss(data.error_code()));
         }
         if !rights.is_present() {
-            return Err(self.stack_fault(data.error_code()));
+            return Err(self.stack_segment_fault(data.error_code()));
         }
         self.set_accessed(&data)?;
         Ok(Stack::inner(data.segment(selector), pointer, cpl, data.error_code()))
@@ -435,7 +435,7 @@ impl Cpu {
         }
         let pointer = self.load_system(self.system_linear(self.tr.base, offset), 8)?;
         if !is_canonical(pointer) {
-            return Err(self.stack_fault(0));
+            return Err(self.stack_segment_fault(0));
         }
         Ok(Stack::flat(pointer, cpl))
     }

@@ -183,7 +183,8 @@ impl Cpu {
             return Err(self.general_protection(error_code(selector)));
         };
         let (rights, rpl) = (code.rights(), code.rpl());
-        let privilege = if rights.is_conforming() { rights.dpl() <= rpl } else { rights.dpl() == rpl };
+        let privilege =
+            if rights.is_conforming() { rights.dpl() <= rpl } else { rights.dpl() == rpl };
         if !rights.is_code() || rpl < self.cpl || !privilege {
             return Err(self.general_protection(code.error_code()));
         }
@@ -217,7 +218,7 @@ impl Cpu {
             return Err(self.general_protection(data.error_code()));
         }
         if !rights.is_present() {
-            return Err(self.stack_fault(data.error_code()));
+            return Err(self.stack_segment_fault(data.error_code()));
         }
         self.set_accessed(&data)?;
         Ok(data.segment(selector))

@@ -17,23 +17,39 @@ mod arithmetic;
 mod bcd;
 mod bits;
 mod branch;
+mod control;
+mod debug;
+mod descriptor;
+mod descriptor_tables;
+mod far;
 mod feature;
+mod flag_control;
+mod interrupt;
+mod iret;
 mod lanes;
 mod mmx;
+mod model_specific;
 mod multiply;
 mod operand;
+mod port;
+mod processor;
 mod push_pop;
+mod segment;
 mod shift;
 mod sse;
+mod stack;
 mod string;
+mod syscall;
 #[cfg(test)]
 mod table;
+mod task;
 mod transfer;
 mod x87;
 
 use crate::cpu::Cpu;
 use crate::exception::Abort;
-use iced_x86::{Instruction, Mnemonic};
+use crate::model::Model;
+use iced_x86::Instruction;
 
 /// What an instruction returns.
 pub(crate) type Done = Result<(), Abort>;
@@ -62,12 +78,24 @@ const FAMILIES: &[fn(&Instruction) -> Option<Exec>] = &[
     sse::mmx::select,
     x87::select,
     mmx::select,
+    segment::select,
+    flag_control::select,
+    port::select,
+    model_specific::select,
+    syscall::select,
+    iret::select,
+    interrupt::select,
+    control::select,
+    far::select,
+    descriptor_tables::select,
+    debug::select,
+    processor::select,
 ];
 
-/// Finds the semantics of a decoded instruction; what no family knows is #UD.
-pub(crate) fn select(i: &Instruction) -> Exec {
-    if matches!(i.mnemonic(), Mnemonic::Nop | Mnemonic::Pause) {
-        return |_, _| Ok(());
+/// Finds the semantics of a decoded instruction; what no family knows, or the model lacks, is #UD.
+pub(crate) fn select(model: &Model, i: &Instruction) -> Exec {
+    if !model.allows(i) {
+        return |cpu, _| Err(cpu.undefined_opcode());
     }
     FAMILIES.iter().find_map(|family| family(i)).unwrap_or(|cpu, _| Err(cpu.undefined_opcode()))
 }
@@ -75,6 +103,6 @@ pub(crate) fn select(i: &Instruction) -> Exec {
 impl Cpu {
     /// Executes one decoded instruction.
     pub(crate) fn execute(&mut self, i: &Instruction) -> Done {
-        select(i)(self, i)
+        select(&self.model, i)(self, i)
     }
 }

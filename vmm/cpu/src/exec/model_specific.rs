@@ -78,10 +78,7 @@ fn is_mtrr_type(kind: u64) -> bool {
 
 /// Whether all eight bytes are memory types; the PAT knows UC- (7) too.
 fn are_memory_types(value: u64, with_uc_minus: bool) -> bool {
-    value
-        .to_le_bytes()
-        .iter()
-        .all(|&byte| is_mtrr_type(byte.into()) || with_uc_minus && byte == 7)
+    value.to_le_bytes().iter().all(|&byte| is_mtrr_type(byte.into()) || with_uc_minus && byte == 7)
 }
 
 /// Index in `Msrs::mtrr_fixed` of a fixed-range register.
@@ -263,10 +260,9 @@ impl Cpu {
                 self.require_valid(value >> 32 == 0)?;
                 self.msr.tsc_aux = value;
             }
-            number::PLATFORM_ID
-            | number::FEATURE_CONTROL
-            | number::MTRRCAP
-            | number::MCG_CAP => return Err(self.general_protection(0)),
+            number::PLATFORM_ID | number::FEATURE_CONTROL | number::MTRRCAP | number::MCG_CAP => {
+                return Err(self.general_protection(0));
+            }
             _ => {
                 if let Some(index) = fixed_mtrr(msr) {
                     self.require_valid(are_memory_types(value, false))?;

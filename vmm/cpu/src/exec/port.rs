@@ -54,6 +54,7 @@ impl Cpu {
         let size = i.op_register(0).size() as u32;
         self.check_port(port, size)?;
         self.require_alone()?;
+        self.port_breakpoint(port, size);
         let at = self.position;
         let value = self.bus().port_in(port, size as u8, at);
         self.set_reg(i.op_register(0), zero_extend(value.into(), size));
@@ -66,6 +67,7 @@ impl Cpu {
         let size = i.op_register(1).size() as u32;
         self.check_port(port, size)?;
         self.require_alone()?;
+        self.port_breakpoint(port, size);
         let value = self.reg(i.op_register(1)) as u32;
         let at = self.position;
         self.bus().port_out(port, size as u8, value, at);
@@ -98,6 +100,7 @@ impl Cpu {
                 let value = self.read_sized(segment, offset, size)?;
                 self.bus().port_out(port, size as u8, value as u32, at);
             }
+            self.port_breakpoint(port, size);
             self.advance(index, step, width);
             if !repeated {
                 return Ok(());

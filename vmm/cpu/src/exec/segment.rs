@@ -4,7 +4,7 @@
 use super::Exec;
 use super::descriptor::{error_code, is_null, null_segment, system, v86_segment};
 use super::operand::segment_of;
-use crate::cpu::{Cpu, gpr};
+use crate::cpu::Cpu;
 use crate::exception::Abort;
 use crate::flags::{rflags, zero_extend};
 use crate::segment::{Rights, SegReg};
@@ -75,7 +75,7 @@ impl Cpu {
                 return Err(self.general_protection(descriptor.error_code()));
             }
             if !rights.is_present() {
-                return Err(self.stack_fault(descriptor.error_code()));
+                return Err(self.stack_segment_fault(descriptor.error_code()));
             }
         } else {
             let privileged = rights.is_conforming() || rpl.max(self.cpl) <= rights.dpl();
@@ -174,8 +174,7 @@ impl Cpu {
         let size = i.op_register(0).size() as u32;
         let (segment, offset) = self.operand_offset(i);
         let value = self.read_sized(segment, offset, size)?;
-        let selector_offset =
-            zero_extend(offset.wrapping_add(size.into()), self.address_size(i));
+        let selector_offset = zero_extend(offset.wrapping_add(size.into()), self.address_size(i));
         let selector = self.read_sized(segment, selector_offset, 2)? as u16;
         self.load_segment(register, selector)?;
         if register == SegReg::Ss {
@@ -210,8 +209,7 @@ impl Cpu {
         let Some(descriptor) = self.descriptor(selector)? else { return Ok(None) };
         let rights = descriptor.rights();
         let known = rights.is_code_or_data() || kinds >> rights.kind() & 1 != 0;
-        let privileged =
-            rights.is_conforming() || self.cpl.max(descriptor.rpl()) <= rights.dpl();
+        let privileged = rights.is_conforming() || self.cpl.max(descriptor.rpl()) <= rights.dpl();
         if !known || !privileged {
             return Ok(None);
         }
@@ -246,10 +244,8 @@ impl Cpu {
     fn load_segment_limit(&mut self, i: &Instruction) -> Result<(), Abort> {
         self.require_protected_mode()?;
         let selector = self.selector_operand(i, 1)?;
-        let long_kinds =
-            1 << system::LDT | 1 << system::TSS32_AVAILABLE | 1 << system::TSS32_BUSY;
-        let legacy_kinds =
-            long_kinds | 1 << system::TSS16_AVAILABLE | 1 << system::TSS16_BUSY;
+        let long_kinds = 1 << system::LDT | 1 << system::TSS32_AVAILABLE | 1 << system::TSS32_BUSY;
+        let legacy_kinds = long_kinds | 1 << system::TSS16_AVAILABLE | 1 << system::TSS16_BUSY;
         let kinds = if self.is_long_mode() { long_kinds } else { legacy_kinds };
         let found = self.visible_descriptor(selector, kinds)?;
         if let Some(descriptor) = found {
@@ -263,7 +259,8 @@ impl Cpu {
         self.require_protected_mode()?;
         let selector = self.selector_operand(i, 0)?;
         let found = self.visible_descriptor(selector, 0)?;
-        let usable = |rights: Rights| if write { rights.is_writable() } else { rights.is_readable() };
+        let usable =
+            |rights: Rights| if write { rights.is_writable() } else { rights.is_readable() };
         self.set_zero_flag(found.is_some_and(|descriptor| usable(descriptor.rights())));
         Ok(())
     }
@@ -291,11 +288,5 @@ impl Cpu {
         };
         self.set_zero_flag(raised.is_some());
         Ok(())
-    }
-
-    /// The stack pointer, for tests of widths.
-    #[cfg(test)]
-    pub(crate) fn rsp(&self) -> u64 {
-        self.gpr[gpr::RSP]
     }
 }

@@ -32,13 +32,7 @@ impl Stack {
 
     /// The flat stack of 64-bit mode.
     pub(crate) fn flat(pointer: u64, cpl: u8) -> Stack {
-        Stack {
-            segment: Segment::default(),
-            pointer,
-            width: 8,
-            user: cpl == 3,
-            error_code: 0,
-        }
+        Stack { segment: Segment::default(), pointer, width: 8, user: cpl == 3, error_code: 0 }
     }
 
     fn linear(&self, offset: u64, size: u32, checked: bool) -> Option<u64> {
@@ -84,6 +78,7 @@ impl Cpu {
     pub(crate) fn push_on(&mut self, stack: &mut Stack, v: u64, size: u32) -> Result<(), Abort> {
         let pointer = stack.pointer.wrapping_sub(size.into()) & mask(stack.width);
         let linear = self.stack_linear(stack, pointer, size)?;
+        self.data_breakpoint(linear, size, true);
         self.store_as(linear, v, size, stack.user)?;
         stack.pointer = pointer;
         Ok(())
@@ -105,6 +100,7 @@ impl Cpu {
     ) -> Result<u64, Abort> {
         let pointer = stack.pointer.wrapping_add(offset) & mask(stack.width);
         let linear = self.stack_linear(stack, pointer, size)?;
+        self.data_breakpoint(linear, size, false);
         self.load_as(linear, size, stack.user)
     }
 
@@ -135,7 +131,7 @@ impl Cpu {
         // which its rights (expand-up) express as well.
         match stack.linear(offset, size, checked) {
             Some(linear) => Ok(linear),
-            None => Err(self.stack_fault(stack.error_code)),
+            None => Err(self.stack_segment_fault(stack.error_code)),
         }
     }
 }

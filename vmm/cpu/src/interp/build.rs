@@ -5,7 +5,7 @@ use super::{branch, enter, reference, reference_branch};
 use crate::code::{BlockKey, Op, OpRef, Reference};
 use crate::cpu::Cpu;
 use dejavm_units::Gpa;
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
+use iced_x86::{Decoder, FlowControl, Instruction};
 
 /// Instructions of a block at most.
 const INSTRUCTIONS_MAX: usize = 32;
@@ -62,8 +62,8 @@ impl Cpu {
         if self.code.is_full() {
             self.forget_all_code();
         }
-        let mut decoder =
-            Decoder::with_ip(mode.bitness(), &bytes[..window], offset, DecoderOptions::NONE);
+        let options = self.model.decoder_options();
+        let mut decoder = Decoder::with_ip(mode.bitness(), &bytes[..window], offset, options);
         let mut ops = Vec::with_capacity(count + 3);
         ops.push(Op::new(enter));
         let (mut links, mut ended) = (false, false);
@@ -100,12 +100,12 @@ impl Cpu {
 
     /// One instruction's operation; whether it has links; whether it ends the block.
     fn operation(&mut self, i: &Instruction, mode: Mode, at: u64) -> (Op, bool, bool) {
-        let (mut op, links, ends) = match select(i, mode) {
+        let (mut op, links, ends) = match select(i, mode).filter(|_| self.model.allows(i)) {
             Some(selected) => (selected.op, selected.links, selected.ends),
             None => {
                 let ends = i.flow_control() != FlowControl::Next;
                 let mut op = Op::new(if ends { reference_branch } else { reference });
-                let exec = crate::exec::select(i);
+                let exec = crate::exec::select(&self.model, i);
                 op.imm = self.code.keep(Reference { instruction: *i, exec });
                 (op, false, ends)
             }

@@ -11,4 +11,4 @@ pub(crate) use coherence::Mmu;
 pub use coherence::Tuning;
 pub(crate) use segmentation::is_canonical;
 pub(crate) use tlb::Tlb;
-pub(crate) use walk::Access;
+pub(crate) use walk::{Access, PHYSICAL_BITS};

@@ -34,6 +34,7 @@ impl Cpu {
             if !is_canonical(linear) || !is_canonical(last) {
                 return Err(self.segment_fault(s));
             }
+            self.data_breakpoint(linear, size, write);
             return Ok(linear);
         }
         let rights = segment.rights;
@@ -55,7 +56,9 @@ impl Cpu {
         if !allowed || !within {
             return Err(self.segment_fault(s));
         }
-        Ok(segment.base.wrapping_add(offset) & 0xffff_ffff)
+        let linear = segment.base.wrapping_add(offset) & 0xffff_ffff;
+        self.data_breakpoint(linear, size, write);
+        Ok(linear)
     }
 
     #[cold]

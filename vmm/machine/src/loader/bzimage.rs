@@ -41,7 +41,7 @@ pub(crate) fn load(
     let mut header = header(boot.image)?;
     let payload = payload(&header, boot.image)?;
     let has_64bit_entry = header.xloadflags & XLF_KERNEL_64 != 0;
-    if has_64bit_entry && model == Model::V1 {
+    if has_64bit_entry && !model.has_long_mode() {
         return Err(BootError::NeedsLongMode);
     }
 
