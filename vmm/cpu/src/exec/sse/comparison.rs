@@ -2,7 +2,8 @@
 
 use super::native::{Operands, compare, compare_both_sources};
 
-const CASES: u32 = 3_000;
+/// For each instruction and kind of source; at least 100,000 in each test.
+const CASES: u32 = 8_000;
 
 fn integers(list: &[(&str, &[u8])]) {
     for &(name, opcode) in list {
@@ -18,7 +19,7 @@ fn integers_immediate(list: &[(&str, &[u8])]) {
 
 fn floats(list: &[(&str, &[u8])]) {
     for &(name, opcode) in list {
-        compare_both_sources(name, opcode, false, Operands::Floats, 4 * CASES);
+        compare_both_sources(name, opcode, false, Operands::Floats, 2 * CASES);
     }
 }
 
@@ -348,4 +349,43 @@ fn float_conversion() {
         ("cvtsi2sd", &[0xf2, 0x0f, 0x2a]),
         ("cvtsi2sd 64", &[0xf2, 0x48, 0x0f, 0x2a]),
     ]);
+}
+
+#[test]
+fn float_rounding() {
+    floats_immediate(&[
+        ("roundps", &[0x66, 0x0f, 0x3a, 0x08]),
+        ("roundpd", &[0x66, 0x0f, 0x3a, 0x09]),
+        ("roundss", &[0x66, 0x0f, 0x3a, 0x0a]),
+        ("roundsd", &[0x66, 0x0f, 0x3a, 0x0b]),
+    ]);
+}
+
+#[test]
+fn cryptography() {
+    integers(&[
+        ("aesenc", &[0x66, 0x0f, 0x38, 0xdc]),
+        ("aesenclast", &[0x66, 0x0f, 0x38, 0xdd]),
+        ("aesdec", &[0x66, 0x0f, 0x38, 0xde]),
+        ("aesdeclast", &[0x66, 0x0f, 0x38, 0xdf]),
+        ("aesimc", &[0x66, 0x0f, 0x38, 0xdb]),
+    ]);
+    integers_immediate(&[
+        ("aeskeygenassist", &[0x66, 0x0f, 0x3a, 0xdf]),
+        ("pclmulqdq", &[0x66, 0x0f, 0x3a, 0x44]),
+    ]);
+}
+
+#[test]
+fn string_comparison() {
+    for (name, opcode) in [
+        ("pcmpestrm", &[0x66, 0x0f, 0x3a, 0x60][..]),
+        ("pcmpestri", &[0x66, 0x0f, 0x3a, 0x61]),
+        ("pcmpestrm 64", &[0x66, 0x48, 0x0f, 0x3a, 0x60]),
+        ("pcmpestri 64", &[0x66, 0x48, 0x0f, 0x3a, 0x61]),
+        ("pcmpistrm", &[0x66, 0x0f, 0x3a, 0x62]),
+        ("pcmpistri", &[0x66, 0x0f, 0x3a, 0x63]),
+    ] {
+        compare_both_sources(name, opcode, true, Operands::Integers, 4 * CASES);
+    }
 }

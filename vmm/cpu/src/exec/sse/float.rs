@@ -258,9 +258,9 @@ impl Cpu {
 #[derive(Clone, Copy)]
 pub(super) struct Format {
     /// Width of the fraction.
-    fraction_bits: u32,
+    pub(super) fraction_bits: u32,
     /// The exponent field of 1.0.
-    bias: u64,
+    pub(super) bias: u64,
     /// The scalar shape that works on it.
     shape: Shape,
 }
@@ -269,7 +269,8 @@ impl Format {
     pub(super) const SINGLE: Format = Format { fraction_bits: 23, bias: 127, shape: Shape::Ss };
     pub(super) const DOUBLE: Format = Format { fraction_bits: 52, bias: 1023, shape: Shape::Sd };
 
-    fn exponent(self, bits: u64) -> u64 {
+    /// The biased exponent.
+    pub(super) fn exponent(self, bits: u64) -> u64 {
         bits >> self.fraction_bits & (2 * self.bias + 1)
     }
 

@@ -95,7 +95,7 @@ fn lanewise(code: Code) -> Option<Exec> {
 
 /// PMULHRSW: bits 30:15 of the product, rounded by half a unit.
 fn multiply_round_scale(a: i16, b: i16) -> i16 {
-    (((i32::from(a) * i32::from(b) >> 14) + 1) >> 1) as i16
+    ((((i32::from(a) * i32::from(b)) >> 14) + 1) >> 1) as i16
 }
 
 /// Operations whose result lanes depend on several source lanes.

@@ -5,11 +5,13 @@
 //! among NaN operands are the same on all x86 CPUs. Whatever vendors do differently (RCPPS and
 //! RSQRTPS, the fields of the saved image) is defined here, in software.
 
+pub(super) mod approximate;
 pub(super) mod compare;
 #[cfg(test)]
 mod comparison;
 pub(super) mod control;
 pub(super) mod convert;
+pub(super) mod crypto;
 pub(super) mod float;
 mod host;
 pub(super) mod integer;
@@ -20,4 +22,7 @@ mod mxcsr;
 #[cfg(test)]
 mod native;
 mod operand;
+pub(super) mod round;
+pub(super) mod save;
 pub(super) mod shuffle;
+pub(super) mod strings;
