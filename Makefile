@@ -29,12 +29,12 @@ demo: deps ## records a Debian kernel that panics, replays it, proves both equal
 	@tools/demo.sh $(DEJAVM)
 
 test: images ## runs all tests
+	$(CARGO) test --quiet --release --workspace --doc
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	    set -x; $(CARGO) nextest run --release --workspace; \
 	else \
 	    set -x; $(CARGO) test --release --workspace --all-targets; \
 	fi
-	$(CARGO) test --release --workspace --doc
 
 bench: images ## measures side by side with QEMU: BENCH="--rounds 5 --json"
 	@tools/install-deps.sh bench

@@ -13,7 +13,6 @@ source_dir=$images_dir/initramfs
 
 # cpio_entry NAME MODE FILE: one entry of the "newc" format (cpio(5)); FILE holds the content.
 # Everything that could differ between two builds is a constant: inode by order, owner 0, time 0.
-inode=0
 cpio_entry() {
     name=$1 mode=$2 file=$3
     size=0
@@ -38,6 +37,7 @@ zeros() {
 
 # The sorted list of what the archive holds. $1: busybox, $2: calc.
 archive() {
+    inode=0
     cpio_entry bin 0040755 ''
     cpio_entry bin/busybox 0100755 "$1"
     cpio_entry bin/calc 0100755 "$2"
