@@ -55,6 +55,15 @@ pub const EXPECTED: &[(&str, &str)] = &[
     ("spin", include_str!("../guests/expected/spin.txt")),
 ];
 
+/// What the test initramfs prints after `DEJAVM-WORKLOAD-OK`, by workload: the SHA-256 of all it computed,
+/// floating point included. The same for every kernel, on amd64 and i386; seen under QEMU.
+pub const VERDICTS: &[(&str, &str)] = &[
+    ("bench", "04a66ba15b5e2a500768dd6489142d08d176f0ae900b3c403a5750fe067b28d1"),
+    ("busy", "b9afb6680baf269f7d67563332902881026ebfe8ef9729e07c4e90c81432c6d9"),
+    ("demo", "7b672f47965b2ce24e0f7f66ca49ed2da18e2a7ad59e1a24371b6f14053dda22"),
+    ("panic", "c7a61e53e213a5e64d70c9705213794055ff0c49c21c5c927461b789fe86df1e"),
+];
+
 /// Path of a file that `make images` fetched or built, such as `vmlinuz-cloud-amd64` or
 /// `initramfs-amd64.gz`: in `$DEJAVM_IMAGES`, else `$DEJAVM_CACHE/images`, else the project's
 /// `.cache/images`. For tests and benchmarks; a released program knows no project.
