@@ -6,31 +6,37 @@
 
 use dejavm_units::GuestNs;
 
-const NS_PER_SECOND: u128 = 1_000_000_000;
+const NS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A crystal below 1 GHz, in phase with machine start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Clock {
-    hz: u32,
+    hz: u64,
 }
 
 impl Clock {
     /// A clock of `hz` ticks a second; `hz` in 1..10^9.
     pub(crate) const fn from_hz(hz: u32) -> Clock {
-        assert!(hz > 0 && hz < 1_000_000_000);
-        Clock { hz }
+        assert!(hz > 0 && (hz as u64) < NS_PER_SECOND);
+        Clock { hz: hz as u64 }
     }
 
     /// Number of the tick that is running at `now`.
-    pub(crate) fn tick_at(self, now: GuestNs) -> u64 {
-        // Fits: hz < 10^9, so the quotient is at most `now`.
-        (u128::from(now.0) * u128::from(self.hz) / NS_PER_SECOND) as u64
+    ///
+    /// Whole seconds hold whole ticks, so only the rest of a second is divided, and 64 bits do: the
+    /// rest times `hz` is below 10^18, and there are never more ticks than nanoseconds.
+    #[inline]
+    pub(crate) const fn tick_at(self, now: GuestNs) -> u64 {
+        let (seconds, rest) = (now.0 / NS_PER_SECOND, now.0 % NS_PER_SECOND);
+        seconds * self.hz + rest * self.hz / NS_PER_SECOND
     }
 
     /// The first nanosecond of `tick`; `None` if guest time cannot express it.
+    #[inline]
     pub(crate) fn start_of(self, tick: u64) -> Option<GuestNs> {
-        let ns = (u128::from(tick) * NS_PER_SECOND).div_ceil(u128::from(self.hz));
-        u64::try_from(ns).ok().map(GuestNs)
+        let (seconds, rest) = (tick / self.hz, tick % self.hz);
+        let rest_ns = (rest * NS_PER_SECOND).div_ceil(self.hz);
+        seconds.checked_mul(NS_PER_SECOND)?.checked_add(rest_ns).map(GuestNs)
     }
 }
 
@@ -59,8 +65,12 @@ mod tests {
 
     #[test]
     fn the_end_of_time_is_not_an_overflow() {
-        let clock = Clock::from_hz(32_768);
-        assert!(clock.tick_at(GuestNs(u64::MAX)) > 0);
-        assert_eq!(clock.start_of(u64::MAX), None);
+        for hz in [1u32, 32_768, 1_193_182, 3_579_545, 999_999_999] {
+            let clock = Clock::from_hz(hz);
+            let last = u128::from(u64::MAX) * u128::from(hz) / 1_000_000_000;
+            assert_eq!(u128::from(clock.tick_at(GuestNs(u64::MAX))), last, "{hz} Hz");
+            assert!(clock.start_of(last as u64).is_some(), "{hz} Hz");
+            assert_eq!(clock.start_of(last as u64 + 2), None, "{hz} Hz");
+        }
     }
 }

@@ -16,6 +16,8 @@
 //!   and advance.
 //! * State: `save` returns everything that can differ between two chips of equal configuration;
 //!   `restore` refuses what the chip could not hold, so that a hostile file cannot cause a panic.
+//!   A state says how far its chip has been advanced. To compare states (digests), or to save one that
+//!   is to be compared later, first `advance` to the same time: then equal histories have equal states.
 #![forbid(unsafe_code)]
 
 mod clock;

@@ -10,6 +10,9 @@
 //! The bridges' registers that mean something to the board have queries: `pam` (shadow RAM of the
 //! BIOS area) and `pirq_route` (interrupt steering).
 //!
+//! The subsystem of the host bridge is that of QEMU's (1af4:1100), where the silicon has zeros: SeaBIOS
+//! knows a virtual machine by it, and then takes memory size, tables and boot order from fw_cfg.
+//!
 //! Not modelled: other buses, SMRAM, DRAM row boundaries, the ISA bridge's own resources.
 
 use crate::RestoreError;
@@ -29,6 +32,8 @@ const CONFIG_ADDRESS_BITS: u32 = 0x80ff_fffc;
 const COMMAND: usize = 0x04;
 const STATUS: usize = 0x06;
 const HEADER_TYPE: usize = 0x0e;
+/// Subsystem vendor and device.
+const SUBSYSTEM: usize = 0x2c;
 const MULTIFUNCTION: u8 = 0x80;
 /// 440FX: seven programmable attribute map registers.
 const PAM0: usize = 0x59;
@@ -206,6 +211,7 @@ impl Default for PciHost {
 
 fn host_bridge_at_reset() -> ConfigSpace {
     let mut space = ConfigSpace::new(0x8086, 0x1237, 0x06_00_00, 0x02);
+    space.set(SUBSYSTEM, &[0xf4, 0x1a, 0x00, 0x11]);
     // Memory access and bus mastering cannot be turned off; SERR# can.
     space.set(COMMAND, &0x0006u16.to_le_bytes());
     space.allow(COMMAND, &0x0100u16.to_le_bytes());

@@ -600,6 +600,19 @@ mod tests {
     }
 
     #[test]
+    fn an_alarm_is_not_missed_in_one_long_advance() {
+        let mut rtc = Rtc::new(START);
+        for (index, value) in [(1u8, 0x54u8), (3, 0x34), (5, 0x13)] {
+            set(&mut rtc, index, value, 0);
+        }
+        // 13:34:54 is a second ago: the last second of a day to come.
+        assert_eq!(get(&mut rtc, 0x0c, 86_399 * SECOND - 1) & 0x20, 0);
+        assert_eq!(get(&mut rtc, 0x0c, 10 * 86_400 * SECOND) & 0x20, 0x20);
+        set(&mut rtc, 1, 0x60, 10 * 86_400 * SECOND);
+        assert_eq!(get(&mut rtc, 0x0c, 20 * 86_400 * SECOND) & 0x20, 0, "no such second");
+    }
+
+    #[test]
     fn update_ended_each_second() {
         let mut rtc = Rtc::new(START);
         set(&mut rtc, 0x0b, 0x12, 0);

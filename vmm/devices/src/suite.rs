@@ -232,9 +232,12 @@ where
             let mut pieces = copy();
             for _ in 0..20 {
                 let time = GuestNs(start.0 + random.below(end.0 - start.0 + 1));
-                // Going back in time must not matter either.
                 (self.advance)(&mut pieces, time);
+                // Neither repeating nor going back in time may matter.
+                let reached = (self.save)(&pieces);
                 (self.advance)(&mut pieces, time);
+                (self.advance)(&mut pieces, GuestNs(time.0 / 2));
+                assert_eq!((self.save)(&pieces), reached, "seed {seed}: {time} again");
             }
             (self.advance)(&mut pieces, end);
             assert_eq!((self.save)(&pieces), (self.save)(&once), "seed {seed}: {start} to {end}");
@@ -300,7 +303,11 @@ where
             for _ in 0..=random.below(3) {
                 if !bytes.is_empty() {
                     let at = random.below(bytes.len() as u64) as usize;
-                    bytes[at] = if random.below(4) == 0 { 0xff } else { random.next() as u8 };
+                    bytes[at] = match random.below(4) {
+                        0 => 0,
+                        1 => 0xff,
+                        _ => random.next() as u8,
+                    };
                 }
             }
             let Some(state) = decoded::<S>(&bytes) else { continue };
