@@ -77,3 +77,46 @@ fn aam(cpu: &mut Cpu, i: &Instruction) -> Done {
     set_flags(cpu, false, false);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{exception, prepare, step};
+    use crate::testing::Bench;
+
+    const CF: u64 = 1;
+    const PF: u64 = 4;
+    const AF: u64 = 0x10;
+    const ZF: u64 = 0x40;
+    const SF: u64 = 0x80;
+
+    #[test]
+    fn decimal_adjustments() {
+        for (code, ax, flags, result, after) in [
+            // daa: 79 + 35 = 114 (the manual's example), das: 35 - 47 = 88 with a borrow
+            (&[0x27][..], 0xae, PF, 0x14, CF | AF | PF),
+            (&[0x2f], 0xee, CF | AF, 0x88, CF | AF | SF | PF),
+            // das borrows out of the first step alone
+            (&[0x2f], 0x02, AF, 0xfc, CF | AF | SF | PF),
+            (&[0x27], 0x00, 0, 0x00, ZF | PF),
+            // aaa, aas
+            (&[0x37], 0x010b, 0, 0x0201, CF | AF),
+            (&[0x37], 0x01f5, 0, 0x0105, PF),
+            (&[0x37], 0x00fa, 0, 0x0200, CF | AF | ZF | PF),
+            (&[0x3f], 0x02ff, 0, 0x0109, CF | AF | PF),
+            // aad, aam
+            (&[0xd5, 10], 0x0703, CF | AF, 73, 0),
+            (&[0xd5, 0xff], 0x0203, 0, 1, 0),
+            (&[0xd4, 10], 0x5549, CF, 0x0703, PF),
+        ] {
+            let mut bench = Bench::protected();
+            prepare(&mut bench, |state| {
+                state.gpr[0] = ax;
+                state.rflags = flags | 2;
+            });
+            step(&mut bench, code).unwrap();
+            let state = bench.cpu.state();
+            assert_eq!((state.gpr[0], state.rflags & !2), (result, after), "{code:x?} {ax:x}");
+        }
+        assert_eq!(step(&mut Bench::protected(), &[0xd4, 0]), exception(0, None));
+    }
+}

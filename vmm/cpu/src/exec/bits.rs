@@ -266,3 +266,131 @@ fn crc32(cpu: &mut Cpu, i: &Instruction) -> Done {
     cpu.set_reg(i.op0_register(), crc.into());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{exception, exec64, prepare, run64, step};
+    use super::*;
+    use crate::testing::{Bench, DATA};
+
+    const CF: u64 = 1;
+    const PF: u64 = 4;
+    const ZF: u64 = 0x40;
+    const SF: u64 = 0x80;
+    const ALL: u64 = 0x8d5;
+
+    #[test]
+    fn bit_tests_of_registers_count_modulo_the_width_and_touch_only_cf() {
+        // bt eax, ecx; bts eax, 33; btr ax, 17; btc rax, 63
+        let (_, flags) = run64(&[0x0f, 0xa3, 0xc8], [2, 33, 0, 0], ALL & !CF);
+        assert_eq!(flags, ALL);
+        let (out, flags) = run64(&[0x0f, 0xba, 0xe8, 33], [0xf << 32, 0, 0, 0], CF);
+        assert_eq!((out[0], flags), (2, 0));
+        let (out, flags) = run64(&[0x66, 0x0f, 0xba, 0xf0, 17], [0xf_ffff, 0, 0, 0], 0);
+        assert_eq!((out[0], flags), (0xf_fffd, CF));
+        let (out, _) = run64(&[0x48, 0x0f, 0xba, 0xf8, 63], [1, 0, 0, 0], 0);
+        assert_eq!(out[0], 1 << 63 | 1);
+    }
+
+    #[test]
+    fn bit_strings_extend_to_both_sides() {
+        let mut bench = Bench::long();
+        // btc [rdi], eax with -1: the top bit of the doubleword below
+        prepare(&mut bench, |state| {
+            state.gpr[7] = DATA;
+            state.gpr[0] = 0x5_ffff_ffff;
+        });
+        step(&mut bench, &[0x0f, 0xbb, 0x07]).unwrap();
+        assert_eq!(bench.peek::<4>(DATA - 4), [0, 0, 0, 0x80]);
+        // bts [rdi], rax, 2^20 + 5: 128 KiB above
+        prepare(&mut bench, |state| state.gpr[0] = (1 << 20) + 5);
+        step(&mut bench, &[0x48, 0x0f, 0xab, 0x07]).unwrap();
+        assert_eq!(bench.peek::<1>(DATA + (1 << 17)), [0x20]);
+        // bts [rdi], ax, -17: the sign of the 16-bit offset
+        prepare(&mut bench, |state| state.gpr[0] = 0xffef);
+        step(&mut bench, &[0x66, 0x0f, 0xab, 0x07]).unwrap();
+        assert_eq!(bench.peek::<4>(DATA - 4), [0, 0x80, 0, 0x80]);
+        // bts dword [rdi], 200: an immediate stays in the doubleword
+        step(&mut bench, &[0x0f, 0xba, 0x2f, 200]).unwrap();
+        assert_eq!(bench.peek::<4>(DATA), [0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn scans() {
+        let old = 0x1234_5678_9abc_def0;
+        // bsf eax, ecx; bsr eax, ecx; bsf rax, rcx; bsr ax, cx
+        for (code, source, result, flags) in [
+            (&[0x0f, 0xbc, 0xc1][..], 0x30, 4, 0),
+            (&[0x0f, 0xbc, 0xc1], 0x1, 0, PF),
+            (&[0x0f, 0xbd, 0xc1], 0x30, 5, PF),
+            (&[0x48, 0x0f, 0xbc, 0xc1], 1 << 63, 63, PF),
+            (&[0x66, 0x0f, 0xbd, 0xc1], 0x1_0080, old & !0xffff | 7, 0),
+            (&[0x0f, 0xbc, 0xc1], 1 << 32, old, ZF | PF),
+            (&[0x0f, 0xbd, 0xc1], 0, old, ZF | PF),
+            // Without BMI1 and LZCNT the F3 prefix says nothing.
+            (&[0xf3, 0x0f, 0xbc, 0xc1], 0x30, 4, 0),
+            (&[0xf3, 0x0f, 0xbd, 0xc1], 0x30, 5, PF),
+        ] {
+            let out = run64(code, [old, source, 0, 0], ALL);
+            assert_eq!((out.0[0], out.1), (result, flags), "{code:x?} {source:x}");
+        }
+        // popcnt ax, cx
+        let (out, flags) = run64(&[0x66, 0xf3, 0x0f, 0xb8, 0xc1], [old, 0xf_ff00, 0, 0], ALL);
+        assert_eq!((out[0], flags), (old & !0xffff | 8, 0));
+    }
+
+    #[test]
+    fn bit_fields() {
+        let run = |exec: Exec, code: &[u8], gpr| {
+            let (out, flags) = exec64(exec, code, gpr, ALL);
+            (out[0], flags)
+        };
+        // andn eax, ecx, edx
+        assert_eq!(
+            run(andn, &[0xc4, 0xe2, 0x70, 0xf2, 0xc2], [0, 0x7f, 0x8000_00ff, 0]),
+            (0x8000_0080, SF)
+        );
+        // bextr eax, ecx, edx; start 4, length 8; then start beyond the width
+        let code = [0xc4, 0xe2, 0x68, 0xf7, 0xc1];
+        assert_eq!(run(bextr, &code, [0, 0x1234_5678, 0x804, 0]), (0x67, 0));
+        assert_eq!(run(bextr, &code, [0, 0x1234_5678, 0x828, 0]), (0, ZF));
+        assert_eq!(run(bextr, &code, [0, 0x1234_5678, 0xff80, 0]), (0, ZF));
+        assert_eq!(run(bextr, &code, [0, 0x1234_5678, 0xff00, 0]), (0x1234_5678, 0));
+        // blsr, blsmsk, blsi eax, ecx
+        assert_eq!(run(blsr, &[0xc4, 0xe2, 0x78, 0xf3, 0xc9], [0, 0x18, 0, 0]), (0x10, 0));
+        assert_eq!(
+            run(blsmsk, &[0xc4, 0xe2, 0x78, 0xf3, 0xd1], [0, 0, 0, 0]),
+            (0xffff_ffff, CF | SF | PF)
+        );
+        assert_eq!(run(blsi, &[0xc4, 0xe2, 0x78, 0xf3, 0xd9], [0, 0x18, 0, 0]), (8, CF));
+        // bzhi eax, ecx, edx: 8 bits, then more than there are
+        let code = [0xc4, 0xe2, 0x68, 0xf5, 0xc1];
+        assert_eq!(run(bzhi, &code, [0, 0xabcd, 0x108, 0]), (0xcd, 0));
+        assert_eq!(run(bzhi, &code, [0, 0xabcd, 40, 0]), (0xabcd, CF));
+        // pdep, pext eax, ecx, edx
+        assert_eq!(run(pdep, &[0xc4, 0xe2, 0x73, 0xf5, 0xc2], [0, 0b101, 0xf0f0, 0]), (0x50, ALL));
+        assert_eq!(run(pext, &[0xc4, 0xe2, 0x72, 0xf5, 0xc2], [0, 0x1250, 0xf0f0, 0]), (0x15, ALL));
+        // A model without BMI, and real mode on any model: #UD.
+        assert_eq!(step(&mut Bench::long(), &code), exception(6, None));
+        assert_eq!(step(&mut Bench::real(), &code), exception(6, None));
+    }
+
+    #[test]
+    fn byte_swaps_and_checksums() {
+        // bswap eax; bswap rax; bswap ax
+        let value = 0x1122_3344_5566_7788;
+        assert_eq!(run64(&[0x0f, 0xc8], [value, 0, 0, 0], 0).0[0], 0x8877_6655);
+        assert_eq!(run64(&[0x48, 0x0f, 0xc8], [value, 0, 0, 0], 0).0[0], value.swap_bytes());
+        assert_eq!(run64(&[0x66, 0x0f, 0xc8], [value, 0, 0, 0], 0).0[0], value & !0xffff);
+        // crc32 eax, byte by byte of the check string "123456789"
+        let mut crc = 0xffff_ffff;
+        for byte in b"123456789" {
+            let code = [0xf2, 0x0f, 0x38, 0xf0, 0xc1];
+            crc = run64(&code, [crc, u64::from(*byte), 0, 0], ALL).0[0];
+        }
+        assert_eq!(crc ^ 0xffff_ffff, 0xe306_9283);
+        // crc32 rax, rcx is eight of those
+        let (out, flags) = run64(&[0xf2, 0x48, 0x0f, 0x38, 0xf1, 0xc1], [u64::MAX, 0, 0, 0], ALL);
+        assert_eq!((out[0], flags), (0x73d7_4d75, ALL));
+    }
+}

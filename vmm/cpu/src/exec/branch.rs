@@ -148,3 +148,98 @@ fn bound(cpu: &mut Cpu, i: &Instruction) -> Done {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{exception, prepare, step};
+    use crate::testing::{Bench, CODE, DATA, STACK};
+
+    fn rip_after(bench: &mut Bench, code: &[u8]) -> u64 {
+        step(bench, code).unwrap();
+        bench.cpu.state().rip
+    }
+
+    #[test]
+    fn calls_and_returns() {
+        let mut bench = Bench::long();
+        // call +0x100; ret 8
+        assert_eq!(rip_after(&mut bench, &[0xe8, 0, 1, 0, 0]), CODE + 0x105);
+        assert_eq!(bench.cpu.state().gpr[4], STACK - 8);
+        assert_eq!(rip_after(&mut bench, &[0xc2, 8, 0]), CODE + 5);
+        assert_eq!(bench.cpu.state().gpr[4], STACK + 8);
+        // call [rax]; jmp rcx. The 66 prefix does not shorten branches in 64-bit mode.
+        bench.poke(DATA, &(CODE + 0x200).to_le_bytes());
+        prepare(&mut bench, |state| {
+            state.gpr[0] = DATA;
+            state.gpr[1] = CODE + 0x300;
+        });
+        assert_eq!(rip_after(&mut bench, &[0xff, 0x10]), CODE + 0x200);
+        assert_eq!(rip_after(&mut bench, &[0x66, 0xff, 0xe1]), CODE + 0x300);
+        assert_eq!(rip_after(&mut bench, &[0xeb, 0xfe]), CODE + 0x300);
+        // In a 32-bit segment a 16-bit branch cuts EIP to 16 bits.
+        let mut bench = Bench::protected();
+        assert_eq!(rip_after(&mut bench, &[0x66, 0xe9, 0x10, 0]), 0x14);
+    }
+
+    #[test]
+    fn targets_that_do_not_exist() {
+        let mut bench = Bench::long();
+        prepare(&mut bench, |state| state.gpr[0] = 0x8000_0000_0000);
+        let before = bench.cpu.state();
+        // jmp rax; call rax
+        assert_eq!(step(&mut bench, &[0xff, 0xe0]), exception(13, Some(0)));
+        assert_eq!(step(&mut bench, &[0xff, 0xd0]), exception(13, Some(0)));
+        assert_eq!(bench.cpu.state(), before);
+        // ret to it leaves RSP
+        bench.poke(STACK, &0x8000_0000_0000u64.to_le_bytes());
+        assert_eq!(step(&mut bench, &[0xc3]), exception(13, Some(0)));
+        assert_eq!(bench.cpu.state(), before);
+        // Beyond the limit of CS; a branch that is not taken does not look.
+        let mut bench = Bench::protected();
+        prepare(&mut bench, |state| {
+            state.seg[1].limit = 0x1_ffff;
+            state.gpr[1] = 2;
+        });
+        assert_eq!(step(&mut bench, &[0xe9, 0, 0, 1, 0]), exception(13, Some(0)));
+        assert_eq!(step(&mut bench, &[0x0f, 0x83, 0, 0, 1, 0]), exception(13, Some(0)));
+        step(&mut bench, &[0x0f, 0x82, 0, 0, 1, 0]).unwrap();
+    }
+
+    #[test]
+    fn loops_count_in_the_address_size() {
+        let mut bench = Bench::long();
+        let counted = |bench: &mut Bench, code: &[u8], rcx, rflags| {
+            prepare(bench, |state| {
+                state.rip = CODE;
+                state.gpr[1] = rcx;
+                state.rflags = rflags;
+            });
+            step(bench, code).unwrap();
+            let state = bench.cpu.state();
+            (state.gpr[1], state.rip != CODE + code.len() as u64)
+        };
+        assert_eq!(counted(&mut bench, &[0xe2, 5], 1, 2), (0, false));
+        assert_eq!(counted(&mut bench, &[0xe2, 5], 0, 2), (u64::MAX, true));
+        assert_eq!(counted(&mut bench, &[0x67, 0xe2, 5], 5 << 32, 2), (0xffff_ffff, true));
+        assert_eq!(counted(&mut bench, &[0xe1, 5], 2, 2), (1, false));
+        assert_eq!(counted(&mut bench, &[0xe1, 5], 2, 0x42), (1, true));
+        assert_eq!(counted(&mut bench, &[0xe0, 5], 2, 0x42), (1, false));
+        // jrcxz, jecxz
+        assert_eq!(counted(&mut bench, &[0xe3, 5], 1 << 32, 2), (1 << 32, false));
+        assert_eq!(counted(&mut bench, &[0x67, 0xe3, 5], 1 << 32, 2), (1 << 32, true));
+    }
+
+    #[test]
+    fn bounds() {
+        let mut bench = Bench::protected();
+        bench.poke(DATA, &[(-2i32).to_le_bytes(), 5i32.to_le_bytes()].concat());
+        for (index, within) in [(-3i32, false), (-2, true), (5, true), (6, false)] {
+            prepare(&mut bench, |state| {
+                state.gpr[0] = u64::from(index as u32);
+                state.gpr[3] = DATA;
+            });
+            let expected = if within { Ok(()) } else { exception(5, None) };
+            assert_eq!(step(&mut bench, &[0x62, 0x03]), expected, "{index}");
+        }
+    }
+}

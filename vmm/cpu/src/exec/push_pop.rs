@@ -197,3 +197,125 @@ fn leave(cpu: &mut Cpu, i: &Instruction) -> Done {
     cpu.set_reg(frame_register(size), value);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{exception, prepare, step};
+    use crate::testing::{Bench, DATA, STACK};
+
+    /// What lies on top of the stack of a bench at base 0.
+    fn top(bench: &Bench) -> (u64, u64) {
+        let rsp = bench.cpu.state().gpr[4];
+        (rsp, u64::from_le_bytes(bench.peek(rsp)))
+    }
+
+    #[test]
+    fn pushes_of_all_widths() {
+        let mut bench = Bench::long();
+        prepare(&mut bench, |state| state.gpr[0] = 0x1122_3344_5566_7788);
+        // push rax; push ax; push -2; push qword 0x80000000; push rsp; push fs
+        step(&mut bench, &[0x50]).unwrap();
+        assert_eq!(top(&bench), (STACK - 8, 0x1122_3344_5566_7788));
+        step(&mut bench, &[0x66, 0x50]).unwrap();
+        assert_eq!(top(&bench).0, STACK - 10);
+        assert_eq!(top(&bench).1 & 0xffff, 0x7788);
+        step(&mut bench, &[0x6a, 0xfe]).unwrap();
+        assert_eq!(top(&bench), (STACK - 18, -2i64 as u64));
+        step(&mut bench, &[0x68, 0, 0, 0, 0x80]).unwrap();
+        assert_eq!(top(&bench), (STACK - 26, 0xffff_ffff_8000_0000));
+        step(&mut bench, &[0x54]).unwrap();
+        assert_eq!(top(&bench), (STACK - 34, STACK - 26));
+        step(&mut bench, &[0x0f, 0xa0]).unwrap();
+        assert_eq!(top(&bench), (STACK - 42, 0x10));
+        // pop rsp: the popped value stays
+        step(&mut bench, &[0x5c]).unwrap();
+        assert_eq!(bench.cpu.state().gpr[4], 0x10);
+    }
+
+    #[test]
+    fn a_pushed_segment_register_leaves_the_upper_half_of_its_slot() {
+        let mut bench = Bench::protected();
+        bench.poke(STACK - 4, &[0xee; 4]);
+        step(&mut bench, &[0x1e]).unwrap();
+        assert_eq!(bench.peek::<4>(STACK - 4), [0x10, 0, 0xee, 0xee]);
+    }
+
+    #[test]
+    fn a_popped_address_counts_from_the_new_stack_pointer() {
+        let mut bench = Bench::long();
+        bench.poke(STACK, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        // pop qword [rsp]
+        step(&mut bench, &[0x8f, 0x04, 0x24]).unwrap();
+        assert_eq!(top(&bench), (STACK + 8, 0x0807_0605_0403_0201));
+        // A destination that faults leaves the stack pointer alone.
+        prepare(&mut bench, |state| state.gpr[0] = 0x4000_0000);
+        assert_eq!(step(&mut bench, &[0x8f, 0x00]), exception(14, Some(2)));
+        assert_eq!(bench.cpu.state().gpr[4], STACK + 8);
+    }
+
+    #[test]
+    fn all_registers_at_once() {
+        for code in [[0x60, 0x61], [0x66, 0x60]] {
+            let mut bench = Bench::protected();
+            prepare(&mut bench, |state| {
+                for (n, register) in state.gpr[..8].iter_mut().enumerate() {
+                    *register = if n == 4 { STACK } else { 0x1_0001 * n as u64 };
+                }
+            });
+            let before = bench.cpu.state().gpr;
+            step(&mut bench, &code).unwrap();
+            let size = if code[0] == 0x66 { 2 } else { 4 };
+            let low = bench.cpu.state().gpr[4];
+            assert_eq!(low, STACK - 8 * size);
+            assert_eq!(bench.peek::<2>(low), 7u16.to_le_bytes());
+            assert_eq!(bench.peek::<2>(low + 3 * size), (STACK as u16).to_le_bytes());
+            prepare(&mut bench, |state| {
+                for n in [0, 1, 2, 3, 5, 6, 7] {
+                    state.gpr[n] = 0x1_0000 * n as u64;
+                }
+            });
+            step(&mut bench, &if size == 2 { [0x66, 0x61] } else { [0x61, 0x90] }).unwrap();
+            assert_eq!(bench.cpu.state().gpr, before);
+        }
+    }
+
+    #[test]
+    fn the_real_mode_stack_wraps() {
+        let mut bench = Bench::real();
+        prepare(&mut bench, |state| {
+            state.gpr[4] = 0xabcd_0000;
+            state.gpr[0] = 0x1234;
+        });
+        step(&mut bench, &[0x50]).unwrap();
+        assert_eq!(bench.cpu.state().gpr[4], 0xabcd_fffe);
+        assert_eq!(bench.peek::<2>(0xfffe), [0x34, 0x12]);
+        step(&mut bench, &[0x5b]).unwrap();
+        assert_eq!((bench.cpu.state().gpr[4], bench.cpu.state().gpr[3]), (0xabcd_0000, 0x1234));
+        // A word that straddles the limit: #SS(0).
+        prepare(&mut bench, |state| state.gpr[4] = 1);
+        assert_eq!(step(&mut bench, &[0x50]), exception(12, Some(0)));
+    }
+
+    #[test]
+    fn frames() {
+        let mut bench = Bench::long();
+        // The caller's frame: its own link at RBP - 8.
+        prepare(&mut bench, |state| state.gpr[5] = DATA);
+        bench.poke(DATA - 8, &0x77u64.to_le_bytes());
+        // enter 32, 2 pushes RBP, the outer link and the new frame, then leaves 32 bytes.
+        step(&mut bench, &[0xc8, 32, 0, 2]).unwrap();
+        let state = bench.cpu.state();
+        assert_eq!((state.gpr[5], state.gpr[4]), (STACK - 8, STACK - 24 - 32));
+        assert_eq!(bench.peek::<8>(STACK - 8), DATA.to_le_bytes());
+        assert_eq!(bench.peek::<8>(STACK - 16), 0x77u64.to_le_bytes());
+        assert_eq!(bench.peek::<8>(STACK - 24), (STACK - 8).to_le_bytes());
+        step(&mut bench, &[0xc9]).unwrap();
+        let state = bench.cpu.state();
+        assert_eq!((state.gpr[5], state.gpr[4]), (DATA, STACK));
+        // The final stack pointer must be writable, though nothing is written there.
+        prepare(&mut bench, |state| state.gpr[4] = 0x8000);
+        let before = bench.cpu.state();
+        assert_eq!(step(&mut bench, &[0xc8, 0, 0xf0, 0]), exception(14, Some(2)));
+        assert_eq!(bench.cpu.state().gpr, before.gpr);
+    }
+}

@@ -256,3 +256,204 @@ fn scas(cpu: &mut Cpu, i: &Instruction) -> Done {
         Ok(Step { elements: 1, last: ends_comparison(i, left == right) })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{exception, prepare, step};
+    use crate::state::CpuState;
+    use crate::testing::{Bench, DATA};
+
+    /// 64-bit mode with the first 2 MiB mapped by 4 KiB pages, of which `absent` is missing.
+    fn paged(absent: u64) -> Bench {
+        let mut bench = Bench::long();
+        for page in 0..512u64 {
+            let entry = if page << 12 == absent { 0 } else { page << 12 | 7 };
+            bench.poke(0x4000 + page * 8, &entry.to_le_bytes());
+        }
+        bench.poke(0x3000, &0x4007u64.to_le_bytes());
+        bench
+    }
+
+    fn pointers(rsi: u64, rdi: u64, rcx: u64) -> impl FnOnce(&mut CpuState) {
+        move |state| {
+            state.gpr[6] = rsi;
+            state.gpr[7] = rdi;
+            state.gpr[1] = rcx;
+        }
+    }
+
+    fn registers(bench: &Bench) -> [u64; 3] {
+        let state = bench.cpu.state();
+        [state.gpr[6], state.gpr[7], state.gpr[1]]
+    }
+
+    fn pattern(bytes: usize) -> Vec<u8> {
+        (0..bytes).map(|n| (n * 7 + n / 256) as u8).collect()
+    }
+
+    const REP_MOVSB: [u8; 2] = [0xf3, 0xa4];
+    const REP_MOVSQ: [u8; 3] = [0xf3, 0x48, 0xa5];
+
+    #[test]
+    fn a_repetition_is_one_instruction() {
+        let mut bench = Bench::long();
+        bench.poke(DATA + 3, &pattern(10_000));
+        prepare(&mut bench, pointers(DATA + 3, DATA + 0x8001, 1250));
+        step(&mut bench, &REP_MOVSQ).unwrap();
+        assert_eq!(registers(&bench), [DATA + 10_003, DATA + 0x8001 + 10_000, 0]);
+        assert_eq!(bench.peek::<10_000>(DATA + 0x8001)[..], pattern(10_000)[..]);
+        assert_eq!(bench.peek::<1>(DATA + 0x8001 + 10_000), [0]);
+        assert_eq!(bench.cpu.state().position.0, 1);
+        // With a count of zero nothing is touched, not even an address that cannot be.
+        prepare(&mut bench, pointers(1 << 62, 1 << 62, 0));
+        step(&mut bench, &REP_MOVSB).unwrap();
+    }
+
+    #[test]
+    fn a_fault_leaves_the_iteration_that_faulted() {
+        let hole = 0x3_2000;
+        // Destination, then source, then both ends of a straddling element.
+        for (rsi, rdi, done, cr2, code) in [
+            (0x4_0010, 0x3_1ff0, 2, hole, 2),
+            (0x3_1ff0, 0x4_0010, 2, hole, 0),
+            (0x4_0010, 0x3_1ff3, 1, hole, 2),
+        ] {
+            let mut bench = paged(hole);
+            bench.poke(rsi & !0xfff, &[0x5a; 0x1000]);
+            prepare(&mut bench, pointers(rsi, rdi, 100));
+            assert_eq!(step(&mut bench, &REP_MOVSQ), exception(14, Some(code)));
+            assert_eq!(registers(&bench), [rsi + done * 8, rdi + done * 8, 100 - done]);
+            let state = bench.cpu.state();
+            assert_eq!((state.cr2, state.position.0), (cr2, 0));
+            // Mapped, it goes on from there.
+            bench.poke(0x4000 + (hole >> 12) * 8, &(hole | 7).to_le_bytes());
+            step(&mut bench, &REP_MOVSQ).unwrap();
+            assert_eq!(registers(&bench), [rsi + 800, rdi + 800, 0]);
+            assert_eq!(bench.cpu.state().position.0, 1);
+        }
+    }
+
+    #[test]
+    fn overlapping_moves_repeat_what_they_wrote() {
+        for distance in [1, 2, 3, 7, 8, 9, 100, 5000] {
+            for (code, size) in [(&REP_MOVSB[..], 1), (&REP_MOVSQ[..], 8)] {
+                let mut bench = Bench::long();
+                let mut expected = pattern(16_000);
+                bench.poke(DATA + 5, &expected);
+                prepare(&mut bench, pointers(DATA + 5, DATA + 5 + distance, 8000 / size));
+                step(&mut bench, code).unwrap();
+                let size = size as usize;
+                for at in (0..8000).step_by(size) {
+                    expected.copy_within(at..at + size, at + distance as usize);
+                }
+                assert_eq!(bench.peek::<16_000>(DATA + 5)[..], expected[..], "by {distance}");
+                // And downwards in memory, which never overlaps harmfully.
+                let mut expected = pattern(16_000);
+                bench.poke(DATA + 5, &expected);
+                prepare(&mut bench, pointers(DATA + 5 + distance, DATA + 5, 8000 / size as u64));
+                step(&mut bench, code).unwrap();
+                expected.copy_within(distance as usize..distance as usize + 8000, 0);
+                assert_eq!(bench.peek::<16_000>(DATA + 5)[..], expected[..], "by -{distance}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_addresses_of_one_frame_overlap_too() {
+        // Linear 0x50000 is mapped to the frame of 0x40000.
+        let mut bench = paged(u64::MAX);
+        bench.poke(0x4000 + 0x50 * 8, &0x4_0007u64.to_le_bytes());
+        bench.poke(0x4_0000, &[1, 2, 3, 4]);
+        prepare(&mut bench, pointers(0x4_0000, 0x5_0004, 12));
+        step(&mut bench, &REP_MOVSB).unwrap();
+        assert_eq!(bench.peek::<16>(0x4_0000), [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_direction_flag_turns_everything_round() {
+        let mut bench = Bench::long();
+        bench.poke(DATA, &pattern(5000));
+        prepare(&mut bench, pointers(DATA + 4999, DATA + 5999, 5000));
+        prepare(&mut bench, |state| state.rflags |= 0x400);
+        step(&mut bench, &REP_MOVSB).unwrap();
+        assert_eq!(registers(&bench), [DATA - 1, DATA + 999, 0]);
+        assert_eq!(bench.peek::<5000>(DATA + 1000)[..], pattern(5000)[..]);
+        // rep stosd downwards
+        prepare(&mut bench, pointers(0, DATA + 8, 3));
+        prepare(&mut bench, |state| state.gpr[0] = 0x0403_0201);
+        step(&mut bench, &[0xf3, 0xab]).unwrap();
+        assert_eq!(bench.peek::<12>(DATA), [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4]);
+        assert_eq!(registers(&bench)[1], DATA - 4);
+    }
+
+    #[test]
+    fn fills() {
+        // rep stosw over page boundaries at an odd address; F2 repeats just as well
+        for prefix in [0xf3, 0xf2] {
+            let mut bench = Bench::long();
+            prepare(&mut bench, pointers(0, DATA + 1, 4096));
+            prepare(&mut bench, |state| state.gpr[0] = 0xffff_1122);
+            step(&mut bench, &[0x66, prefix, 0xab]).unwrap();
+            let bytes = bench.peek::<8194>(DATA);
+            assert_eq!((bytes[0], bytes[8193]), (0, 0));
+            assert!(bytes[1..8193].chunks(2).all(|word| word == [0x22, 0x11]));
+            assert_eq!(registers(&bench), [0, DATA + 8193, 0]);
+        }
+    }
+
+    #[test]
+    fn pointers_wrap_in_their_width() {
+        // Real mode: rep movsb from fffe to 100 goes through 0.
+        let mut bench = Bench::real();
+        bench.poke(0xfffe, &[1, 2]);
+        bench.poke(0, &[3, 4]);
+        prepare(&mut bench, pointers(0xa_fffe, 0xb_0100, 0xc_0004));
+        step(&mut bench, &REP_MOVSB).unwrap();
+        assert_eq!(bench.peek::<4>(0x100), [1, 2, 3, 4]);
+        assert_eq!(registers(&bench), [0xa_0002, 0xb_0104, 0xc_0000]);
+        // A 32-bit address size in 64-bit mode clears the upper halves of what it writes.
+        let mut bench = Bench::long();
+        prepare(&mut bench, pointers(7 << 32 | DATA, 8 << 32 | (DATA + 64), 9 << 32 | 2));
+        step(&mut bench, &[0x67, 0xf3, 0xa4]).unwrap();
+        assert_eq!(registers(&bench), [DATA + 2, DATA + 66, 0]);
+    }
+
+    #[test]
+    fn comparisons_stop_at_the_first_difference_or_match() {
+        let mut bench = Bench::long();
+        bench.poke(DATA, b"abcdefgh");
+        bench.poke(DATA + 64, b"abcdXfgh");
+        // repe cmpsb
+        prepare(&mut bench, pointers(DATA, DATA + 64, 8));
+        step(&mut bench, &[0xf3, 0xa6]).unwrap();
+        assert_eq!(registers(&bench), [DATA + 5, DATA + 69, 3]);
+        assert_eq!(bench.cpu.state().rflags & 0x41, 0, "e is above X");
+        // repne scasb for 'd'
+        prepare(&mut bench, pointers(0, DATA, 8));
+        prepare(&mut bench, |state| state.gpr[0] = u64::from(b'd'));
+        step(&mut bench, &[0xf2, 0xae]).unwrap();
+        assert_eq!(registers(&bench), [0, DATA + 4, 4]);
+        assert_eq!(bench.cpu.state().rflags & 0x40, 0x40);
+        // A count of zero leaves the flags.
+        prepare(&mut bench, pointers(0, DATA, 0));
+        step(&mut bench, &[0xf3, 0xae]).unwrap();
+        assert_eq!(bench.cpu.state().rflags & 0x40, 0x40);
+        // lodsw with GS override
+        prepare(&mut bench, |state| {
+            state.gpr[6] = 2;
+            state.seg[5].base = DATA;
+        });
+        step(&mut bench, &[0x65, 0x66, 0xad]).unwrap();
+        assert_eq!(bench.cpu.state().gpr[0] & 0xffff, 0x6463);
+    }
+
+    #[test]
+    fn a_segment_limit_ends_a_fill_at_its_element() {
+        let mut bench = Bench::protected();
+        prepare(&mut bench, pointers(0, DATA, 100));
+        prepare(&mut bench, |state| state.seg[0].limit = DATA as u32 + 9);
+        // rep stosd: two doublewords fit
+        assert_eq!(step(&mut bench, &[0xf3, 0xab]), exception(13, Some(0)));
+        assert_eq!(registers(&bench), [0, DATA + 8, 98]);
+    }
+}

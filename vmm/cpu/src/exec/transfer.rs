@@ -211,3 +211,114 @@ fn touch_line(cpu: &mut Cpu, i: &Instruction) -> Done {
     cpu.translate(linear, Access::Read)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{exception, prepare, run64, step};
+    use crate::testing::{Bench, DATA};
+
+    #[test]
+    fn moves_by_width_and_addressing() {
+        let mut bench = Bench::long();
+        bench.poke(DATA, &0x8182_8384_8586_8788u64.to_le_bytes());
+        prepare(&mut bench, |state| {
+            state.gpr[0] = u64::MAX;
+            state.gpr[3] = DATA;
+            state.gpr[6] = 2;
+        });
+        let rax = |bench: &mut Bench, code: &[u8]| {
+            step(bench, code).unwrap();
+            bench.cpu.state().gpr[0]
+        };
+        // mov al, [rbx+rsi]; mov ax, ..; mov eax, ..; mov rax, [abs]; movzx; movsx; movsxd; xlatb
+        assert_eq!(rax(&mut bench, &[0x8a, 0x04, 0x33]), 0xffff_ffff_ffff_ff86);
+        assert_eq!(rax(&mut bench, &[0x66, 0x8b, 0x04, 0x33]), 0xffff_ffff_ffff_8586);
+        assert_eq!(rax(&mut bench, &[0x8b, 0x03]), 0x8586_8788);
+        assert_eq!(rax(&mut bench, &[0x48, 0xa1, 0, 0, 3, 0, 0, 0, 0, 0]), 0x8182_8384_8586_8788);
+        assert_eq!(rax(&mut bench, &[0x0f, 0xb6, 0x03]), 0x88);
+        assert_eq!(rax(&mut bench, &[0x48, 0x0f, 0xbf, 0x03]), 0xffff_ffff_ffff_8788);
+        assert_eq!(rax(&mut bench, &[0x48, 0x63, 0x03]), 0xffff_ffff_8586_8788);
+        assert_eq!(rax(&mut bench, &[0xb0, 0x05]), 0xffff_ffff_8586_8705);
+        assert_eq!(rax(&mut bench, &[0xd7]), 0xffff_ffff_8586_8783);
+        // mov eax, [eip-relative]: 67 8b 05 disp32 reaches the bytes after the instruction
+        let code = [0x67, 0x8b, 0x05, 0, 0, 0, 0, 0xde, 0xad, 0xbe, 0xef];
+        assert_eq!(rax(&mut bench, &code), 0xefbe_adde);
+    }
+
+    #[test]
+    fn offsets_wrap_in_the_address_size() {
+        // lea rax, [ecx-1] cuts to 32 bits; lea ax, [rcx-1] to 16
+        assert_eq!(run64(&[0x67, 0x48, 0x8d, 0x41, 0xff], [7, 0, 0, 0], 0).0[0], 0xffff_ffff);
+        assert_eq!(run64(&[0x66, 0x8d, 0x41, 0xff], [7 << 16, 0, 0, 0], 0).0[0], 0x7_ffff);
+        // Real mode: mov al, [bx+si] wraps at 64 KiB.
+        let mut bench = Bench::real();
+        bench.poke(0x10, &[0x5a]);
+        prepare(&mut bench, |state| {
+            state.gpr[3] = 0xfff0;
+            state.gpr[6] = 0x20;
+        });
+        step(&mut bench, &[0x8a, 0x00]).unwrap();
+        assert_eq!(bench.cpu.state().gpr[0] & 0xff, 0x5a);
+        // A word at the segment's last byte does not fit: #GP(0).
+        prepare(&mut bench, |state| state.gpr[6] = 0x0f);
+        assert_eq!(step(&mut bench, &[0x8b, 0x00]), exception(13, Some(0)));
+    }
+
+    #[test]
+    fn conversions_and_flag_moves() {
+        let run = |code: &[u8], gpr| run64(code, gpr, 0x8d5).0;
+        assert_eq!(run(&[0x66, 0x98], [0x8880, 0, 0, 0])[0], 0xff80);
+        assert_eq!(run(&[0x98], [0xf_8000, 0, 0, 0])[0], 0xffff_8000);
+        assert_eq!(run(&[0x48, 0x98], [0x8000_0000, 0, 0, 0])[0], 0xffff_ffff_8000_0000);
+        assert_eq!(run(&[0x66, 0x99], [0x8000, 0, 0x5_0000, 0])[2], 0x5_ffff);
+        assert_eq!(run(&[0x99], [0x8000_0000, 0, 0, 0])[2], 0xffff_ffff);
+        assert_eq!(run(&[0x48, 0x99], [1 << 63, 0, 0, 0])[2], u64::MAX);
+        // lahf; sahf keeps OF; cmc
+        assert_eq!(run64(&[0x9f], [0, 0, 0, 0], 0x8d5).0[0], 0xd700);
+        assert_eq!(run64(&[0x9e], [0x0000, 0, 0, 0], 0x8d5).1, 0x800);
+        assert_eq!(run64(&[0xf5], [0; 4], 0x8d5).1, 0x8d4);
+    }
+
+    #[test]
+    fn conditions_select() {
+        let mut seen = 0;
+        for (cc, flags) in (0..16u8).flat_map(|cc| [(cc, 0u64), (cc, 0x8d5)]) {
+            // With none of the flags set, the negated conditions hold, and with all the plain ones,
+            // except that SF = OF either way: L never holds, LE and G go by ZF.
+            let all = flags != 0;
+            let expected = match cc {
+                0xc => false,
+                0xd => true,
+                _ => all == (cc & 1 == 0),
+            };
+            // setcc cl; cmovcc eax, edx
+            let (out, _) = run64(&[0x0f, 0x90 | cc, 0xc1], [0, 0xff00, 0, 0], flags);
+            assert_eq!(out[1], 0xff00 | u64::from(expected), "{cc:x} {flags:x}");
+            let start = [7 << 32 | 1, 0, 2, 0];
+            let (out, _) = run64(&[0x0f, 0x40 | cc, 0xc2], start, flags);
+            assert_eq!(out[0], if expected { 2 } else { 1 }, "32-bit CMOV always clears");
+            seen += u32::from(expected);
+        }
+        assert_eq!(seen, 16);
+    }
+
+    #[test]
+    fn hints_do_not_fault_and_a_conditional_load_does() {
+        let far = |state: &mut crate::state::CpuState| state.gpr[0] = 0x4000_0000;
+        let mut bench = Bench::long();
+        for code in [
+            &[0x0f, 0x18, 0x08][..],
+            &[0x0f, 0x0d, 0x08],
+            &[0x0f, 0x1f, 0x00],
+            &[0xf3, 0x0f, 0x1e, 0xfa],
+            &[0xf3, 0x48, 0x0f, 0x1e, 0xc8],
+        ] {
+            prepare(&mut bench, far);
+            step(&mut bench, code).unwrap();
+            assert_eq!(bench.cpu.state().gpr[0], 0x4000_0000, "{code:x?}");
+        }
+        // cmovo ecx, [rax] with OF clear, and clflush [rax]: not present, read
+        assert_eq!(step(&mut bench, &[0x0f, 0x40, 0x08]), exception(14, Some(0)));
+        assert_eq!(step(&mut bench, &[0x0f, 0xae, 0x38]), exception(14, Some(0)));
+    }
+}
