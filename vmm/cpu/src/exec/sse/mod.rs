@@ -12,6 +12,8 @@ mod comparison;
 pub(super) mod control;
 pub(super) mod convert;
 pub(super) mod crypto;
+#[cfg(test)]
+mod faults;
 pub(super) mod float;
 mod host;
 pub(super) mod integer;

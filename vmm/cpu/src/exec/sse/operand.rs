@@ -68,29 +68,27 @@ impl Cpu {
     /// Reads 16 bytes of memory on a 16-byte boundary.
     pub(super) fn load_aligned(&mut self, i: &Instruction) -> Result<u128, Abort> {
         let linear = self.aligned_linear(i, 16, 16, false)?;
-        let low = self.load(linear, 8)?;
-        let high = self.load(linear + 8, 8)?;
-        Ok(u128::from(high) << 64 | u128::from(low))
+        self.load_u128(linear)
     }
 
-    /// Writes 16 bytes of memory on a 16-byte boundary. They lie in one page, so the second half
-    /// cannot fault after the first.
+    /// Writes 16 bytes of memory on a 16-byte boundary.
     pub(super) fn store_aligned(&mut self, i: &Instruction, value: u128) -> Done {
         let linear = self.aligned_linear(i, 16, 16, true)?;
-        self.store(linear, value as u64, 8)?;
-        self.store(linear + 8, (value >> 64) as u64, 8)
+        self.store_u128(linear, value)
     }
 
     /// Reads 16 bytes of memory anywhere.
     pub(super) fn load_unaligned(&mut self, i: &Instruction) -> Result<u128, Abort> {
         let (segment, offset) = self.operand_offset(i);
-        self.read_u128(segment, offset)
+        let linear = self.linear(segment, offset, 16, false)?;
+        self.load_u128(linear)
     }
 
-    /// Writes 16 bytes of memory anywhere.
+    /// Writes 16 bytes of memory anywhere, all or nothing.
     pub(super) fn store_unaligned(&mut self, i: &Instruction, value: u128) -> Done {
         let (segment, offset) = self.operand_offset(i);
-        self.write_u128(segment, offset, value)
+        let linear = self.linear(segment, offset, 16, true)?;
+        self.store_u128(linear, value)
     }
 
     /// Operand `n`: a register, or memory on a 16-byte boundary.

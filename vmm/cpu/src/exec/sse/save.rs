@@ -283,3 +283,180 @@ fn xrstor(cpu: &mut Cpu, i: &Instruction, pointers: Pointers) -> Done {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cpu::control::{CR0_TS, CR4_OSXSAVE};
+    use crate::exception::{AbortReason, vector};
+    use crate::fpu::F80;
+    use crate::gpr;
+    use crate::model::Features;
+    use crate::testing::{Bench, CODE, DATA};
+
+    const FXSAVE: &[u8] = &[0x0f, 0xae, 0x06];
+    const FXSAVE64: &[u8] = &[0x48, 0x0f, 0xae, 0x06];
+    const FXRSTOR: &[u8] = &[0x0f, 0xae, 0x0e];
+    const FXRSTOR64: &[u8] = &[0x48, 0x0f, 0xae, 0x0e];
+    const XSAVE64: &[u8] = &[0x48, 0x0f, 0xae, 0x26];
+    const XRSTOR64: &[u8] = &[0x48, 0x0f, 0xae, 0x2e];
+
+    fn step(bench: &mut Bench, code: &[u8]) -> Result<(), AbortReason> {
+        bench.poke(CODE, code);
+        bench.cpu.rip = CODE;
+        bench.cpu.try_step(&mut bench.ram, &mut bench.board)
+    }
+
+    fn protection() -> Result<(), AbortReason> {
+        Err(AbortReason::Exception { vector: vector::GP, error_code: Some(0) })
+    }
+
+    /// A CPU with something in every register, RSI at the image, whose bytes are all 0xee.
+    fn busy() -> Bench {
+        let mut bench = Bench::long();
+        bench.cpu.model.features = Features::XSAVE;
+        bench.cpu.cr4 |= CR4_OSXSAVE;
+        bench.cpu.xcr0 = 3;
+        bench.cpu.gpr[gpr::RSI] = DATA;
+        bench.cpu.mxcsr = 0x9fa5;
+        for n in 0..16 {
+            bench.cpu.xmm[n] = 0x0101_0101_0101_0101_0202_0202_0202_0202 * n as u128;
+        }
+        let fpu = &mut bench.cpu.fpu;
+        for n in 0..8 {
+            let significand = 0x1111_1111_1111_1111 * n;
+            fpu.registers[n as usize] = F80 { significand, sign_exponent: 0x4000 + n as u16 };
+        }
+        // Precision is unmasked and pending, so that the pointers exist.
+        (fpu.valid, fpu.top, fpu.control, fpu.status) = (0x3c, 2, 0x35f, 0x80a0);
+        (fpu.opcode, fpu.instruction_pointer, fpu.data_pointer) =
+            (0x123, 0x1234_5678_9abc, 0x4321_8765_cba9);
+        (fpu.instruction_selector, fpu.data_selector) = (0x33, 0x2b);
+        bench.poke(DATA, &[0xee; 640]);
+        bench
+    }
+
+    #[test]
+    fn the_image_is_laid_out_as_in_the_manual() {
+        let mut bench = busy();
+        assert_eq!(step(&mut bench, FXSAVE64), Ok(()));
+        let image = bench.peek::<512>(DATA);
+        // FCW, FSW with TOP = 2, abridged tags, a zero, FOP, FIP, FDP, MXCSR, MXCSR_MASK.
+        assert_eq!(image[..8], [0x5f, 0x03, 0xa0, 0x90, 0x3c, 0, 0x23, 0x01]);
+        assert_eq!(image[8..16], 0x1234_5678_9abcu64.to_le_bytes());
+        assert_eq!(image[16..24], 0x4321_8765_cba9u64.to_le_bytes());
+        assert_eq!(image[24..32], [0xa5, 0x9f, 0, 0, 0xff, 0xff, 0, 0]);
+        // ST(0) is physical register 2.
+        assert_eq!(image[32..48], [[0x22; 8], [0x02, 0x40, 0, 0, 0, 0, 0, 0]].concat());
+        assert_eq!(image[32 + 16 * 6..][..10], [0, 0, 0, 0, 0, 0, 0, 0, 0x00, 0x40]);
+        assert_eq!(image[160 + 16 * 15..][..16], [[0x1e; 8], [0x0f; 8]].concat());
+        assert_eq!(image[416..], [0xee; 96]);
+
+        let mut bench = busy();
+        assert_eq!(step(&mut bench, FXSAVE), Ok(()));
+        let image = bench.peek::<32>(DATA);
+        assert_eq!(image[8..16], [0xbc, 0x9a, 0x78, 0x56, 0x33, 0, 0, 0]);
+        assert_eq!(image[16..24], [0xa9, 0xcb, 0x65, 0x87, 0x2b, 0, 0, 0]);
+    }
+
+    #[test]
+    fn restoring_undoes_saving() {
+        for (save, restore) in [(FXSAVE64, FXRSTOR64), (XSAVE64, XRSTOR64)] {
+            let mut bench = busy();
+            bench.cpu.gpr[gpr::RAX] = 3;
+            bench.cpu.fpu.instruction_selector = 0;
+            bench.cpu.fpu.data_selector = 0;
+            bench.poke(DATA + 512, &[0; 64]);
+            let before = bench.cpu.state();
+            assert_eq!(step(&mut bench, save), Ok(()));
+            bench.cpu.xmm = [5; 16];
+            bench.cpu.mxcsr = 0x1f80;
+            bench.cpu.fpu = crate::Fpu::default();
+            assert_eq!(step(&mut bench, restore), Ok(()));
+            let after = bench.cpu.state();
+            assert_eq!(after.fpu, before.fpu);
+            assert_eq!((after.xmm, after.mxcsr), (before.xmm, before.mxcsr));
+        }
+    }
+
+    #[test]
+    fn legacy_images_are_checked() {
+        let mut bench = busy();
+        bench.cpu.gpr[gpr::RSI] = DATA + 8;
+        assert_eq!(step(&mut bench, FXSAVE), protection());
+        assert_eq!(step(&mut bench, FXRSTOR), protection());
+        bench.cpu.gpr[gpr::RSI] = DATA;
+        // 0xeeeeeeee is no MXCSR.
+        let before = bench.cpu.state();
+        assert_eq!(step(&mut bench, FXRSTOR), protection());
+        let after = bench.cpu.state();
+        assert_eq!((after.fpu, after.xmm, after.mxcsr), (before.fpu, before.xmm, before.mxcsr));
+        // An image whose second page is missing is not written at all.
+        bench.cpu.gpr[gpr::RSI] = (4 << 20) - 256;
+        let result = step(&mut bench, FXSAVE);
+        assert_eq!(result, Err(AbortReason::Exception { vector: vector::PF, error_code: Some(2) }));
+        assert_eq!(bench.peek::<256>((4 << 20) - 256), [0; 256]);
+        bench.cpu.cr0 |= CR0_TS;
+        let unavailable = Err(AbortReason::Exception { vector: vector::NM, error_code: None });
+        assert_eq!(step(&mut bench, FXSAVE), unavailable);
+        assert_eq!(step(&mut bench, XSAVE64), unavailable);
+    }
+
+    #[test]
+    fn xsave_writes_what_is_requested() {
+        let mut bench = busy();
+        bench.cpu.gpr[gpr::RAX] = 2;
+        bench.poke(DATA + 512, &[0; 16]);
+        assert_eq!(step(&mut bench, XSAVE64), Ok(()));
+        let image = bench.peek::<640>(DATA);
+        assert_eq!(image[..24], [0xee; 24]);
+        assert_eq!(image[24..32], [0xa5, 0x9f, 0, 0, 0xff, 0xff, 0, 0]);
+        assert_eq!(image[32..160], [0xee; 128]);
+        assert_eq!(image[160 + 16..][..16], [[0x02; 8], [0x01; 8]].concat());
+        assert_eq!(image[512..528], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(image[528..], [0xee; 112]);
+    }
+
+    #[test]
+    fn xrstor_initializes_what_the_image_lacks() {
+        let mut bench = busy();
+        bench.poke(DATA, &[0; 640]);
+        bench.poke(DATA + 24, &0x1f80u32.to_le_bytes());
+        bench.cpu.gpr[gpr::RAX] = 3;
+        assert_eq!(step(&mut bench, XRSTOR64), Ok(()));
+        assert_eq!(bench.cpu.xmm, [0; 16]);
+        assert_eq!(bench.cpu.mxcsr, 0x1f80);
+        assert_eq!(bench.cpu.fpu, crate::Fpu::default());
+    }
+
+    #[test]
+    fn xrstor_refuses_bad_headers() {
+        // Offset of a byte to set, and what it is.
+        for (offset, name) in [
+            (512, "XSTATE_BV bit 2"),
+            (519, "XSTATE_BV high"),
+            (520, "XCOMP_BV"),
+            (527, "XCOMP_BV bit 63"),
+            (528, "reserved"),
+            (535, "reserved"),
+            (27, "MXCSR"),
+        ] {
+            let mut bench = busy();
+            bench.cpu.gpr[gpr::RAX] = 3;
+            bench.poke(DATA, &[0; 640]);
+            bench.poke(DATA + offset, &[0x84]);
+            let before = bench.cpu.state();
+            assert_eq!(step(&mut bench, XRSTOR64), protection(), "{name}");
+            let after = bench.cpu.state();
+            assert_eq!((after.fpu, after.xmm, after.mxcsr), (before.fpu, before.xmm, before.mxcsr));
+        }
+        let mut bench = busy();
+        bench.cpu.gpr[gpr::RSI] = DATA + 16;
+        assert_eq!(step(&mut bench, XRSTOR64), protection());
+        bench.cpu.cr4 &= !CR4_OSXSAVE;
+        let undefined = Err(AbortReason::Exception { vector: vector::UD, error_code: None });
+        assert_eq!(step(&mut bench, XRSTOR64), undefined);
+        // XSAVEC is not advertised.
+        bench.cpu.cr4 |= CR4_OSXSAVE;
+        assert_eq!(step(&mut bench, &[0x0f, 0xc7, 0x26]), undefined);
+    }
+}
