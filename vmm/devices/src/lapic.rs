@@ -987,4 +987,20 @@ mod tests {
         assert!(lapic.set_apic_base(0xfee0_0900));
         assert_eq!(lapic.read(0xf0, T), 0xff);
     }
+
+    #[test]
+    fn restore_refuses_exception_vectors_and_unknown_bits() {
+        let refused = |change: fn(&mut State)| {
+            let mut state = enabled().save();
+            change(&mut state);
+            enabled().restore(state).unwrap_err().field
+        };
+        assert_eq!(refused(|state| state.irr.0[0] = 1 << 14), "irr");
+        assert_eq!(refused(|state| state.lvt[LVT_TIMER] |= 1 << 18), "lvt");
+        assert_eq!(refused(|state| state.apic_base |= 1 << 10), "apic_base");
+        let zero = |state: &mut State| {
+            state.countdown = Some(Countdown { since: GuestNs(0), count: 0 });
+        };
+        assert_eq!(refused(zero), "countdown");
+    }
 }

@@ -692,6 +692,20 @@ mod tests {
     }
 
     #[test]
+    fn a_count_of_one_gives_way_to_a_longer_one() {
+        let mut pit = Pit::new();
+        program(&mut pit, 0, 2, 1, 99);
+        assert_eq!(observed(&mut pit, 0, 99..120), []);
+        pit.write(0, 5, at(120));
+        pit.write(0, 0, at(120));
+        assert_eq!(
+            predicted(&mut pit, 120..130),
+            [(121, true), (125, false), (126, true)],
+            "the first is the taking over, without a transition"
+        );
+    }
+
+    #[test]
     fn mode_2_gate_stops_and_restarts() {
         let mut pit = Pit::new();
         pit.write(4, 1, at(0));
