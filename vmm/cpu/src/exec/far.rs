@@ -83,10 +83,11 @@ impl Cpu {
         let kind = target.rights().kind();
         let known = match kind {
             system::CALL_GATE32 => true,
-            system::CALL_GATE16
-            | system::TASK_GATE
-            | system::TSS16_AVAILABLE
-            | system::TSS32_AVAILABLE => !self.is_long_mode(),
+            system::CALL_GATE16 | system::TASK_GATE => !self.is_long_mode(),
+            // TSS descriptors live in the GDT.
+            system::TSS16_AVAILABLE | system::TSS32_AVAILABLE => {
+                !self.is_long_mode() && selector & 4 == 0
+            }
             _ => false,
         };
         if !known || dpl < self.cpl || dpl < target.rpl() {

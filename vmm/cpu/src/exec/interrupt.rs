@@ -131,6 +131,7 @@ impl Cpu {
     fn deliver(&mut self, first: Event) {
         let was_alone = std::mem::replace(&mut self.alone, true);
         self.halted = false;
+        self.pending_debug = 0;
         let mut event = first;
         loop {
             if self.enter_handler(&event).is_ok() {
@@ -160,9 +161,12 @@ impl Cpu {
             };
         }
         self.interrupt_shadow = false;
-        self.pending_debug = 0;
         self.alone = was_alone;
         self.end_of_block = true;
+        // The handler is a task whose TSS asks for a debug trap.
+        if self.abort != AbortReason::Shutdown && self.debug_traps_due() {
+            self.deliver_debug_trap();
+        }
     }
 
     /// INT n (`checks_iopl`), INT3 and INTO.
@@ -179,7 +183,7 @@ impl Cpu {
             }
         }
         self.enter_handler(&event)?;
-        self.pending_debug = 0;
+        self.drop_single_step();
         Ok(())
     }
 
@@ -197,7 +201,7 @@ impl Cpu {
             }
             return Err(Abort(()));
         }
-        self.pending_debug = 0;
+        self.drop_single_step();
         Ok(())
     }
 
@@ -253,7 +257,7 @@ impl Cpu {
     /// INT n in V86 mode that the redirection bitmap sends to the 8086 program's own handler.
     fn enter_v86_handler(&mut self, vector: u8, return_rip: u64) -> Result<(), Abort> {
         self.enter_real_mode_handler(vector, return_rip, 0)?;
-        self.pending_debug = 0;
+        self.drop_single_step();
         Ok(())
     }
 
