@@ -4,7 +4,7 @@ use crate::bus::Bus;
 use crate::cpu::{Cpu, control};
 use crate::model::Model;
 use crate::run::Stop;
-use crate::segment::{Rights, SegReg, Segment};
+use crate::segment::{Rights, SegReg, Segment, TableRegister};
 use crate::state::CpuState;
 use dejavm_memory::{GuestRam, RamLayout};
 use dejavm_units::{Gpa, Position};
@@ -20,11 +20,14 @@ pub(crate) const DATA: u64 = 0x3_0000;
 #[derive(Default)]
 pub(crate) struct EmptyBoard {
     pub(crate) port_writes: Vec<(u16, u8, u32)>,
+    pub(crate) port_reads: Vec<(u16, u8)>,
     pub(crate) interrupt: Option<u8>,
+    pub(crate) nmi: bool,
 }
 
 impl Bus for EmptyBoard {
-    fn port_in(&mut self, _port: u16, _size: u8, _at: Position) -> u32 {
+    fn port_in(&mut self, port: u16, size: u8, _at: Position) -> u32 {
+        self.port_reads.push((port, size));
         0
     }
     fn port_out(&mut self, port: u16, size: u8, value: u32, _at: Position) {
@@ -54,7 +57,7 @@ impl Bus for EmptyBoard {
         self.interrupt.take().expect("acknowledged only when pending")
     }
     fn take_nmi(&mut self) -> bool {
-        false
+        std::mem::take(&mut self.nmi)
     }
     fn wants_control(&self) -> bool {
         false
@@ -144,6 +147,140 @@ impl Bench {
         self.poke(CODE, code);
         let limit = Position(self.cpu.position.0 + instructions);
         self.cpu.run_until(&mut self.ram, &mut self.board, limit)
+    }
+}
+
+/// Where [`Bench::with_tables`] puts descriptor tables and task state segments.
+pub(crate) mod tables {
+    pub(crate) const GDT: u64 = 0x4000;
+    pub(crate) const IDT: u64 = 0x5000;
+    pub(crate) const TSS: u64 = 0x6000;
+    pub(crate) const TSS2: u64 = 0x7000;
+    /// One HLT for each vector, 16 bytes apart.
+    pub(crate) const HANDLERS: u64 = 0x8000;
+    /// The stack that the TSS names for privilege level 0.
+    pub(crate) const STACK0: u64 = 0x2_8000;
+    pub(crate) const CODE0: u16 = 0x08;
+    pub(crate) const DATA0: u16 = 0x10;
+    pub(crate) const CODE3: u16 = 0x1b;
+    pub(crate) const DATA3: u16 = 0x23;
+    /// 16 bytes long in long mode.
+    pub(crate) const TSS_SELECTOR: u16 = 0x28;
+    /// First selector that is free for a test's own descriptors.
+    pub(crate) const FREE: u16 = 0x40;
+}
+
+/// A segment descriptor: limit as stored (20 bits), access byte (bits 40-47), flags (bits 52-55).
+pub(crate) fn segment_descriptor(base: u32, limit: u32, access: u8, flags: u8) -> u64 {
+    let (base, limit) = (u64::from(base), u64::from(limit));
+    limit & 0xffff
+        | (base & 0xff_ffff) << 16
+        | u64::from(access) << 40
+        | (limit >> 16 & 0xf) << 48
+        | u64::from(flags) << 52
+        | (base >> 24) << 56
+}
+
+/// A gate descriptor; `parameters` is the count of a call gate, or the IST of an IDT gate.
+pub(crate) fn gate_descriptor(selector: u16, offset: u32, access: u8, parameters: u8) -> u64 {
+    u64::from(offset & 0xffff)
+        | u64::from(selector) << 16
+        | u64::from(parameters) << 32
+        | u64::from(access) << 40
+        | u64::from(offset >> 16) << 48
+}
+
+impl Bench {
+    /// Adds a GDT, an IDT with a gate of level 3 for each vector, handlers and a TSS.
+    pub(crate) fn with_tables(mut self) -> Bench {
+        use tables::*;
+        let long = self.cpu.is_long_mode();
+        let code_flags = if long { 0xa } else { 0xc };
+        for (selector, access, flags) in [
+            (CODE0, 0x9b, code_flags),
+            (DATA0, 0x93, 0xc),
+            (CODE3, 0xfb, code_flags),
+            (DATA3, 0xf3, 0xc),
+        ] {
+            self.set_descriptor(selector, segment_descriptor(0, 0xfffff, access, flags));
+        }
+        self.set_descriptor(TSS_SELECTOR, segment_descriptor(TSS as u32, 0x67, 0x89, 0));
+        for vector in 0..=255u8 {
+            let handler = HANDLERS as u32 + u32::from(vector) * 16;
+            self.poke(u64::from(handler), &[0xf4]);
+            self.set_gate(vector, gate_descriptor(CODE0, handler, 0xee, 0));
+        }
+        // SS0:ESP0, or RSP0.
+        self.poke(TSS + 4, &STACK0.to_le_bytes());
+        if !long {
+            self.poke(TSS + 8, &u32::from(DATA0).to_le_bytes());
+        }
+        self.change(|state| {
+            state.gdtr = TableRegister { base: GDT, limit: 0xfff };
+            state.idtr = TableRegister { base: IDT, limit: 0xfff };
+            state.tr =
+                Segment { selector: TSS_SELECTOR, base: TSS, limit: 0x67, rights: Rights(0x8b) };
+        });
+        self
+    }
+
+    /// Puts the CPU at privilege level 3.
+    pub(crate) fn at_level_3(mut self) -> Bench {
+        self.change(|state| {
+            state.cpl = 3;
+            for segment in &mut state.seg {
+                segment.selector = tables::DATA3;
+                segment.rights.0 |= 0x60;
+            }
+            state.seg[SegReg::Cs as usize].selector = tables::CODE3;
+        });
+        self
+    }
+
+    /// Edits the architectural state.
+    pub(crate) fn change(&mut self, edit: impl FnOnce(&mut CpuState)) {
+        let mut state = self.cpu.state();
+        edit(&mut state);
+        self.cpu.set_state(&state);
+    }
+
+    /// Writes eight bytes of the GDT.
+    pub(crate) fn set_descriptor(&mut self, selector: u16, raw: u64) {
+        self.poke(tables::GDT + u64::from(selector & !7), &raw.to_le_bytes());
+    }
+
+    /// Writes a gate of the IDT, 16 bytes in long mode.
+    pub(crate) fn set_gate(&mut self, vector: u8, raw: u64) {
+        if self.cpu.is_long_mode() {
+            let at = tables::IDT + u64::from(vector) * 16;
+            self.poke(at, &u128::from(raw).to_le_bytes());
+        } else {
+            self.poke(tables::IDT + u64::from(vector) * 8, &raw.to_le_bytes());
+        }
+    }
+
+    /// The vector whose handler's HLT was executed last.
+    pub(crate) fn handled(&self) -> Option<u8> {
+        let rip = self.cpu.rip;
+        let offset = rip.wrapping_sub(tables::HANDLERS + 1);
+        (self.cpu.halted && offset % 16 == 0 && offset / 16 < 256).then(|| (offset / 16) as u8)
+    }
+
+    /// Runs code until the CPU halts, at most 1000 instructions; the vector handled, if any.
+    pub(crate) fn run_to_halt(&mut self, code: &[u8]) -> Option<u8> {
+        assert_ne!(self.run(code, 1000), Stop::Limit, "the code halts");
+        self.handled()
+    }
+
+    /// The `n`th doubleword on the stack.
+    pub(crate) fn stack32(&self, n: u64) -> u32 {
+        let base = self.cpu.seg[SegReg::Ss as usize].base;
+        u32::from_le_bytes(self.peek(base + self.cpu.gpr[4] + n * 4))
+    }
+
+    /// The `n`th quadword on the stack.
+    pub(crate) fn stack64(&self, n: u64) -> u64 {
+        u64::from_le_bytes(self.peek(self.cpu.gpr[4] + n * 8))
     }
 }
 

@@ -498,3 +498,379 @@ impl Cpu {
         self.switch_task_by_gate(gate, event.return_rip, flags, event.error_code)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::gpr;
+    use crate::run::Stop;
+    use crate::segment::{Rights, Segment};
+    use crate::testing::{Bench, CODE, STACK, gate_descriptor, segment_descriptor, tables};
+
+    const UD2: [u8; 2] = [0x0f, 0x0b];
+
+    #[test]
+    fn every_pair_of_exceptions_combines_as_table_6_5_says() {
+        use Class::*;
+        use Combined as C;
+        for (first, second, outcome) in [
+            (Benign, Contributory, C::Serial),
+            (Benign, PageFault, C::Serial),
+            (Contributory, Benign, C::Serial),
+            (Contributory, Contributory, C::DoubleFault),
+            (Contributory, PageFault, C::Serial),
+            (PageFault, Benign, C::Serial),
+            (PageFault, Contributory, C::DoubleFault),
+            (PageFault, PageFault, C::DoubleFault),
+            (DoubleFault, Contributory, C::Shutdown),
+            (DoubleFault, PageFault, C::Shutdown),
+        ] {
+            assert_eq!(combine(first, second), outcome, "{first:?} then {second:?}");
+        }
+        for vector in [0, 10, 11, 12, 13] {
+            assert_eq!(class_of(vector), Contributory);
+        }
+        assert_eq!(class_of(14), PageFault);
+        for vector in [1, 2, 3, 4, 5, 6, 7, 9, 16, 17, 18, 19] {
+            assert_eq!(class_of(vector), Benign);
+        }
+    }
+
+    /// SDM vol. 3A, 20.1.4.
+    #[test]
+    fn a_real_mode_interrupt_pushes_three_words() {
+        let mut bench = Bench::real();
+        bench.poke(0x21 * 4, &[0x00, 0x01, 0x00, 0x09]);
+        bench.poke(0x9100, &[0xf4]);
+        bench.change(|state| state.rflags = 0x202);
+        bench.run_to_halt(&[0xcd, 0x21]);
+        let state = bench.cpu.state();
+        assert_eq!((state.seg[1].selector, state.seg[1].base, state.rip), (0x900, 0x9000, 0x101));
+        assert_eq!(state.gpr[4], 0xfff0 - 6);
+        assert_eq!(bench.peek::<6>(0xffea), [2, 0, 0x00, 0x10, 0x02, 0x02]);
+        assert_eq!(state.rflags & rflags::IF, 0);
+    }
+
+    #[test]
+    fn a_real_mode_table_that_is_too_short_shuts_the_processor_down() {
+        let mut bench = Bench::real();
+        bench.change(|state| state.idtr.limit = 0x10);
+        assert_eq!(bench.run(&[0xcd, 0x21], 5), Stop::Shutdown);
+    }
+
+    #[test]
+    fn a_fault_at_the_same_level_pushes_three_doublewords_with_rf() {
+        let mut bench = Bench::protected().with_tables();
+        assert_eq!(bench.run_to_halt(&UD2), Some(6));
+        assert_eq!(bench.cpu.gpr[gpr::RSP], STACK - 12);
+        assert_eq!(bench.stack32(0), CODE as u32);
+        assert_eq!(bench.stack32(1), 8);
+        assert_eq!(bench.stack32(2), 0x1_0002);
+        assert!(!bench.cpu.flag(rflags::RF));
+    }
+
+    #[test]
+    fn an_error_code_is_pushed_last() {
+        let mut bench = Bench::protected().with_tables();
+        // MOV DS, AX with a selector beyond the GDT.
+        bench.change(|state| state.gpr[gpr::RAX] = 0xfff8);
+        assert_eq!(bench.run_to_halt(&[0x8e, 0xd8]), Some(13));
+        assert_eq!(bench.stack32(0), 0xfff8);
+        assert_eq!(bench.stack32(1), CODE as u32);
+    }
+
+    #[test]
+    fn interrupt_gates_clear_if_and_trap_gates_do_not() {
+        for (access, cleared) in [(0xee, true), (0xef, false)] {
+            let mut bench = Bench::protected().with_tables();
+            let handler = tables::HANDLERS as u32 + 0x200;
+            bench.set_gate(0x20, gate_descriptor(tables::CODE0, handler, access, 0));
+            bench.change(|state| state.rflags = 0x4202);
+            bench.board.interrupt = Some(0x20);
+            assert_eq!(bench.run_to_halt(&[0x90]), Some(0x20));
+            assert_eq!(bench.cpu.flag(rflags::IF), !cleared);
+            assert!(!bench.cpu.flag(rflags::NT));
+            assert_eq!(bench.stack32(2), 0x4202, "the frame has NT and IF, and RF as it was");
+            assert_eq!(bench.stack32(0), CODE as u32, "taken before the first instruction");
+        }
+    }
+
+    /// SDM vol. 3A, 6.12.1.
+    #[test]
+    fn a_more_privileged_handler_runs_on_the_stack_of_the_tss() {
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        assert_eq!(bench.run_to_halt(&[0xcd, 0x80]), Some(0x80));
+        let state = bench.cpu.state();
+        assert_eq!(state.cpl, 0);
+        assert_eq!((state.seg[1].selector, state.seg[2].selector), (0x08, 0x10));
+        assert_eq!(state.gpr[gpr::RSP], tables::STACK0 - 20);
+        let frame: Vec<u32> = (0..5).map(|n| bench.stack32(n)).collect();
+        assert_eq!(frame, [CODE as u32 + 2, 0x1b, 2, STACK as u32, 0x23]);
+    }
+
+    #[test]
+    fn a_bad_inner_stack_is_an_invalid_tss() {
+        // SS0 with RPL 0 but a level-3 descriptor: #TS(0x20), delivered nowhere: the same stack.
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        bench.poke(tables::TSS + 8, &[0x20, 0, 0, 0]);
+        assert_eq!(bench.run(&[0xcd, 0x80], 5), Stop::Shutdown);
+        // With a task-independent handler (conforming code) the #TS arrives.
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        bench.poke(tables::TSS + 8, &[0x20, 0, 0, 0]);
+        bench.set_descriptor(tables::FREE, segment_descriptor(0, 0xfffff, 0x9f, 0xc));
+        let handler = tables::HANDLERS as u32 + 0x500;
+        bench.poke(handler.into(), &[0xeb, 0xfe]);
+        bench.set_gate(10, gate_descriptor(tables::FREE, handler, 0xee, 0));
+        assert_eq!(bench.run(&[0xcd, 0x80], 3), Stop::Limit);
+        assert_eq!((bench.cpu.rip, bench.cpu.cpl), (handler.into(), 3));
+        assert_eq!(bench.stack32(0), 0x20, "EXT is clear: INT n is the program's own");
+    }
+
+    #[test]
+    fn a_software_interrupt_needs_the_gates_level() {
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        let handler = tables::HANDLERS as u32;
+        bench.set_gate(0x80, gate_descriptor(tables::CODE0, handler, 0x8e, 0));
+        assert_eq!(bench.run_to_halt(&[0xcd, 0x80]), Some(13));
+        assert_eq!(bench.stack32(0), 0x80 * 8 + 2);
+        assert_eq!(bench.stack32(1), CODE as u32, "a fault: back to the INT");
+    }
+
+    /// SDM vol. 3A, 6.13.
+    #[test]
+    fn a_fault_while_delivering_a_fault_has_ext_set() {
+        let mut bench = Bench::protected().with_tables();
+        bench.set_gate(6, gate_descriptor(tables::CODE0, 0, 0x0e, 0));
+        assert_eq!(bench.run_to_halt(&UD2), Some(11));
+        assert_eq!(bench.stack32(0), 6 * 8 + 2 + 1);
+        // INT1 counts as external too, and is not checked against the gate's level.
+        let mut bench = Bench::protected().with_tables();
+        bench.set_gate(1, gate_descriptor(tables::CODE0, 0, 0x0e, 0));
+        assert_eq!(bench.run_to_halt(&[0xf1]), Some(11));
+        assert_eq!(bench.stack32(0), 8 + 2 + 1);
+    }
+
+    #[test]
+    fn a_second_contributory_fault_is_a_double_fault() {
+        let mut bench = Bench::protected().with_tables();
+        bench.set_gate(13, gate_descriptor(tables::CODE0, 0, 0x0e, 0));
+        bench.change(|state| state.gpr[gpr::RAX] = 0xfff8);
+        assert_eq!(bench.run_to_halt(&[0x8e, 0xd8]), Some(8));
+        assert_eq!((bench.stack32(0), bench.stack32(1)), (0, CODE as u32));
+    }
+
+    #[test]
+    fn a_third_fault_shuts_the_processor_down() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| state.idtr.limit = 0);
+        assert_eq!(bench.run(&UD2, 5), Stop::Shutdown);
+        assert_eq!(bench.cpu.position.0, 0);
+    }
+
+    #[test]
+    fn a_handler_beyond_its_segments_limit_is_a_general_protection_fault() {
+        let mut bench = Bench::protected().with_tables();
+        bench.set_descriptor(tables::FREE, segment_descriptor(0, 0xfff, 0x9b, 0x4));
+        bench.set_gate(6, gate_descriptor(tables::FREE, 0x1000, 0xee, 0));
+        assert_eq!(bench.run_to_halt(&UD2), Some(13));
+        assert_eq!(bench.stack32(0), 1, "error code zero, with EXT");
+    }
+
+    /// SDM vol. 3A, 6.14.2.
+    #[test]
+    fn long_mode_aligns_the_stack_and_always_pushes_ss_and_rsp() {
+        let mut bench = Bench::long().with_tables();
+        bench.change(|state| state.gpr[gpr::RSP] = STACK - 4);
+        assert_eq!(bench.run_to_halt(&UD2), Some(6));
+        assert_eq!(bench.cpu.gpr[gpr::RSP], STACK - 16 - 40);
+        let frame: Vec<u64> = (0..5).map(|n| bench.stack64(n)).collect();
+        assert_eq!(frame, [CODE, 8, 0x1_0002, STACK - 4, 0x10]);
+        assert_eq!(bench.cpu.seg[2].selector, 0x10, "the level did not change");
+    }
+
+    #[test]
+    fn long_mode_loads_a_null_ss_with_the_new_level() {
+        let mut bench = Bench::long().with_tables().at_level_3();
+        assert_eq!(bench.run_to_halt(&[0xcd, 0x80]), Some(0x80));
+        let state = bench.cpu.state();
+        assert_eq!((state.cpl, state.seg[1].selector), (0, 8));
+        assert_eq!(state.seg[2].selector, 0);
+        assert!(state.seg[2].rights.is_null());
+        assert_eq!(state.gpr[gpr::RSP], tables::STACK0 - 40);
+        assert_eq!(bench.stack64(4), 0x23);
+    }
+
+    /// SDM vol. 3A, 6.14.5.
+    #[test]
+    fn an_interrupt_stack_is_used_whatever_the_level() {
+        let mut bench = Bench::long().with_tables();
+        let ist = 0x2_4000u64;
+        bench.poke(tables::TSS + 0x24 + 2 * 8, &ist.to_le_bytes());
+        let handler = tables::HANDLERS as u32 + 0x60;
+        bench.set_gate(6, gate_descriptor(tables::CODE0, handler, 0x8e, 3));
+        assert_eq!(bench.run_to_halt(&UD2), Some(6));
+        assert_eq!(bench.cpu.gpr[gpr::RSP], ist - 40);
+        assert_eq!(bench.stack64(3), STACK);
+        assert_eq!(bench.cpu.seg[2].selector, 0x10);
+    }
+
+    #[test]
+    fn a_page_fault_on_the_stack_becomes_a_double_fault_on_its_own_stack() {
+        let mut bench = Bench::long().with_tables();
+        let ist = 0x2_4000u64;
+        bench.poke(tables::TSS + 0x24, &ist.to_le_bytes());
+        let handler = tables::HANDLERS as u32 + 0x80;
+        bench.set_gate(8, gate_descriptor(tables::CODE0, handler, 0x8e, 1));
+        // 4 MiB and above are not mapped.
+        bench.change(|state| state.gpr[gpr::RSP] = 0x50_0000);
+        // MOV EAX, [0x600000]
+        assert_eq!(bench.run_to_halt(&[0x8b, 0x04, 0x25, 0, 0, 0x60, 0]), Some(8));
+        assert_eq!(bench.cpu.gpr[gpr::RSP], ist - 48);
+        assert_eq!(bench.stack64(0), 0, "error code");
+        assert_eq!(bench.stack64(1), CODE);
+        assert_eq!(bench.stack64(4), 0x50_0000, "RSP as the first fault found it");
+        assert_eq!(bench.cpu.cr2, 0x50_0000 - 8);
+    }
+
+    #[test]
+    fn a_stack_that_is_not_canonical_is_a_stack_fault() {
+        let mut bench = Bench::long().with_tables();
+        let ist = 0x2_4000u64;
+        bench.poke(tables::TSS + 0x24, &ist.to_le_bytes());
+        for vector in [8, 12] {
+            let handler = tables::HANDLERS as u32 + vector * 16;
+            let gate = gate_descriptor(tables::CODE0, handler, 0x8e, 1);
+            bench.set_gate(vector as u8, gate);
+        }
+        bench.change(|state| state.gpr[gpr::RSP] = 0x8000_0000_0000_1000);
+        assert_eq!(bench.run_to_halt(&UD2), Some(12), "#UD is benign: #SS follows it");
+        assert_eq!(bench.stack64(0), 1);
+    }
+
+    /// A task in virtual-8086 mode at 0x1000:0, below a kernel with [`Bench::with_tables`].
+    fn v86(iopl: u64) -> Bench {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| {
+            state.rflags = 2 | rflags::VM | iopl << 12;
+            state.cpl = 3;
+            for (segment, selector) in
+                state.seg.iter_mut().zip([0x10u16, 0x1000, 0x2000, 0x30, 0x40, 0x50])
+            {
+                let base = u64::from(selector) << 4;
+                *segment = Segment { selector, base, limit: 0xffff, rights: Rights(0xf3) };
+            }
+            state.rip = 0;
+            state.gpr[gpr::RSP] = 0x100;
+        });
+        bench
+    }
+
+    /// SDM vol. 3A, 20.3.1.
+    #[test]
+    fn leaving_v86_mode_pushes_the_data_segments_and_nulls_them() {
+        let mut bench = v86(3);
+        assert_eq!(bench.run_to_halt(&[0xcd, 0x80]), Some(0x80));
+        let state = bench.cpu.state();
+        assert_eq!((state.cpl, state.rflags & rflags::VM), (0, 0));
+        assert_eq!(state.gpr[gpr::RSP], tables::STACK0 - 36);
+        let frame: Vec<u32> = (0..9).map(|n| bench.stack32(n)).collect();
+        assert_eq!(frame, [2, 0x1000, 0x2_3002, 0x100, 0x2000, 0x10, 0x30, 0x40, 0x50]);
+        for register in [0, 3, 4, 5] {
+            assert!(state.seg[register].rights.is_null());
+        }
+        assert_eq!((state.seg[1].selector, state.seg[2].selector), (8, 0x10));
+    }
+
+    #[test]
+    fn a_v86_task_below_iopl_3_may_not_int() {
+        let mut bench = v86(0);
+        assert_eq!(bench.run_to_halt(&[0xcd, 0x80]), Some(13));
+        assert_eq!((bench.stack32(0), bench.stack32(1)), (0, 0));
+        // INT3 does not ask.
+        let mut bench = v86(0);
+        assert_eq!(bench.run_to_halt(&[0xcc]), Some(3));
+        assert_eq!(bench.stack32(0), 1);
+    }
+
+    /// SDM vol. 3A, 20.3.3.4 and table 20-2, methods 5 and 6.
+    #[test]
+    fn the_redirection_bitmap_sends_int_to_the_8086_programs_handler() {
+        for (iopl, pushed) in [(3u64, 0x3002u16), (0, 0x3202)] {
+            let mut bench = v86(iopl);
+            bench.change(|state| {
+                state.cr4 = crate::cpu::control::CR4_VME;
+                state.rflags |= rflags::VIF;
+                state.tr.limit = 0x100;
+            });
+            // The map base is 0x88: the redirection bitmap is at 0x68.
+            bench.poke(tables::TSS + 0x66, &[0x88, 0]);
+            bench.poke(0x21 * 4, &[0x50, 0, 0x00, 0x10]);
+            // CLI at the handler, which then clears VIF or IF; then INT 0x80 redirected to PM.
+            bench.poke(tables::TSS + 0x68 + 16, &[1]);
+            let mut code = vec![0x90; 0x60];
+            code[..2].copy_from_slice(&[0xcd, 0x21]);
+            code[0x50..0x52].copy_from_slice(&[0xcd, 0x80]);
+            if iopl == 3 {
+                assert_eq!(bench.run_to_halt(&code), Some(0x80));
+                assert_eq!(bench.stack32(0), 0x52);
+            } else {
+                assert_eq!(bench.run_to_halt(&code), Some(13), "method 4 below IOPL 3");
+            }
+            assert_eq!(bench.peek::<6>(0x2_00fa), {
+                let flags = pushed.to_le_bytes();
+                [2, 0, 0x00, 0x10, flags[0], flags[1]]
+            });
+        }
+    }
+
+    #[test]
+    fn an_nmi_blocks_the_next_until_iret() {
+        let mut bench = Bench::protected().with_tables();
+        // NOP; NOP; IRETD; the second NMI waits for it.
+        bench.poke(tables::HANDLERS + 0x20, &[0x90, 0x90, 0xcf]);
+        bench.board.nmi = true;
+        bench.run(&[0x90; 8], 1);
+        assert!(bench.cpu.nmi_blocked);
+        bench.board.nmi = true;
+        bench.run(&[0x90; 8], 1);
+        assert!(bench.board.nmi, "blocked");
+        bench.run(&[0x90; 8], 2);
+        assert!(!bench.board.nmi, "taken after IRET");
+        assert_eq!(bench.cpu.rip, tables::HANDLERS + 0x21);
+    }
+
+    #[test]
+    fn sti_holds_interrupts_off_for_one_instruction() {
+        let mut bench = Bench::protected().with_tables();
+        bench.board.interrupt = Some(0x20);
+        assert_eq!(bench.run_to_halt(&[0xfb, 0x90, 0x90]), Some(0x20));
+        assert_eq!(bench.stack32(0), CODE as u32 + 2);
+    }
+
+    #[test]
+    fn an_interrupt_ends_hlt_and_returns_behind_it() {
+        let mut bench = Bench::protected().with_tables();
+        assert_eq!(bench.run(&[0xfb, 0xf4], 5), Stop::Halted);
+        bench.board.interrupt = Some(0x20);
+        assert_eq!(bench.run_to_halt(&[0xfb, 0xf4]), Some(0x20));
+        assert_eq!(bench.stack32(0), CODE as u32 + 2);
+    }
+
+    #[test]
+    fn into_traps_only_on_overflow() {
+        let mut bench = Bench::protected().with_tables();
+        // INTO; MOV AL, 0x7F; INC AL; INTO
+        assert_eq!(bench.run_to_halt(&[0xce, 0xb0, 0x7f, 0xfe, 0xc0, 0xce]), Some(4));
+        assert_eq!(bench.stack32(0), CODE as u32 + 6);
+    }
+
+    #[test]
+    fn a_16_bit_gate_pushes_words() {
+        let mut bench = Bench::protected().with_tables();
+        let handler = tables::HANDLERS as u32 + 0x800;
+        bench.set_gate(0x80, gate_descriptor(tables::CODE0, handler, 0xe6, 0));
+        assert_eq!(bench.run_to_halt(&[0xcd, 0x80]), Some(0x80));
+        assert_eq!(bench.cpu.gpr[gpr::RSP], STACK - 6);
+        assert_eq!(bench.peek::<6>(STACK - 6), [2, 0, 8, 0, 2, 0]);
+    }
+}
