@@ -323,6 +323,8 @@ impl Model {
                 | Mnemonic::Prefetch
                 | Mnemonic::Prefetchw
                 | Mnemonic::Prefetchwt1
+                | Mnemonic::Prefetchit0
+                | Mnemonic::Prefetchit1
                 | Mnemonic::Reservednop
         );
         hint || i.cpuid_features().iter().all(|&feature| self.has(feature))

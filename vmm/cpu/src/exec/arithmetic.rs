@@ -26,9 +26,9 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
         Mnemonic::Xchg => xchg,
         Mnemonic::Cmpxchg => cmpxchg,
         Mnemonic::Cmpxchg8b => cmpxchg8b,
-        Mnemonic::Cmpxchg16b => |cpu, i| cpu.if_known(i, cmpxchg16b),
-        Mnemonic::Adcx => |cpu, i| cpu.if_known(i, adcx),
-        Mnemonic::Adox => |cpu, i| cpu.if_known(i, adox),
+        Mnemonic::Cmpxchg16b => cmpxchg16b,
+        Mnemonic::Adcx => adcx,
+        Mnemonic::Adox => adox,
         _ => return None,
     })
 }
@@ -219,8 +219,7 @@ fn adox(cpu: &mut Cpu, i: &Instruction) -> Done {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::{exception, exec64, prepare, run64, step};
-    use super::*;
+    use super::super::table::{exception, prepare, run64, run64_all, step};
     use crate::testing::{Bench, DATA};
 
     const CF: u64 = 1;
@@ -272,9 +271,9 @@ mod tests {
     fn adcx_and_adox_have_a_carry_each() {
         let (adcx_code, adox_code) =
             ([0x66, 0x0f, 0x38, 0xf6, 0xc1], [0xf3, 0x0f, 0x38, 0xf6, 0xc1]);
-        let ([rax, ..], flags) = exec64(adcx, &adcx_code, [0xffff_ffff, 0, 0, 0], CF | OF | SF);
+        let ([rax, ..], flags) = run64_all(&adcx_code, [0xffff_ffff, 0, 0, 0], CF | OF | SF);
         assert_eq!((rax, flags), (0, CF | OF | SF));
-        let ([rax, ..], flags) = exec64(adox, &adox_code, [0xffff_ffff, 1, 0, 0], ZF);
+        let ([rax, ..], flags) = run64_all(&adox_code, [0xffff_ffff, 1, 0, 0], ZF);
         assert_eq!((rax, flags), (0, ZF | OF));
         let mut bench = Bench::long();
         assert_eq!(step(&mut bench, &adcx_code), exception(6, None));

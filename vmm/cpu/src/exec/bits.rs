@@ -1,11 +1,11 @@
 //! Bit tests, bit scans, bit-field instructions and byte swaps (SDM vol. 1, 7.3.7 and 5.1.13 to
-//! 5.1.16). On models without BMI1 or LZCNT the prefixed scans are the plain ones, as on hardware.
+//! 5.1.16). For models without BMI1 or LZCNT the decoder gives BSF and BSR for their encodings.
 
 use super::{Done, Exec};
 use crate::cpu::Cpu;
 use crate::flags::{rflags, sign_extend, zero_extend};
 use crate::segment::SegReg;
-use iced_x86::{CpuidFeature, Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 
 /// The semantics of this family's instructions.
 pub(crate) fn select(i: &Instruction) -> Option<Exec> {
@@ -18,7 +18,7 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
         Mnemonic::Bsr => bsr,
         Mnemonic::Tzcnt => tzcnt,
         Mnemonic::Lzcnt => lzcnt,
-        Mnemonic::Popcnt => |cpu, i| cpu.if_known(i, popcnt),
+        Mnemonic::Popcnt => popcnt,
         Mnemonic::Andn => |cpu, i| cpu.if_vex(i, andn),
         Mnemonic::Bextr => |cpu, i| cpu.if_vex(i, bextr),
         Mnemonic::Blsi => |cpu, i| cpu.if_vex(i, blsi),
@@ -28,8 +28,8 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
         Mnemonic::Pdep => |cpu, i| cpu.if_vex(i, pdep),
         Mnemonic::Pext => |cpu, i| cpu.if_vex(i, pext),
         Mnemonic::Bswap => bswap,
-        Mnemonic::Movbe => |cpu, i| cpu.if_known(i, movbe),
-        Mnemonic::Crc32 => |cpu, i| cpu.if_known(i, crc32),
+        Mnemonic::Movbe => movbe,
+        Mnemonic::Crc32 => crc32,
         _ => return None,
     })
 }
@@ -112,16 +112,10 @@ fn count_zeros(cpu: &mut Cpu, i: &Instruction, f: impl FnOnce(u64, u32) -> u32) 
 }
 
 fn tzcnt(cpu: &mut Cpu, i: &Instruction) -> Done {
-    if !cpu.model.has(CpuidFeature::BMI1) {
-        return bsf(cpu, i);
-    }
     count_zeros(cpu, i, |source, bits| source.trailing_zeros().min(bits))
 }
 
 fn lzcnt(cpu: &mut Cpu, i: &Instruction) -> Done {
-    if !cpu.model.has(CpuidFeature::LZCNT) {
-        return bsr(cpu, i);
-    }
     count_zeros(cpu, i, |source, bits| source.leading_zeros() - (64 - bits))
 }
 
@@ -269,8 +263,8 @@ fn crc32(cpu: &mut Cpu, i: &Instruction) -> Done {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::{exception, exec64, prepare, run64, step};
-    use super::*;
+    use super::super::table::{exception, prepare, run64, run64_all, step};
+    use crate::model::Features;
     use crate::testing::{Bench, DATA};
 
     const CF: u64 = 1;
@@ -334,6 +328,17 @@ mod tests {
             let out = run64(code, [old, source, 0, 0], ALL);
             assert_eq!((out.0[0], out.1), (result, flags), "{code:x?} {source:x}");
         }
+        // tzcnt eax, ecx; lzcnt eax, ecx; tzcnt ax, cx
+        for (code, source, result, flags) in [
+            (&[0xf3, 0x0f, 0xbc, 0xc1][..], 0x30, 4, 0),
+            (&[0xf3, 0x0f, 0xbc, 0xc1], 1 << 32, 32, CF),
+            (&[0xf3, 0x0f, 0xbd, 0xc1], 1 << 31, 0, ZF),
+            (&[0xf3, 0x48, 0x0f, 0xbd, 0xc1], 0, 64, CF),
+            (&[0x66, 0xf3, 0x0f, 0xbc, 0xc1], 1, old & !0xffff, ZF),
+        ] {
+            let out = run64_all(code, [old, source, 0, 0], ALL);
+            assert_eq!((out.0[0], out.1), (result, flags), "{code:x?} {source:x}");
+        }
         // popcnt ax, cx
         let (out, flags) = run64(&[0x66, 0xf3, 0x0f, 0xb8, 0xc1], [old, 0xf_ff00, 0, 0], ALL);
         assert_eq!((out[0], flags), (old & !0xffff | 8, 0));
@@ -341,35 +346,32 @@ mod tests {
 
     #[test]
     fn bit_fields() {
-        let run = |exec: Exec, code: &[u8], gpr| {
-            let (out, flags) = exec64(exec, code, gpr, ALL);
+        let run = |code: &[u8], gpr| {
+            let (out, flags) = run64_all(code, gpr, ALL);
             (out[0], flags)
         };
         // andn eax, ecx, edx
         assert_eq!(
-            run(andn, &[0xc4, 0xe2, 0x70, 0xf2, 0xc2], [0, 0x7f, 0x8000_00ff, 0]),
+            run(&[0xc4, 0xe2, 0x70, 0xf2, 0xc2], [0, 0x7f, 0x8000_00ff, 0]),
             (0x8000_0080, SF)
         );
         // bextr eax, ecx, edx; start 4, length 8; then start beyond the width
         let code = [0xc4, 0xe2, 0x68, 0xf7, 0xc1];
-        assert_eq!(run(bextr, &code, [0, 0x1234_5678, 0x804, 0]), (0x67, 0));
-        assert_eq!(run(bextr, &code, [0, 0x1234_5678, 0x828, 0]), (0, ZF));
-        assert_eq!(run(bextr, &code, [0, 0x1234_5678, 0xff80, 0]), (0, ZF));
-        assert_eq!(run(bextr, &code, [0, 0x1234_5678, 0xff00, 0]), (0x1234_5678, 0));
+        assert_eq!(run(&code, [0, 0x1234_5678, 0x804, 0]), (0x67, 0));
+        assert_eq!(run(&code, [0, 0x1234_5678, 0x828, 0]), (0, ZF));
+        assert_eq!(run(&code, [0, 0x1234_5678, 0xff80, 0]), (0, ZF));
+        assert_eq!(run(&code, [0, 0x1234_5678, 0xff00, 0]), (0x1234_5678, 0));
         // blsr, blsmsk, blsi eax, ecx
-        assert_eq!(run(blsr, &[0xc4, 0xe2, 0x78, 0xf3, 0xc9], [0, 0x18, 0, 0]), (0x10, 0));
-        assert_eq!(
-            run(blsmsk, &[0xc4, 0xe2, 0x78, 0xf3, 0xd1], [0, 0, 0, 0]),
-            (0xffff_ffff, CF | SF | PF)
-        );
-        assert_eq!(run(blsi, &[0xc4, 0xe2, 0x78, 0xf3, 0xd9], [0, 0x18, 0, 0]), (8, CF));
+        assert_eq!(run(&[0xc4, 0xe2, 0x78, 0xf3, 0xc9], [0, 0x18, 0, 0]), (0x10, 0));
+        assert_eq!(run(&[0xc4, 0xe2, 0x78, 0xf3, 0xd1], [0, 0, 0, 0]), (0xffff_ffff, CF | SF | PF));
+        assert_eq!(run(&[0xc4, 0xe2, 0x78, 0xf3, 0xd9], [0, 0x18, 0, 0]), (8, CF));
         // bzhi eax, ecx, edx: 8 bits, then more than there are
         let code = [0xc4, 0xe2, 0x68, 0xf5, 0xc1];
-        assert_eq!(run(bzhi, &code, [0, 0xabcd, 0x108, 0]), (0xcd, 0));
-        assert_eq!(run(bzhi, &code, [0, 0xabcd, 40, 0]), (0xabcd, CF));
+        assert_eq!(run(&code, [0, 0xabcd, 0x108, 0]), (0xcd, 0));
+        assert_eq!(run(&code, [0, 0xabcd, 40, 0]), (0xabcd, CF));
         // pdep, pext eax, ecx, edx
-        assert_eq!(run(pdep, &[0xc4, 0xe2, 0x73, 0xf5, 0xc2], [0, 0b101, 0xf0f0, 0]), (0x50, ALL));
-        assert_eq!(run(pext, &[0xc4, 0xe2, 0x72, 0xf5, 0xc2], [0, 0x1250, 0xf0f0, 0]), (0x15, ALL));
+        assert_eq!(run(&[0xc4, 0xe2, 0x73, 0xf5, 0xc2], [0, 0b101, 0xf0f0, 0]), (0x50, ALL));
+        assert_eq!(run(&[0xc4, 0xe2, 0x72, 0xf5, 0xc2], [0, 0x1250, 0xf0f0, 0]), (0x15, ALL));
         // A model without BMI, and real mode on any model: #UD.
         assert_eq!(step(&mut Bench::long(), &code), exception(6, None));
         assert_eq!(step(&mut Bench::real(), &code), exception(6, None));
@@ -377,6 +379,17 @@ mod tests {
 
     #[test]
     fn byte_swaps_and_checksums() {
+        // movbe [rdi], ax; movbe rax, [rdi]
+        let mut bench = Bench::long();
+        assert_eq!(step(&mut bench, &[0x0f, 0x38, 0xf0, 0x07]), exception(6, None));
+        bench.cpu.model.features = Features::all();
+        prepare(&mut bench, |state| {
+            state.gpr[7] = DATA;
+            state.gpr[0] = 0x1122;
+        });
+        step(&mut bench, &[0x66, 0x0f, 0x38, 0xf1, 0x07]).unwrap();
+        step(&mut bench, &[0x48, 0x0f, 0x38, 0xf0, 0x07]).unwrap();
+        assert_eq!(bench.cpu.state().gpr[0], 0x1122 << 48);
         // bswap eax; bswap rax; bswap ax
         let value = 0x1122_3344_5566_7788;
         assert_eq!(run64(&[0x0f, 0xc8], [value, 0, 0, 0], 0).0[0], 0x8877_6655);

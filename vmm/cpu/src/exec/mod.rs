@@ -22,7 +22,7 @@ mod debug;
 mod descriptor;
 mod descriptor_tables;
 mod far;
-mod feature;
+
 mod flag_control;
 mod interrupt;
 mod iret;
@@ -44,6 +44,7 @@ mod syscall;
 mod table;
 mod task;
 mod transfer;
+mod vex;
 mod x87;
 
 use crate::cpu::Cpu;

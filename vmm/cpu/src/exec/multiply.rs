@@ -140,8 +140,7 @@ fn idiv(cpu: &mut Cpu, i: &Instruction) -> Done {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::{exception, exec64, prepare, run64, step};
-    use super::*;
+    use super::super::table::{exception, prepare, run64, run64_all, step};
     use crate::testing::Bench;
 
     const CF: u64 = 1;
@@ -202,9 +201,9 @@ mod tests {
     fn mulx_writes_the_high_half_last_and_no_flag() {
         // mulx eax, ecx, ebx; mulx eax, eax, ebx
         let start = [0, 0, 0xffff_ffff, 0xffff_ffff];
-        let (out, flags) = exec64(mulx, &[0xc4, 0xe2, 0x73, 0xf6, 0xc3], start, 0x8d5);
+        let (out, flags) = run64_all(&[0xc4, 0xe2, 0x73, 0xf6, 0xc3], start, 0x8d5);
         assert_eq!((out[0], out[1], flags), (0xffff_fffe, 1, 0x8d5));
-        let (out, _) = exec64(mulx, &[0xc4, 0xe2, 0x7b, 0xf6, 0xc3], start, 0);
+        let (out, _) = run64_all(&[0xc4, 0xe2, 0x7b, 0xf6, 0xc3], start, 0);
         assert_eq!(out[0], 0xffff_fffe);
     }
 }

@@ -34,8 +34,7 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
             cpu.system_flags |= rflags::DF;
             Ok(())
         },
-        Mnemonic::Clflush => touch_line,
-        Mnemonic::Clflushopt | Mnemonic::Clwb => |cpu, i| cpu.if_known(i, touch_line),
+        Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => touch_line,
         mnemonic if is_setcc(mnemonic) => setcc,
         mnemonic if is_cmov(mnemonic) => cmov,
         mnemonic if is_hint(mnemonic) => |_, _| Ok(()),
@@ -112,6 +111,7 @@ fn is_hint(mnemonic: Mnemonic) -> bool {
             | Endbr64
             | Rdsspd
             | Rdsspq
+            | Cldemote
             | Reservednop
     )
 }
