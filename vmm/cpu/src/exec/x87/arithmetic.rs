@@ -231,14 +231,25 @@ fn scale(cpu: &mut Cpu, i: &Instruction) -> Done {
     Ok(())
 }
 
-/// FSCALE with the bias adjustment added to the scale. Scales of 2^16 and beyond overflow or
-/// underflow even so, and give infinity or zero.
+/// FSCALE with the bias adjustment added to the scale. What overflows or underflows even so becomes
+/// infinity or zero, whatever RC says (SDM vol. 1, 8.5.4 and 8.5.5).
 fn scale_adjusted(control: u16, st0: F80, st1: F80, masked: &Outcome) -> Outcome {
-    let shift = if masked.status & status::OE != 0 { -BIAS_ADJUST } else { BIAS_ADJUST };
     const TRUNCATE: u16 = 0xf7f;
+    let overflow = masked.status & status::OE != 0;
+    let shift = if overflow { -BIAS_ADJUST } else { BIAS_ADJUST };
     let whole = host::round_to_integer(TRUNCATE, st1).value;
     let sum = host::Add::apply(EXACT, whole, Source::Register(of_integer(shift.into())));
-    host::scale(control, st0, sum.value)
+    let scaled = host::scale(control, st0, sum.value);
+    let sign = st0.sign_exponent & 0x8000;
+    if scaled.status & status::OE != 0 {
+        let value = F80 { significand: 1 << 63, sign_exponent: sign | 0x7fff };
+        return Outcome { value, status: status::PE | status::C1 };
+    }
+    if scaled.status & status::UE != 0 || scaled.value.exponent() == 0 {
+        let value = F80 { significand: 0, sign_exponent: sign };
+        return Outcome { value, status: status::PE };
+    }
+    scaled
 }
 
 /// FPREM and FPREM1. A reduction by 64 binary places or more is done in part: how far is up to the
@@ -273,7 +284,10 @@ fn remainder(cpu: &mut Cpu, i: &Instruction, complete: fn(u16, F80, F80) -> Outc
         const CODES: u16 = status::C0 | status::C1 | status::C2 | status::C3;
         let codes = if partial {
             status::C2
-        } else if exceptions & status::IE != 0 {
+        } else if outcome.value.is_nan() {
+            // Undefined: the quotient's bits stay as they were, the reduction is complete.
+            cpu.fpu.status & (status::C0 | status::C3)
+        } else if st0.is_zero() || st1.is_infinity() {
             0
         } else {
             outcome.status & CODES

@@ -48,11 +48,13 @@ pub(super) fn select(i: &Instruction) -> Option<Exec> {
         M::Frstor => restore,
         M::Ffree => |cpu, i| {
             cpu.x87_ready()?;
+            cpu.fpu.status &= !status::C1;
             cpu.fpu.free(st_number(i, 0));
             Ok(())
         },
         M::Ffreep => |cpu, i| {
             cpu.x87_ready()?;
+            cpu.fpu.status &= !status::C1;
             cpu.fpu.free(st_number(i, 0));
             cpu.fpu.pop();
             Ok(())

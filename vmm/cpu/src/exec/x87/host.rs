@@ -42,11 +42,17 @@ pub(crate) fn raised(word: u16) -> u16 {
     word & (status::EXCEPTIONS | c1)
 }
 
+/// The control word for the host. PC = 1 is reserved; the model takes it for extended precision.
+#[inline(always)]
+fn modes(control: u16) -> u16 {
+    (control | (control & 0x100) << 1) & MODES | MASKED
+}
+
 /// Runs x87 instructions under a guest's precision and rounding control; `fnstsw ax` among them.
 macro_rules! x87 {
     ($control:expr, [$($line:literal),*], $($name:ident = $pointer:expr),*) => {{
         let mut saved = 0u16;
-        let control: u16 = $control & MODES | MASKED;
+        let control: u16 = modes($control);
         let word: u16;
         // SAFETY: see the module: masked exceptions, own locals, a stack left as it was.
         unsafe {

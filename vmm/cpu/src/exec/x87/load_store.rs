@@ -281,7 +281,6 @@ fn conditional_move(cpu: &mut Cpu, i: &Instruction, condition: u8) -> Done {
         }
         return Ok(());
     }
-    cpu.fpu.status &= !status::C1;
     if cpu.arith.condition(condition) {
         cpu.fpu.set_st(0, cpu.fpu.st(from));
     }

@@ -6,10 +6,12 @@
 //! for the next waiting instruction.
 //!
 //! What the manual leaves undefined, defined by the model: C0, C2 and C3 keep their values where the
-//! manual says "undefined"; C1 is cleared by every instruction that does not round, load or compare
-//! up, except that FFREE, FNOP, FLDCW and the stores of control and status leave it. With CR0.NE = 0
-//! a pending exception would assert FERR#; no interrupt controller input is wired to it, so
-//! execution goes on as if IGNNE# were asserted.
+//! manual says "undefined"; C1 is cleared by every instruction that does not round away from zero or
+//! overflow the stack, but FCMOVcc without a fault, FNOP, FLDCW, FNCLEX and the stores of control and
+//! status leave it. A comparison that meets an unmasked exception leaves its condition codes or flags
+//! alone, as Intel's manual says (AMD's processors set them). PC = 1 is extended precision. With
+//! CR0.NE = 0 a pending exception would assert FERR#; nothing is wired to it, so execution goes on as
+//! if IGNNE# were asserted.
 
 mod arithmetic;
 mod bcd;
@@ -19,6 +21,9 @@ mod host;
 mod load_store;
 mod transcendental;
 mod wide;
+
+#[cfg(test)]
+mod native_tests;
 
 use super::{Done, Exec};
 use crate::cpu::{Cpu, control};
@@ -185,7 +190,12 @@ impl Cpu {
             if self.stack_fault(i, true) {
                 self.fpu.push(F80::INDEFINITE);
             }
-        } else if self.accept(i, raised, Destination::Register) {
+            return;
+        }
+        // A denormal operand is loaded even where that is unmasked: processors do, though the manual
+        // says that TOP stays.
+        let denormal_only = raised == status::DE;
+        if self.accept(i, raised, Destination::Register) || denormal_only {
             self.fpu.push(value);
         }
     }
