@@ -308,14 +308,15 @@ fn power_of_two_less_one(control: u16, x: F80) -> Outcome {
         return Outcome { value: x, status: 0 };
     }
     if x.exponent() >= 0x3fff {
-        let negative = x.is_negative();
-        let value = match (x.bits() & !(1 << 79) == ONE.bits(), x.is_infinity()) {
-            (true, _) if negative => MINUS_HALF,
-            (_, true) if negative => signed(ONE, true),
-            // 1, infinity, and what is out of range.
-            _ => x,
+        // Exact, but processors report 1 and -1/2 as inexact.
+        let (value, status) = match (x.bits() & !(1 << 79) == ONE.bits(), x.is_negative()) {
+            (true, true) => (MINUS_HALF, status::PE),
+            (true, false) => (ONE, status::PE),
+            (false, true) if x.is_infinity() => (signed(ONE, true), 0),
+            // Plus infinity, and what is out of range.
+            _ => (x, 0),
         };
-        return Outcome { value, status: 0 };
+        return Outcome { value, status };
     }
     let y = Wide::of(x).multiply(LN_2);
     let sum = if y.negative {
@@ -426,7 +427,7 @@ fn special_product(y: F80, negative: bool, zero: bool, infinite: bool) -> Option
     }
 }
 
-/// y * log2(v) for v = 0, which divides by zero unless y is zero or infinite.
+/// y * log2(v) for v = 0, which divides by zero unless y is zero or infinite; #Z hides #D.
 fn logarithm_of_zero(y: F80) -> Outcome {
     if y.is_zero() {
         return INVALID;
@@ -443,7 +444,7 @@ fn times_logarithm(control: u16, x: F80, y: F80) -> Outcome {
     let denormal = denormal_flag(&[x, y]);
     let with_denormal = |o: Outcome| Outcome { status: o.status | denormal, ..o };
     if x.is_zero() {
-        return with_denormal(logarithm_of_zero(y));
+        return logarithm_of_zero(y);
     }
     if x.is_negative() {
         return INVALID;
@@ -454,7 +455,14 @@ fn times_logarithm(control: u16, x: F80, y: F80) -> Outcome {
         return with_denormal(special);
     }
     let (logarithm, exact) = logarithm(Wide::of(x));
-    with_denormal(Wide::of(y).multiply(logarithm).round(exact, control))
+    with_denormal(logarithmic_product(y, logarithm, exact, control))
+}
+
+/// Rounds y times a logarithm. Processors report even an exact product (x a power of two) as inexact.
+fn logarithmic_product(y: F80, logarithm: Wide, exact: bool, control: u16) -> Outcome {
+    let outcome = Wide::of(y).multiply(logarithm).round(exact, control);
+    let underflow = if outcome.value.is_denormal() { status::UE } else { 0 };
+    Outcome { status: outcome.status | status::PE | underflow, ..outcome }
 }
 
 /// FYL2XP1: ST(1) * log2(ST(0) + 1) (SDM vol. 2, table 3-50).
@@ -466,7 +474,7 @@ fn times_logarithm_plus_one(control: u16, x: F80, y: F80) -> Outcome {
     let with_denormal = |o: Outcome| Outcome { status: o.status | denormal, ..o };
     if x.is_negative() && x.exponent() >= ONE.exponent() {
         let minus_one = signed(ONE, true);
-        return if x == minus_one { with_denormal(logarithm_of_zero(y)) } else { INVALID };
+        return if x == minus_one { logarithm_of_zero(y) } else { INVALID };
     }
     let special = special_product(y, x.is_negative(), x.is_zero(), x.is_infinity());
     if let Some(special) = special {
@@ -479,7 +487,7 @@ fn times_logarithm_plus_one(control: u16, x: F80, y: F80) -> Outcome {
     } else {
         logarithm(Wide::of_integer(1).add(x))
     };
-    with_denormal(Wide::of(y).multiply(logarithm).round(exact, control))
+    with_denormal(logarithmic_product(y, logarithm, exact, control))
 }
 
 #[cfg(test)]
@@ -520,7 +528,7 @@ mod tests {
         let eight = F80 { significand: 1 << 63, sign_exponent: 0x4002 };
         let three = times_logarithm(0x37f, eight, ONE);
         assert_eq!(three.value.bits(), 0x4000_c000_0000_0000_0000);
-        assert_eq!(three.status, 0);
+        assert_eq!(three.status, status::PE);
         // sin of the register nearest to pi: the 66-bit pi minus it, 4c... as Intel documents.
         let pi = F80 { significand: 0xc90f_daa2_2168_c235, sign_exponent: 0x4000 };
         let sine = Angle::of(pi).unwrap().sine(0x37f);
