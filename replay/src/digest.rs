@@ -1,0 +1,88 @@
+//! Digests: what a machine was at a moment, small enough to store often.
+
+use crate::file::Moment;
+use crate::guest::Guest;
+use dejavm_memory::GuestRam;
+use dejavm_units::Pfn;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed, xxh3_128};
+
+/// An XXH3-128 hash. Digests guard against our own mistakes, not against an adversary.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hash128(pub [u8; 16]);
+
+impl fmt::Debug for Hash128 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Display for Hash128 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl Hash128 {
+    /// The hash of bytes.
+    pub fn of(bytes: &[u8]) -> Hash128 {
+        Hash128(xxh3_128(bytes).to_le_bytes())
+    }
+}
+
+/// Groups of pages that a memory digest can tell apart.
+pub const BUCKETS: usize = 64;
+
+/// A machine at a moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    /// When.
+    pub at: Moment,
+    /// Hash of `state`.
+    pub machine: Hash128,
+    /// Hash of the pages written since the digest before, and which they were.
+    pub memory: Hash128,
+    /// How many pages those were.
+    pub pages: u64,
+    /// The same by group of pages: XXH3-64 over each group's pages, zero for a group without any.
+    pub buckets: Vec<u64>,
+    /// The machine's state in bincode, so that a divergence can name the field.
+    pub state: Vec<u8>,
+}
+
+/// The group that a page belongs to.
+pub fn bucket_of(pfn: Pfn, ram: &GuestRam) -> usize {
+    let page = ram.layout().offset(pfn.gpa()).expect("the page is RAM") >> 12;
+    let pages = ram.layout().total_bytes() >> 12;
+    (page * BUCKETS as u64 / pages) as usize
+}
+
+impl Digest {
+    /// The digest of a machine now; ends the epoch of written pages.
+    pub fn take<G: Guest>(guest: &mut G) -> Digest {
+        let at = Moment { position: guest.position(), guest_ns: guest.guest_ns() };
+        let state = crate::file::to_bytes(&guest.save());
+        let dirty = guest.ram_mut().take_dirty();
+        let ram = guest.ram();
+        let mut all = Xxh3::new();
+        let mut buckets = vec![0u64; BUCKETS];
+        let mut contents = [0u8; 4096];
+        for &pfn in &dirty {
+            ram.read(pfn.gpa(), &mut contents).expect("dirty pages are RAM");
+            let page = xxh3_128(&contents);
+            all.update(&pfn.0.to_le_bytes());
+            all.update(&page.to_le_bytes());
+            let bucket = &mut buckets[bucket_of(pfn, ram)];
+            *bucket = xxh3_64_with_seed(&page.to_le_bytes(), *bucket ^ pfn.0);
+        }
+        Digest {
+            at,
+            machine: Hash128::of(&state),
+            memory: Hash128(all.digest128().to_le_bytes()),
+            pages: dirty.len() as u64,
+            buckets,
+            state,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A replay that is not what was recorded: where, and what differs first.
+
+use crate::digest::{BUCKETS, Digest};
+use crate::file::{Moment, from_bytes};
+use crate::guest::Guest;
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt;
+
+/// The first difference found between a recording and its replay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Divergence {
+    /// The position at which it was noticed; the cause lies after `since`.
+    pub position: u64,
+    /// The last position at which everything was still equal.
+    pub since: u64,
+    /// What differs: a register, a device's field, a range of pages, the console.
+    pub what: String,
+    /// What the recording says.
+    pub expected: String,
+    /// What the replay has.
+    pub got: String,
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the replay differs from the recording at position {} (equal at {}): {} was {} when \
+             recorded and is {} now",
+            self.position, self.since, self.what, self.expected, self.got
+        )
+    }
+}
+
+impl std::error::Error for Divergence {}
+
+impl Divergence {
+    /// Compares a recorded digest with the replay's; `None` if they are equal.
+    pub(crate) fn between<G: Guest>(
+        expected: &Digest,
+        got: &Digest,
+        since: Moment,
+        ram_bytes: u64,
+    ) -> Option<Divergence> {
+        let found = |what: String, expected: String, got: String, position: u64| {
+            Some(Divergence { position, since: since.position.0, what, expected, got })
+        };
+        let position = got.at.position.0;
+        if expected.at != got.at {
+            let show = |at: Moment| format!("{} ({})", at.position, at.guest_ns);
+            return found("the moment".into(), show(expected.at), show(got.at), position);
+        }
+        if expected.machine != got.machine {
+            let (what, a, b) = first_difference::<G>(&expected.state, &got.state);
+            return found(what, a, b, position);
+        }
+        if expected.memory != got.memory {
+            let bucket = (0..BUCKETS).find(|&n| expected.buckets.get(n) != got.buckets.get(n));
+            let what = match bucket {
+                Some(n) => {
+                    let at = |n: usize| ram_bytes / BUCKETS as u64 * n as u64;
+                    format!("RAM bytes {:#x} to {:#x}", at(n), at(n + 1) - 1)
+                }
+                None => "the set of pages written".into(),
+            };
+            let show = |digest: &Digest| format!("{} over {} pages", digest.memory, digest.pages);
+            return found(what, show(expected), show(got), position);
+        }
+        None
+    }
+}
+
+/// The first field in which two states differ.
+fn first_difference<G: Guest>(expected: &[u8], got: &[u8]) -> (String, String, String) {
+    let tree = |bytes: &[u8]| {
+        from_bytes::<G::State>(bytes).ok().and_then(|state| serde_json::to_value(state).ok())
+    };
+    match (tree(expected), tree(got)) {
+        (Some(a), Some(b)) => {
+            let mut path = String::new();
+            let (a, b) = descend(&a, &b, &mut path).unwrap_or((&a, &b));
+            (path, show(a), show(b))
+        }
+        _ => ("the machine's state".into(), "undecodable".into(), "undecodable".into()),
+    }
+}
+
+fn descend<'a>(a: &'a Value, b: &'a Value, path: &mut String) -> Option<(&'a Value, &'a Value)> {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => a.iter().find_map(|(name, a)| {
+            let b = b.get(name)?;
+            if a == b {
+                return None;
+            }
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(name);
+            descend(a, b, path)
+        }),
+        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
+            x.iter().zip(y).enumerate().find_map(|(n, (a, b))| {
+                if a == b {
+                    return None;
+                }
+                path.push_str(&format!("[{n}]"));
+                descend(a, b, path)
+            })
+        }
+        _ if a == b => None,
+        _ => Some((a, b)),
+    }
+}
+
+fn show(value: &Value) -> String {
+    match value.as_u64() {
+        Some(number) => format!("{number:#x}"),
+        None => {
+            let mut text = value.to_string();
+            if text.len() > 200 {
+                let cut = (0..=200).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+                text.truncate(cut);
+                text.push('…');
+            }
+            text
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The payloads: one struct a kind.
+
+use super::frame::{FileError, LENGTH_MAX};
+use crate::digest::Digest;
+use crate::pages::PageBatch;
+use dejavm_machine::{End, Input, MachineConfig};
+use dejavm_units::{GuestNs, Position};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Version of the machine's behaviour. A recording replays only on the behaviour it was made on:
+/// raise this with every change that a guest could notice.
+pub const SEMANTICS: u32 = 1;
+
+/// A point of a run: a position, and where in the idle stretch at that position.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct Moment {
+    /// Instructions completed.
+    pub position: Position,
+    /// Guest time.
+    pub guest_ns: GuestNs,
+}
+
+/// What was recorded, and on what machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Name and version of the program that wrote the file.
+    pub creator: String,
+    /// See [`SEMANTICS`].
+    pub semantics: u32,
+    /// The machine.
+    pub config: MachineConfig,
+    /// What was booted, for people: names of kernel and initrd, the kernel's command line.
+    pub guest: Vec<(String, String)>,
+    /// Positions between digests; 0 for only the one at the end.
+    pub digest_interval: u64,
+}
+
+/// The machine's state at position 0, without RAM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The state in bincode.
+    pub state: Vec<u8>,
+}
+
+/// An input and when it entered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamped {
+    /// When.
+    pub at: Moment,
+    /// What.
+    pub input: Input,
+}
+
+/// How a recording ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// The machine ended by itself.
+    Guest(End),
+    /// The user, or the end of what was asked for, stopped it.
+    Stopped,
+}
+
+/// The last chunk before the index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndChunk {
+    /// Why.
+    pub ending: Ending,
+    /// When.
+    pub at: Moment,
+    /// XXH3-128 of all console output, in order.
+    pub console: crate::digest::Hash128,
+    /// Bytes of console output.
+    pub console_bytes: u64,
+}
+
+/// A named position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// When.
+    pub at: Moment,
+    /// The name.
+    pub name: String,
+}
+
+/// A file that the recording needs but does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct External {
+    /// What it was to the machine: "kernel", "initrd".
+    pub role: String,
+    /// Where it was.
+    pub path: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its BLAKE3.
+    pub blake3: [u8; 32],
+}
+
+/// A chunk's contents.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "named after the kinds of the format")]
+pub enum Chunk {
+    Header(Box<Header>),
+    Start(Start),
+    Pages(PageBatch),
+    Inputs(Vec<Stamped>),
+    Progress(Moment),
+    Digest(Box<Digest>),
+    End(EndChunk),
+    Mark(Mark),
+    External(External),
+    Index(Vec<(u16, u64)>),
+}
+
+/// The kinds, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "named after the kinds of the format")]
+#[repr(u16)]
+pub enum Kind {
+    Header = 1,
+    Start = 2,
+    Pages = 3,
+    Inputs = 4,
+    Progress = 5,
+    Digest = 6,
+    End = 7,
+    Mark = 8,
+    External = 9,
+    Index = 10,
+}
+
+impl Kind {
+    /// The kind with a number, if this version knows it.
+    pub fn from_number(number: u16) -> Option<Kind> {
+        [
+            Kind::Header,
+            Kind::Start,
+            Kind::Pages,
+            Kind::Inputs,
+            Kind::Progress,
+            Kind::Digest,
+            Kind::End,
+            Kind::Mark,
+            Kind::External,
+            Kind::Index,
+        ]
+        .into_iter()
+        .find(|&kind| kind as u16 == number)
+    }
+}
+
+impl Chunk {
+    /// The chunk's kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Chunk::Header(_) => Kind::Header,
+            Chunk::Start(_) => Kind::Start,
+            Chunk::Pages(_) => Kind::Pages,
+            Chunk::Inputs(_) => Kind::Inputs,
+            Chunk::Progress(_) => Kind::Progress,
+            Chunk::Digest(_) => Kind::Digest,
+            Chunk::End(_) => Kind::End,
+            Chunk::Mark(_) => Kind::Mark,
+            Chunk::External(_) => Kind::External,
+            Chunk::Index(_) => Kind::Index,
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        match self {
+            Chunk::Header(payload) => to_bytes(payload),
+            Chunk::Start(payload) => to_bytes(payload),
+            Chunk::Pages(payload) => to_bytes(payload),
+            Chunk::Inputs(payload) => to_bytes(payload),
+            Chunk::Progress(payload) => to_bytes(payload),
+            Chunk::Digest(payload) => to_bytes(payload),
+            Chunk::End(payload) => to_bytes(payload),
+            Chunk::Mark(payload) => to_bytes(payload),
+            Chunk::External(payload) => to_bytes(payload),
+            Chunk::Index(payload) => to_bytes(payload),
+        }
+    }
+
+    pub(super) fn decode(kind: Kind, bytes: &[u8], offset: u64) -> Result<Chunk, FileError> {
+        let undecodable = |reason| FileError::Undecodable { offset, reason };
+        Ok(match kind {
+            Kind::Header => Chunk::Header(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Start => Chunk::Start(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Pages => Chunk::Pages(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Inputs => Chunk::Inputs(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Progress => Chunk::Progress(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Digest => Chunk::Digest(from_bytes(bytes).map_err(undecodable)?),
+            Kind::End => Chunk::End(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Mark => Chunk::Mark(from_bytes(bytes).map_err(undecodable)?),
+            Kind::External => Chunk::External(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Index => Chunk::Index(from_bytes(bytes).map_err(undecodable)?),
+        })
+    }
+}
+
+/// bincode, standard configuration: the encoding of every payload.
+pub(crate) fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    bincode::serde::encode_to_vec(value, bincode::config::standard())
+        .expect("plain data always encodes into memory")
+}
+
+/// The inverse; bounded by the largest payload, and nothing may be left over.
+pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let config = bincode::config::standard().with_limit::<{ LENGTH_MAX as usize }>();
+    let (value, used) =
+        bincode::serde::decode_from_slice(bytes, config).map_err(|error| error.to_string())?;
+    if used != bytes.len() {
+        return Err(format!("{} bytes are left over", bytes.len() - used));
+    }
+    Ok(value)
+}

@@ -1,0 +1,15 @@
+//! The recording file. `docs/formats/recording.md` is the specification.
+
+mod chunk;
+mod frame;
+mod reader;
+mod writer;
+
+pub use chunk::{
+    EndChunk,
+    Chunk, Ending, External, Header, Kind, Mark, Moment, SEMANTICS, Start, Stamped,
+};
+pub use frame::{FORMAT_VERSION, FileError};
+pub use reader::{ChunkPlace, Located, ReadError, Reader};
+pub use writer::Writer;
+pub(crate) use chunk::{from_bytes, to_bytes};

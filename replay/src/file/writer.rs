@@ -1,0 +1,67 @@
+//! Appends chunks.
+
+use super::chunk::Chunk;
+use super::frame::{Codec, FILE_HEADER_BYTES, Frame, LENGTH_MAX, STORED_MAX, file_header};
+use std::io::{self, Write};
+
+/// Payloads of at least this many bytes are compressed.
+const COMPRESS_FROM: usize = 128;
+/// zstd's level: fast; page contents dominate and are mostly compressed kernels already.
+const LEVEL: i32 = 3;
+
+/// Writes a recording, chunk after chunk. Each chunk reaches the sink in one `write_all`.
+pub struct Writer<W> {
+    sink: W,
+    offset: u64,
+    index: Vec<(u16, u64)>,
+}
+
+impl<W: Write> Writer<W> {
+    /// Starts a file.
+    pub fn new(mut sink: W) -> io::Result<Writer<W>> {
+        sink.write_all(&file_header())?;
+        Ok(Writer { sink, offset: FILE_HEADER_BYTES as u64, index: Vec::new() })
+    }
+
+    /// Appends one chunk.
+    pub fn append(&mut self, chunk: &Chunk) -> io::Result<()> {
+        let payload = chunk.encode();
+        assert!(payload.len() <= LENGTH_MAX as usize, "recorders keep chunks within the bound");
+        let compressed = (payload.len() >= COMPRESS_FROM)
+            .then(|| zstd::bulk::compress(&payload, LEVEL))
+            .transpose()?
+            .filter(|compressed| compressed.len() < payload.len());
+        let (codec, stored) = match &compressed {
+            Some(compressed) => (Codec::Zstd, compressed),
+            None => (Codec::Plain, &payload),
+        };
+        assert!(stored.len() <= STORED_MAX as usize, "recorders keep chunks within the bound");
+        let frame = Frame {
+            kind: chunk.kind() as u16,
+            codec,
+            stored: stored.len() as u32,
+            length: payload.len() as u32,
+            payload_crc: crc32c::crc32c(stored),
+        };
+        let mut bytes = Vec::with_capacity(24 + stored.len());
+        bytes.extend_from_slice(&frame.encode());
+        bytes.extend_from_slice(stored);
+        self.sink.write_all(&bytes)?;
+        self.sink.flush()?;
+        self.index.push((chunk.kind() as u16, self.offset));
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the index and gives the sink back.
+    pub fn finish(mut self) -> io::Result<W> {
+        let index = Chunk::Index(std::mem::take(&mut self.index));
+        self.append(&index)?;
+        Ok(self.sink)
+    }
+
+    /// Bytes written so far.
+    pub fn bytes(&self) -> u64 {
+        self.offset
+    }
+}

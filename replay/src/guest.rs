@@ -1,0 +1,56 @@
+//! What the recorder and the replayer need of a machine.
+
+use dejavm_machine::{Idle, Input, Machine, MachineState, Output, Stop};
+use dejavm_memory::GuestRam;
+use dejavm_units::{GuestNs, Position};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A deterministic machine: its state at a position is a function of its start state and of the
+/// inputs applied before. See [`Machine`] for what each method promises.
+#[expect(missing_docs, reason = "the methods of `Machine`")]
+pub trait Guest {
+    type State: Serialize + DeserializeOwned + PartialEq;
+
+    fn position(&self) -> Position;
+    fn guest_ns(&self) -> GuestNs;
+    fn run(&mut self, until: Position) -> Stop;
+    fn idle_until(&mut self, limit: GuestNs) -> Idle;
+    fn apply(&mut self, input: &Input);
+    fn take_output(&mut self) -> Vec<Output>;
+    fn save(&self) -> Self::State;
+    fn ram(&self) -> &GuestRam;
+    fn ram_mut(&mut self) -> &mut GuestRam;
+}
+
+impl Guest for Machine {
+    type State = MachineState;
+
+    fn position(&self) -> Position {
+        self.position()
+    }
+    fn guest_ns(&self) -> GuestNs {
+        self.guest_ns()
+    }
+    fn run(&mut self, until: Position) -> Stop {
+        self.run(until)
+    }
+    fn idle_until(&mut self, limit: GuestNs) -> Idle {
+        self.idle_until(limit)
+    }
+    fn apply(&mut self, input: &Input) {
+        self.apply(input);
+    }
+    fn take_output(&mut self) -> Vec<Output> {
+        self.take_output()
+    }
+    fn save(&self) -> MachineState {
+        self.save()
+    }
+    fn ram(&self) -> &GuestRam {
+        self.ram()
+    }
+    fn ram_mut(&mut self) -> &mut GuestRam {
+        self.ram_mut()
+    }
+}

@@ -1,0 +1,24 @@
+//! Recording a machine and replaying it: the file, the recorder, the replayer, and the digests by
+//! which each replay proves itself.
+//!
+//! Nothing here reads a clock or waits: the host side is a [`World`], which the caller implements.
+#![forbid(unsafe_code)]
+
+mod digest;
+mod divergence;
+mod file;
+mod guest;
+mod pages;
+mod record;
+mod replayer;
+
+pub use digest::{Digest, Hash128};
+pub use divergence::Divergence;
+pub use file::{
+    Chunk, ChunkPlace, Ending, External, FORMAT_VERSION, FileError, Header, Kind, Located, Mark,
+    Moment, ReadError, Reader, SEMANTICS, Start, Stamped, Writer,
+};
+pub use guest::Guest;
+pub use pages::{PageBatch, PageStoreError};
+pub use record::{IdleAnswer, Polled, Progress, RecordError, RecordOptions, Recorded, World, record};
+pub use replayer::{Observer, ReplayError, ReplayOptions, Replayed, Replayer};
