@@ -16,9 +16,11 @@ pub use digest::{Digest, Hash128};
 pub use divergence::Divergence;
 pub use file::{
     Chunk, ChunkPlace, Ending, External, FORMAT_VERSION, FileError, Header, Kind, Located, Mark,
-    Moment, ReadError, Reader, SEMANTICS, Start, Stamped, Writer,
+    Moment, ReadError, Reader, SEMANTICS, Stamped, Start, Writer,
 };
 pub use guest::Guest;
 pub use pages::{PageBatch, PageStoreError};
-pub use record::{IdleAnswer, Polled, Progress, RecordError, RecordOptions, Recorded, World, record};
+pub use record::{
+    IdleAnswer, Polled, Progress, RecordError, RecordOptions, Recorded, World, record,
+};
 pub use replayer::{Observer, ReplayError, ReplayOptions, Replayed, Replayer};

@@ -35,7 +35,10 @@ pub enum PageStoreError {
 }
 
 /// Cuts all of RAM that is not zero into batches.
-pub(crate) fn batches(ram: &GuestRam, mut each: impl FnMut(PageBatch) -> std::io::Result<()>) -> std::io::Result<()> {
+pub(crate) fn batches(
+    ram: &GuestRam,
+    mut each: impl FnMut(PageBatch) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     let mut known: BTreeMap<[u8; 32], u32> = BTreeMap::new();
     let mut batch = PageBatch::default();
     let mut page = [0u8; PAGE];
@@ -78,8 +81,7 @@ impl PageLoader {
         }
         self.contents.extend(pages.iter().map(|page| Box::new(*page)));
         for &(pfn, number) in &batch.pages {
-            let page =
-                self.contents.get(number as usize).ok_or(PageStoreError::Dangling(pfn))?;
+            let page = self.contents.get(number as usize).ok_or(PageStoreError::Dangling(pfn))?;
             let in_range = pfn < 1 << 52;
             let written = in_range && ram.write(Pfn(pfn).gpa(), &page[..]).is_ok();
             if !written {

@@ -125,8 +125,7 @@ pub fn record<G: Guest, W: World, S: Write>(
     sink: S,
     options: &RecordOptions,
 ) -> Result<Recorded, RecordError> {
-    let writer =
-        Writer::new(sink).map_err(|source| RecordError::Write { offset: 0, source })?;
+    let writer = Writer::new(sink).map_err(|source| RecordError::Write { offset: 0, source })?;
     let mut recorder = Recorder {
         guest,
         world,

@@ -182,9 +182,8 @@ impl<R: Read + Seek> Replayer<R> {
 
     /// The machine's state at position 0.
     pub fn start_state<S: serde::de::DeserializeOwned>(&self) -> Result<S, ReplayError> {
-        from_bytes(&self.state).map_err(|reason| {
-            FileError::Undecodable { offset: self.state_offset, reason }.into()
-        })
+        from_bytes(&self.state)
+            .map_err(|reason| FileError::Undecodable { offset: self.state_offset, reason }.into())
     }
 
     /// Whether the file holds the start state's pages.
@@ -302,8 +301,7 @@ impl<R: Read + Seek> Replayer<R> {
                 replayed.console_bytes += hash_output(&mut console, output);
                 observer.output(output);
             };
-            let ended = matches!(&event, Event::End(EndChunk { ending: Ending::Guest(_), .. }));
-            let reached = advance(guest, target, ended, limit.is_some(), &mut emit)?;
+            let reached = advance(guest, target, limit.is_some(), &mut emit)?;
             if limit.is_some() || !observer.progress(reached) {
                 break;
             }
@@ -342,7 +340,8 @@ impl<R: Read + Seek> Replayer<R> {
                 }
                 Event::End(end) => {
                     let hash = Hash128(console.digest128().to_le_bytes());
-                    let differs = hash != end.console || replayed.console_bytes != end.console_bytes;
+                    let differs =
+                        hash != end.console || replayed.console_bytes != end.console_bytes;
                     if differs && !options.unverified {
                         let show = |hash: Hash128, n: u64| format!("{hash} over {n} bytes");
                         let expected = show(end.console, end.console_bytes);
@@ -363,11 +362,10 @@ impl<R: Read + Seek> Replayer<R> {
 }
 
 /// Runs a machine to a moment. Returns where it came to stand: earlier only if it ended or cannot go
-/// on, later never. `ending` says that the machine is expected to end there.
+/// on, later never.
 fn advance<G: Guest>(
     guest: &mut G,
     target: Moment,
-    ending: bool,
     position_only: bool,
     emit: &mut dyn FnMut(&[Output]),
 ) -> Result<Moment, ReplayError> {
@@ -396,8 +394,8 @@ fn advance<G: Guest>(
             Stop::Idle { wake } => {
                 let limit = if arrived { Some(target.guest_ns) } else { wake };
                 let Some(limit) = limit else { return Ok(now) };
-                let _ = ending;
-                let Idle::Runnable | Idle::Waiting = guest.idle_until(limit);
+                // Runnable or not, the loop runs the machine and looks again.
+                let (Idle::Runnable | Idle::Waiting) = guest.idle_until(limit);
             }
         }
     }

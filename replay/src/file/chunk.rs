@@ -13,9 +13,7 @@ use serde::{Deserialize, Serialize};
 pub const SEMANTICS: u32 = 1;
 
 /// A point of a run: a position, and where in the idle stretch at that position.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moment {
     /// Instructions completed.
     pub position: Position,

@@ -6,10 +6,9 @@ mod reader;
 mod writer;
 
 pub use chunk::{
-    EndChunk,
-    Chunk, Ending, External, Header, Kind, Mark, Moment, SEMANTICS, Start, Stamped,
+    Chunk, EndChunk, Ending, External, Header, Kind, Mark, Moment, SEMANTICS, Stamped, Start,
 };
+pub(crate) use chunk::{from_bytes, to_bytes};
 pub use frame::{FORMAT_VERSION, FileError};
 pub use reader::{ChunkPlace, Located, ReadError, Reader};
 pub use writer::Writer;
-pub(crate) use chunk::{from_bytes, to_bytes};

@@ -1,9 +1,7 @@
 //! Reads chunks back, believing nothing.
 
 use super::chunk::{Chunk, Kind};
-use super::frame::{
-    Codec, FILE_HEADER_BYTES, FRAME_BYTES, FileError, Frame, check_file_header,
-};
+use super::frame::{Codec, FILE_HEADER_BYTES, FRAME_BYTES, FileError, Frame, check_file_header};
 use std::io::{self, Read, Seek, SeekFrom};
 
 /// Why reading failed.
