@@ -557,16 +557,22 @@ mod save_restore {
             state.clone()
         }
 
-        /// Becomes `state`. Refuses a count outside 1..=65536, bits that port 0x61 cannot hold, and
-        /// a gate that contradicts port 0x61.
+        /// Becomes `state`. Refuses a count outside 1..=65536, bits that port 0x61 cannot hold, a gate
+        /// that contradicts port 0x61, and ticks that are not of this time.
         pub fn restore(&mut self, state: State) -> Result<(), RestoreError> {
             let check = |valid, field| RestoreError::unless(valid, "the 8254", field);
             check(state.port_61 & !PORT_61_WRITABLE == 0, "port_61")?;
+            let tick = CLOCK.tick_at(state.now);
             let gates = state.channels.each_ref().map(|channel| channel.gate);
             check(gates == [true, true, state.port_61 & PORT_61_GATE_2 != 0], "gate")?;
             for channel in &state.channels {
                 check(channel.loaded.is_none_or(|n| (1..=0x1_0000).contains(&n)), "loaded")?;
                 check(channel.loaded.is_some() || !channel.running, "running")?;
+                // Nothing counts more than time has passed, or is due later than a count away.
+                let bound = tick + 0x1_0000;
+                check(channel.base <= bound, "base")?;
+                check(channel.origin <= bound, "origin")?;
+                check(channel.switch_at.is_none_or(|at| at <= bound), "switch_at")?;
             }
             self.state = state;
             Ok(())
@@ -822,5 +828,19 @@ mod tests {
         // 3600 s * 1193182 Hz = 4 295 455 200 ticks, the first of which loaded the counter.
         let phase = (4_295_455_200u64 - 1) % 11932;
         assert_eq!(u64::from(latched(&mut pit, 0, 4_295_455_200)), 11932 - phase);
+    }
+
+    #[test]
+    fn restore_refuses_ticks_of_another_time() {
+        let refused = |change: fn(&mut State)| {
+            let mut state = Pit::new().save();
+            change(&mut state);
+            Pit::new().restore(state).unwrap_err().field
+        };
+        assert_eq!(refused(|state| state.channels[0].base = u64::MAX), "base");
+        assert_eq!(refused(|state| state.channels[0].origin = 1 << 40), "origin");
+        assert_eq!(refused(|state| state.channels[0].switch_at = Some(1 << 40)), "switch_at");
+        assert_eq!(refused(|state| state.channels[0].loaded = Some(0)), "loaded");
+        assert_eq!(refused(|state| state.channels[2].gate = true), "gate");
     }
 }

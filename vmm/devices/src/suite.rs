@@ -6,7 +6,7 @@
 //! 2. *Restore undoes*: a chip that went on is brought back exactly, and what went on had changed the
 //!    saved state.
 //! 3. *Advance splits*: one `advance` and many, and stops at every deadline, end in the same state;
-//!    outputs do not change between deadlines.
+//!    outputs do not change between deadlines, and a deadline that was reached is over.
 //! 4. *Nothing panics*: no access at any time, and no state that `restore` accepts.
 //!
 //! Each failure prints its seed. Seeds are fixed; a longer run is a larger `SEEDS`.
@@ -146,6 +146,9 @@ impl<'s, C, S> Run<'s, C, S> {
                 {
                     self.now = GuestNs(ns.max(self.now.0));
                     advance(&mut self.chip, self.now);
+                    // Else the board, which goes from deadline to deadline, would stand still.
+                    let next = deadline(&self.chip);
+                    assert!(next.is_none_or(|next| next > self.now), "{next:?} at {}", self.now);
                 }
             }
             Step::Advance { ns } => {
@@ -313,6 +316,7 @@ where
             let Some(state) = decoded::<S>(&bytes) else { continue };
             let mut run = Run::new(self);
             if (self.restore)(&mut run.chip, state).is_ok() {
+                run.do_one(Step::ToDeadline);
                 run.do_all(&steps);
             }
         }

@@ -232,6 +232,9 @@ fn a_disabled_keyboard_keeps_its_bytes() {
     assert_eq!(driver.bytes(), []);
     driver.command(0xae);
     assert_eq!(driver.bytes(), [0x1e]);
+    driver.command(0xad);
+    driver.data(0xee);
+    assert_eq!(driver.bytes(), [0xee], "writing to it enables it");
 }
 
 #[test]
