@@ -182,3 +182,6 @@ impl Machine {
         &self.board.unknown_ports
     }
 }
+
+#[cfg(test)]
+mod tests;
