@@ -121,7 +121,8 @@ impl Arrangement<'_> {
         if base != Register::None && base == index {
             if self.is_free(base) {
                 let factor = scale + 1;
-                let solution = if factor == 2 { want / 2 } else { want.wrapping_mul(inverse(factor)) };
+                let solution =
+                    if factor == 2 { want / 2 } else { want.wrapping_mul(inverse(factor)) };
                 self.fix(base, solution);
             }
             return;
@@ -145,11 +146,8 @@ impl Arrangement<'_> {
             }
         }
         if base != Register::None && self.is_free(base) {
-            let offset = if index == Register::None {
-                0
-            } else {
-                self.value(index).wrapping_mul(scale)
-            };
+            let offset =
+                if index == Register::None { 0 } else { self.value(index).wrapping_mul(scale) };
             self.fix(base, want.wrapping_sub(offset));
         }
     }

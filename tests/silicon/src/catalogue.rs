@@ -121,6 +121,11 @@ pub fn exclusion(code: Code) -> Option<&'static str> {
         | Code::Popq_GS => {
             return Some("loads a segment from the host's descriptor tables");
         }
+        Code::Reservednop_rm16_r16_0F0D
+        | Code::Reservednop_rm32_r32_0F0D
+        | Code::Reservednop_rm64_r64_0F0D => {
+            return Some("PREFETCHW of a register: #UD by AMD, no operation by Intel");
+        }
         _ => {}
     }
     match code.mnemonic() {

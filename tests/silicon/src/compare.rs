@@ -29,11 +29,11 @@ pub fn normalise(test: &Test, native: &mut Outcome) {
         // It landed where no code is, or the instruction ended where none is.
         PAGE_FAULT if native.rip != entry && native.rip == native.cr2 => complete(native),
         // A branch to a non-canonical address: AMD faults when it fetches from there, Intel on the
-        // branch itself. The model follows the host's vendor in neither; see `same_bad_branch`.
+        // branch itself.
         GENERAL_PROTECTION if native.rip != entry && is_branch => complete(native),
         PAGE_FAULT => {
-            // Linux does not tell whether a kernel address is mapped: it says "protection".
-            if native.cr2 >> 47 != 0 {
+            // Linux does not tell whether such an address is mapped: it says "protection".
+            if is_beyond_user_space(native.cr2) {
                 native.error_code |= 1;
             }
         }
@@ -42,6 +42,11 @@ pub fn normalise(test: &Test, native: &mut Outcome) {
     if native.vector != PAGE_FAULT {
         native.cr2 = 0;
     }
+}
+
+/// The kernel's addresses, and the guard page below the hole.
+fn is_beyond_user_space(linear: u64) -> bool {
+    linear >= 0x7fff_ffff_f000
 }
 
 fn complete(native: &mut Outcome) {
@@ -57,7 +62,7 @@ pub fn compare(
     soft: (&Outcome, &[u8]),
 ) -> Option<String> {
     let mut soft_outcome = *soft.0;
-    if soft_outcome.vector == PAGE_FAULT && soft_outcome.cr2 >> 47 != 0 {
+    if soft_outcome.vector == PAGE_FAULT && is_beyond_user_space(soft_outcome.cr2) {
         soft_outcome.error_code |= 1;
     }
     let (native, native_memory) = native;

@@ -43,8 +43,7 @@ impl Guest {
         let layout = RamLayout::new(4 << 20).expect("4 MiB is a legal size");
         let ram = GuestRam::new(layout).expect("the host has 4 MiB of memory");
         let template = template(mode);
-        let mut guest =
-            Guest { cpu: Cpu::new(Model::V2, 0), ram, board: NoBoard, template, step };
+        let mut guest = Guest { cpu: Cpu::new(Model::V2, 0), ram, board: NoBoard, template, step };
         guest.map_region(mode);
         guest
     }

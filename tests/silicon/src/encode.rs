@@ -2,7 +2,7 @@
 
 use crate::catalogue::{Catalogue, Form};
 use crate::random::Random;
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, MandatoryPrefix, OpCodeTableKind};
+use iced_x86::{Decoder, DecoderOptions, Instruction, MandatoryPrefix, OpCodeTableKind};
 
 /// The longest instruction.
 pub const LENGTH_MAX: usize = 15;
@@ -46,8 +46,7 @@ pub fn candidate(r: &mut Random, catalogue: &Catalogue) -> Candidate {
 
 /// Decodes at an address.
 pub fn decode(bytes: &[u8], bits: u32, ip: u64, lenient: bool) -> Instruction {
-    let options =
-        if lenient { DecoderOptions::NO_INVALID_CHECK } else { DecoderOptions::NONE };
+    let options = if lenient { DecoderOptions::NO_INVALID_CHECK } else { DecoderOptions::NONE };
     Decoder::with_ip(bits, bytes, ip, options).decode()
 }
 
@@ -212,11 +211,4 @@ fn by_chance(r: &mut Random, catalogue: &Catalogue) -> [u8; LENGTH_MAX] {
         }
     }
     bytes.0
-}
-
-/// Whether the code reads or writes memory by an implied register alone, as strings do.
-pub fn is_string(code: Code) -> bool {
-    let mut instruction = Instruction::default();
-    instruction.set_code(code);
-    instruction.is_string_instruction()
 }

@@ -73,9 +73,7 @@ fn kind(code: Code, info: &OpCodeInfo) -> Kind {
     let has_mmx_operand = info.op_kinds().iter().any(|kind| {
         matches!(
             kind,
-            OpCodeOperandKind::mm_reg
-                | OpCodeOperandKind::mm_rm
-                | OpCodeOperandKind::mm_or_mem
+            OpCodeOperandKind::mm_reg | OpCodeOperandKind::mm_rm | OpCodeOperandKind::mm_or_mem
         )
     });
     let mut kind = Kind::Integer;

@@ -1,8 +1,8 @@
 //! The software CPU against the processor that the tests run on: random instructions in random
 //! states, one at a time in both, and everything that they leave compared.
 
-pub mod campaign;
 mod arrange;
+pub mod campaign;
 pub mod catalogue;
 mod compare;
 mod emulated;

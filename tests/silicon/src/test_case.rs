@@ -366,10 +366,8 @@ fn patch(r: &mut Random, bytes: &mut [u8; LENGTH_MAX], i: &Instruction, entry: u
 
 /// Whether a near branch cannot land in its own bytes or in another test's.
 fn branch_is_safe(i: &Instruction, entry: u32) -> bool {
-    let is_near = matches!(
-        i.op0_kind(),
-        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
-    );
+    let is_near =
+        matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64);
     if !is_near {
         return true;
     }

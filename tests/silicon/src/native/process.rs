@@ -145,7 +145,9 @@ fn write_ldt(entry_number: u32, base: u32, limit: u32, read_only: bool) -> io::R
     let wrote = unsafe { libc::syscall(libc::SYS_modify_ldt, 1, &descriptor, size) };
     // The call's result is an unsigned int widened to a long.
     if wrote as i32 != 0 {
-        return Err(io::Error::other("modify_ldt failed: this kernel has no LDT for user programs"));
+        return Err(io::Error::other(
+            "modify_ldt failed: this kernel has no LDT for user programs",
+        ));
     }
     Ok(())
 }
