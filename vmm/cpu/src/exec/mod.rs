@@ -70,6 +70,7 @@ const FAMILIES: &[fn(&Instruction) -> Option<Exec>] = &[
     multiply::select,
     bcd::select,
     sse::moves::select,
+    sse::packed::select,
     sse::integer::select,
     sse::shuffle::select,
     sse::float::select,

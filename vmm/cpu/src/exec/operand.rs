@@ -202,22 +202,6 @@ impl Cpu {
         self.probe_store(linear, size)
     }
 
-    /// Reads 16 bytes at a segment offset.
-    pub(crate) fn read_u128(&mut self, s: SegReg, offset: u64) -> Result<u128, Abort> {
-        let linear = self.linear(s, offset, 16, false)?;
-        let low = self.load(linear, 8)?;
-        let high = self.load(linear.wrapping_add(8), 8)?;
-        Ok(u128::from(high) << 64 | u128::from(low))
-    }
-
-    /// Writes 16 bytes at a segment offset, all or nothing.
-    pub(crate) fn write_u128(&mut self, s: SegReg, offset: u64, value: u128) -> Result<(), Abort> {
-        let linear = self.linear(s, offset, 16, true)?;
-        self.probe_store(linear, 16)?;
-        self.store(linear, value as u64, 8)?;
-        self.store(linear.wrapping_add(8), (value >> 64) as u64, 8)
-    }
-
     /// An immediate operand, sign-extended from `size` bytes.
     pub(crate) fn immediate(&self, i: &Instruction, n: u32, size: u32) -> u64 {
         sign_extend(i.immediate(n), size)

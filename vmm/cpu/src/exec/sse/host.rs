@@ -128,15 +128,16 @@ macro_rules! run {
 
 /// An XMM register's content in the type that inline assembly wants.
 #[inline(always)]
-fn vector(value: u128) -> __m128i {
+pub(super) fn vector(value: u128) -> __m128i {
     // SAFETY: both are 16 bytes of plain data; any bit pattern is valid.
     unsafe { transmute(value) }
 }
 
+/// The inverse of [`vector`].
 #[inline(always)]
-fn bits((vector, mxcsr): (__m128i, u32)) -> (u128, u32) {
+pub(super) fn bits(vector: __m128i) -> u128 {
     // SAFETY: as for `vector`.
-    (unsafe { transmute::<__m128i, u128>(vector) }, mxcsr)
+    unsafe { transmute(vector) }
 }
 
 /// `a OP b` under `mxcsr`, whose exceptions must all be masked. Gives the result and MXCSR after it.
@@ -149,7 +150,7 @@ pub(super) fn arithmetic(op: Op, shape: Shape, a: u128, b: u128, mxcsr: u32) -> 
                 let r = a; r = inout(xmm_reg) r, b = in(xmm_reg) b)
         };
     }
-    bits(match (op, shape) {
+    let (result, mxcsr) = match (op, shape) {
         (Op::Add, Shape::Ps) => this!("addps"),
         (Op::Add, Shape::Pd) => this!("addpd"),
         (Op::Add, Shape::Ss) => this!("addss"),
@@ -170,7 +171,8 @@ pub(super) fn arithmetic(op: Op, shape: Shape, a: u128, b: u128, mxcsr: u32) -> 
         (Op::Sqrt, Shape::Pd) => this!("sqrtpd"),
         (Op::Sqrt, Shape::Ss) => this!("sqrtss"),
         (Op::Sqrt, Shape::Sd) => this!("sqrtsd"),
-    })
+    };
+    (bits(result), mxcsr)
 }
 
 /// Converts `b` under `mxcsr`, whose exceptions must all be masked. Gives the result and MXCSR after
@@ -184,7 +186,7 @@ pub(super) fn convert(conversion: Conversion, a: u128, b: u128, mxcsr: u32) -> (
                 let r = a; r = inout(xmm_reg) r, b = in(xmm_reg) b)
         };
     }
-    bits(match conversion {
+    let (result, mxcsr) = match conversion {
         Conversion::Dq2Ps => this!("cvtdq2ps"),
         Conversion::Ps2Dq => this!("cvtps2dq"),
         Conversion::TruncatePs2Dq => this!("cvttps2dq"),
@@ -194,7 +196,8 @@ pub(super) fn convert(conversion: Conversion, a: u128, b: u128, mxcsr: u32) -> (
         Conversion::Pd2Ps => this!("cvtpd2ps"),
         Conversion::Ss2Sd => this!("cvtss2sd"),
         Conversion::Sd2Ss => this!("cvtsd2ss"),
-    })
+    };
+    (bits(result), mxcsr)
 }
 
 /// Converts the low lane of `b` under `mxcsr`, whose exceptions must all be masked. Gives the
@@ -229,8 +232,9 @@ pub(super) fn from_integer(to: FromInteger, a: u128, b: i64, mxcsr: u32) -> (u12
             run!(mxcsr, $template, let r = a; r = inout(xmm_reg) r, b = in(reg) b)
         };
     }
-    bits(match to {
+    let (result, mxcsr) = match to {
         FromInteger::Ss64 => this!("cvtsi2ss {r}, {b:r}"),
         FromInteger::Sd64 => this!("cvtsi2sd {r}, {b:r}"),
-    })
+    };
+    (bits(result), mxcsr)
 }

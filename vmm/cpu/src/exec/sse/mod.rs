@@ -24,6 +24,7 @@ mod mxcsr;
 #[cfg(test)]
 mod native;
 mod operand;
+pub(super) mod packed;
 pub(super) mod round;
 pub(super) mod save;
 pub(super) mod shuffle;

@@ -48,7 +48,7 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
 
         Code::Movmskps_r32_xmm | Code::Movmskps_r64_xmm => |cpu, i| sign_mask(cpu, i, 32),
         Code::Movmskpd_r32_xmm | Code::Movmskpd_r64_xmm => |cpu, i| sign_mask(cpu, i, 64),
-        Code::Pmovmskb_r32_xmm | Code::Pmovmskb_r64_xmm => |cpu, i| sign_mask(cpu, i, 8),
+        Code::Pmovmskb_r32_xmm | Code::Pmovmskb_r64_xmm => byte_mask,
 
         Code::Andps_xmm_xmmm128 | Code::Andpd_xmm_xmmm128 | Code::Pand_xmm_xmmm128 => {
             |cpu, i| cpu.binary(i, |a, b| a & b)
@@ -193,5 +193,16 @@ fn sign_mask(cpu: &mut Cpu, i: &Instruction, bits: u32) -> Done {
     let value = cpu.xmm_at(i, 1);
     let mask = (0..128 / bits).fold(0, |mask, n| mask | (value >> (n * bits + bits - 1) & 1) << n);
     cpu.set_reg(i.op0_register(), mask as u64);
+    Ok(())
+}
+
+/// PMOVMSKB: the sign bits of bytes.
+fn byte_mask(cpu: &mut Cpu, i: &Instruction) -> Done {
+    cpu.sse()?;
+    let value = cpu.xmm_at(i, 1);
+    // One bit in each byte; the product's top byte collects bit 8n at bit 56 + n.
+    let half =
+        |bytes: u64| (bytes >> 7 & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    cpu.set_reg(i.op0_register(), half(value as u64) | half((value >> 64) as u64) << 8);
     Ok(())
 }

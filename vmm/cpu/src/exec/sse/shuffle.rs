@@ -32,23 +32,6 @@ fn permutations(code: Code) -> Option<Exec> {
         Code::Pshufb_xmm_xmmm128 => |cpu, i| cpu.binary(i, shuffle_bytes),
         Code::Palignr_xmm_xmmm128_imm8 => |cpu, i| cpu.ternary(i, align_right),
 
-        Code::Punpcklbw_xmm_xmmm128 => |cpu, i| cpu.binary(i, interleave::<u8, 16, 0>),
-        Code::Punpcklwd_xmm_xmmm128 => |cpu, i| cpu.binary(i, interleave::<u16, 8, 0>),
-        Code::Punpckldq_xmm_xmmm128 | Code::Unpcklps_xmm_xmmm128 => {
-            |cpu, i| cpu.binary(i, interleave::<u32, 4, 0>)
-        }
-        Code::Punpcklqdq_xmm_xmmm128 | Code::Unpcklpd_xmm_xmmm128 => {
-            |cpu, i| cpu.binary(i, interleave::<u64, 2, 0>)
-        }
-        Code::Punpckhbw_xmm_xmmm128 => |cpu, i| cpu.binary(i, interleave::<u8, 16, 1>),
-        Code::Punpckhwd_xmm_xmmm128 => |cpu, i| cpu.binary(i, interleave::<u16, 8, 1>),
-        Code::Punpckhdq_xmm_xmmm128 | Code::Unpckhps_xmm_xmmm128 => {
-            |cpu, i| cpu.binary(i, interleave::<u32, 4, 1>)
-        }
-        Code::Punpckhqdq_xmm_xmmm128 | Code::Unpckhpd_xmm_xmmm128 => {
-            |cpu, i| cpu.binary(i, interleave::<u64, 2, 1>)
-        }
-
         Code::Movsldup_xmm_xmmm128 => {
             |cpu, i| cpu.binary(i, |_, b| pick_dwords(b, b, 0b10_10_00_00))
         }
@@ -99,15 +82,6 @@ fn align_right(a: u128, b: u128, count: u8) -> u128 {
         16..32 => a >> (8 * (count - 16)),
         _ => 0,
     }
-}
-
-/// Alternates lanes of `a` and `b`, from their low (`HALF` = 0) or high (1) halves.
-fn interleave<T: Lane<N>, const N: usize, const HALF: usize>(a: u128, b: u128) -> u128 {
-    let (a, b) = (T::split(a), T::split(b));
-    T::join(std::array::from_fn(|n| {
-        let from = HALF * N / 2 + n / 2;
-        if n % 2 == 0 { a[from] } else { b[from] }
-    }))
 }
 
 /// Lanes of `b` where the selector's bit is set, of `a` elsewhere.
