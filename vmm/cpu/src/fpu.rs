@@ -280,8 +280,8 @@ impl Fpu {
         self.registers[n & 7] = F80 { significand: value, sign_exponent: 0xffff };
     }
 
-    /// What every MMX instruction but EMMS does to the FPU: TOP = 0, no register empty (SDM vol. 1,
-    /// 9.5.1).
+    /// What every MMX instruction but EMMS does to the FPU: TOP = 0, no register empty (SDM vol. 3A,
+    /// 14.2).
     #[inline]
     pub(crate) fn enter_mmx(&mut self) {
         self.top = 0;

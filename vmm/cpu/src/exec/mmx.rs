@@ -1,7 +1,8 @@
 //! MMX, and the forms of SSE to SSSE3 integer instructions on MMX registers (SDM vol. 1, chapter 9;
-//! vol. 2). Conversions between MMX and XMM floating point are with SSE.
+//! vol. 2). What joins MMX and XMM registers (MOVQ2DQ, MOVDQ2Q, CVTPI2PS and kin) is with SSE.
 //!
-//! Every instruction but EMMS sets TOP to 0 and all tags to valid, once nothing can fault any more.
+//! Every instruction sets TOP to 0 and all tags to valid (EMMS: to empty), once nothing can fault any
+//! more.
 
 use super::lanes as l;
 use super::{Done, Exec};
@@ -31,18 +32,6 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
             cpu.finish_mmx(i, value)
         },
         C::Movd_rm32_mm | C::Movq_rm64_mm | C::Movq_mmm64_mm | C::Movntq_m64_mm => store,
-        C::Movdq2q_mm_xmm => |cpu, i| {
-            cpu.mmx_ready()?;
-            let value = cpu.xmm[i.op1_register().number() & 15] as u64;
-            cpu.finish_mmx(i, value)
-        },
-        C::Movq2dq_xmm_mm => |cpu, i| {
-            cpu.mmx_ready()?;
-            let value = cpu.fpu.mm(i.op1_register().number());
-            cpu.xmm[i.op0_register().number() & 15] = value.into();
-            cpu.fpu.enter_mmx();
-            Ok(())
-        },
         C::Maskmovq_rDI_mm_mm => masked_move,
         C::Pshufw_mm_mmm64_imm8 => |cpu, i| {
             cpu.mmx_ready()?;
@@ -158,9 +147,10 @@ fn shuffle_bytes(a: u64, b: u64) -> u64 {
     l::bytes(b, 0, |b, _| if b & 0x80 != 0 { 0 } else { table[usize::from(b & 7)] })
 }
 
-/// EMMS: all registers empty. TOP stays.
+/// EMMS: all registers empty, TOP = 0.
 fn empty(cpu: &mut Cpu, _i: &Instruction) -> Done {
     cpu.mmx_ready()?;
+    cpu.fpu.enter_mmx();
     cpu.fpu.valid = 0;
     Ok(())
 }

@@ -139,13 +139,9 @@ impl Layout {
         let mut bytes = [0; ENVIRONMENT_MAX];
         if self.wide {
             // Reserved upper halves are stored as ones, as processors do.
-            for n in [0, 1, 2, 6] {
+            let halves: &[usize] = if self.protected { &[0, 1, 2, 6] } else { &[0, 1, 2, 3, 5] };
+            for &n in halves {
                 fields[n] |= 0xffff_0000;
-            }
-            if !self.protected {
-                fields[3] |= 0xffff_0000;
-                fields[5] |= 0xffff_0000;
-                fields[6] &= 0x0fff_ffff;
             }
             for (field, bytes) in fields.iter().zip(bytes.chunks_exact_mut(4)) {
                 bytes.copy_from_slice(&field.to_le_bytes());

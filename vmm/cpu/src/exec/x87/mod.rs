@@ -24,6 +24,8 @@ mod wide;
 
 #[cfg(test)]
 mod native_tests;
+#[cfg(test)]
+mod tests;
 
 use super::{Done, Exec};
 use crate::cpu::{Cpu, control};
