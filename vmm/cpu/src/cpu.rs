@@ -1,6 +1,6 @@
 //! The vCPU: its architectural registers in the form that execution wants them.
 
-use crate::code::{CodeCache, JumpCache, OpRef, Way};
+use crate::code::{CodeCache, JumpCache, OpRef, RecentInstructions, Way};
 use crate::context::Context;
 use crate::exception::{Abort, AbortReason};
 use crate::flags::{Arith, rflags};
@@ -135,6 +135,8 @@ pub struct Cpu {
     pub(crate) regime: [u64; 4],
     /// Decoded blocks.
     pub(crate) code: CodeCache,
+    /// Instructions that were executed alone.
+    pub(crate) recent: RecentInstructions,
     /// Blocks by linear address.
     pub(crate) jumps: JumpCache,
     /// Address space, privilege class and decoding mode, as `jumps` tags want them.

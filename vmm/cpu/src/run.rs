@@ -1,10 +1,11 @@
 //! The run loop: instructions until a position, with interrupts and exceptions between them.
 
 use crate::bus::Bus;
-use crate::code::{context, run_chain};
+use crate::code::{INSTRUCTION_BYTES_MAX, Recent, context, run_chain};
 use crate::context::Loan;
 use crate::cpu::{Cpu, PAGE_REG, control};
 use crate::exception::{Abort, AbortReason};
+use crate::exec::Exec;
 use crate::flags::rflags;
 use crate::interp::{Built, Exit, Mode};
 use crate::mmu::{Access, Tuning, is_canonical};
@@ -25,9 +26,6 @@ pub enum Stop {
     /// Triple fault.
     Shutdown,
 }
-
-/// The longest x86 instruction, in bytes.
-const INSTRUCTION_BYTES_MAX: usize = 15;
 
 impl Cpu {
     /// Runs until exactly `limit` instructions have completed since the start, or until something
@@ -249,12 +247,12 @@ impl Cpu {
                 return Err(abort);
             }
         };
-        let result = self.fetch().and_then(|instruction| {
+        let result = self.fetch().and_then(|(instruction, exec)| {
             self.next_rip = self.rip.wrapping_add(instruction.len() as u64);
             if self.code_bits() < 64 {
                 self.next_rip &= 0xffff_ffff;
             }
-            self.execute(&instruction)
+            exec(self, &instruction)
         });
         match result {
             Ok(()) => {
@@ -295,7 +293,7 @@ impl Cpu {
     }
 
     /// Fetches and decodes the instruction at `rip`, page-relative (see [`crate::exec`]).
-    fn fetch(&mut self) -> Result<Instruction, Abort> {
+    fn fetch(&mut self) -> Result<(Instruction, Exec), Abort> {
         let linear = self.cs_linear(self.rip);
         let bits = self.code_bits();
         if bits == 64 && !is_canonical(linear) {
@@ -319,11 +317,18 @@ impl Cpu {
                 bytes[have..have + part].fill(0xff);
             }
             have += part;
+            match self.recent.get(linear, bits, &bytes[..have]) {
+                Recent::Known(instruction, exec) => return Ok((instruction, exec)),
+                Recent::Longer => continue,
+                Recent::Unknown => {}
+            }
             let options = self.model.decoder_options();
             let mut decoder = Decoder::with_ip(bits, &bytes[..have], linear & 0xfff, options);
             let decoded = decoder.decode();
             if !decoded.is_invalid() {
-                return Ok(decoded);
+                let exec = crate::exec::select(&self.model, &decoded);
+                self.recent.set(linear, bits, &bytes[..have], decoded, exec);
+                return Ok((decoded, exec));
             }
             if decoder.last_error() != DecoderError::NoMoreBytes {
                 return Err(self.undefined_opcode());

@@ -1,6 +1,6 @@
 //! The architectural state: what a snapshot of a CPU holds, and nothing that can be derived.
 
-use crate::code::{CodeCache, JumpCache};
+use crate::code::{CodeCache, JumpCache, RecentInstructions};
 use crate::cpu::{Cpu, ZERO_REG};
 use crate::exception::AbortReason;
 use crate::flags::Arith;
@@ -135,6 +135,7 @@ impl Cpu {
             space: 0,
             regime: [0; 4],
             code: CodeCache::default(),
+            recent: RecentInstructions::new(),
             jumps: JumpCache::new(),
             jump_context: 0,
             address_mask: u64::MAX,

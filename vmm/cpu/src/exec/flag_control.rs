@@ -39,8 +39,8 @@ impl Cpu {
         self.set_rflags(self.rflags() & !mask | value & mask);
     }
 
+    /// Taking interrupts away gives nothing to look at, so the block goes on.
     fn cli(&mut self) -> Result<(), Abort> {
-        self.end_of_block = true;
         if self.is_real_mode() || self.cpl <= self.iopl() {
             self.system_flags &= !rflags::IF;
         } else if self.has_virtual_interrupt_flag() {

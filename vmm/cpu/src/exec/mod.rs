@@ -106,10 +106,3 @@ pub(crate) fn select(model: &Model, i: &Instruction) -> Exec {
     }
     FAMILIES.iter().find_map(|family| family(i)).unwrap_or(|cpu, _| Err(cpu.undefined_opcode()))
 }
-
-impl Cpu {
-    /// Executes one decoded instruction.
-    pub(crate) fn execute(&mut self, i: &Instruction) -> Done {
-        select(&self.model, i)(self, i)
-    }
-}

@@ -2,7 +2,7 @@
 
 use crate::cpu::Cpu;
 use crate::exception::Abort;
-use crate::flags::{sign_extend, zero_extend};
+use crate::flags::zero_extend;
 use crate::segment::SegReg;
 use iced_x86::{Instruction, OpKind, Register};
 
@@ -200,10 +200,5 @@ impl Cpu {
     pub(crate) fn probe_write(&mut self, s: SegReg, offset: u64, size: u32) -> Result<(), Abort> {
         let linear = self.linear(s, offset, size, true)?;
         self.probe_store(linear, size)
-    }
-
-    /// An immediate operand, sign-extended from `size` bytes.
-    pub(crate) fn immediate(&self, i: &Instruction, n: u32, size: u32) -> u64 {
-        sign_extend(i.immediate(n), size)
     }
 }

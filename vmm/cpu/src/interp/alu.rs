@@ -95,6 +95,17 @@ fn alu<const OP: u8, const S: u64, const FORM: u8>(cpu: &mut Cpu, op: OpRef) -> 
     go!(cpu, op.next())
 }
 
+/// One of the operations on AH, CH, DH or BH (`dst` is the full register) and an immediate: what
+/// tests of a saved flags register compile to.
+fn alu_high<const OP: u8>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let full = cpu.gpr[usize::from(op.dst & 31)];
+    let result = compute::<OP, 1>(cpu, full >> 8 & 0xff, op.imm);
+    if OP != CMP && OP != TEST {
+        cpu.gpr[usize::from(op.dst & 31)] = full & !0xff00 | (result & 0xff) << 8;
+    }
+    go!(cpu, op.next())
+}
+
 /// One-operand operations.
 pub(super) const INC: u8 = 0;
 pub(super) const DEC: u8 = 1;
@@ -228,6 +239,22 @@ pub(super) fn two_operands(op: u8, size: u64, form: u8) -> Handler {
         CMP => by_form!(size, form, CMP),
         TEST => by_form!(size, form, TEST),
         _ => by_form!(size, form, MOV),
+    }
+}
+
+/// The handler of a two-operand operation on a high byte register and an immediate.
+pub(super) fn high_byte_immediate(op: u8) -> Handler {
+    match op {
+        ADD => alu_high::<ADD>,
+        OR => alu_high::<OR>,
+        ADC => alu_high::<ADC>,
+        SBB => alu_high::<SBB>,
+        AND => alu_high::<AND>,
+        SUB => alu_high::<SUB>,
+        XOR => alu_high::<XOR>,
+        CMP => alu_high::<CMP>,
+        TEST => alu_high::<TEST>,
+        _ => alu_high::<MOV>,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Decodes a block: instructions of one page, up to a branch.
 
 use super::select::{Mode, select};
-use super::{branch, enter, reference, reference_branch};
+use super::{alone, branch, enter, reference, reference_branch};
 use crate::code::{BlockKey, Op, OpRef, Reference};
 use crate::cpu::Cpu;
 use dejavm_units::Gpa;
@@ -15,8 +15,7 @@ const WINDOW_BYTES: usize = 256;
 /// What came of looking for a block at an address.
 pub(crate) enum Built {
     Block(OpRef),
-    /// The first instruction crosses into the next page, is invalid, or lies outside RAM: it must be
-    /// executed alone.
+    /// The first instruction lies outside RAM: it must be executed alone.
     Alone,
 }
 
@@ -80,7 +79,10 @@ impl Cpu {
         }
         let instructions = ops.len() - 1;
         if instructions == 0 {
-            return None;
+            // It crosses into the next page, or is invalid: remember that it must run alone. The
+            // bytes that decided so lie in this page.
+            ops[0] = Op { offset: offset as u16, ..Op::new(alone) };
+            return Some(Decoded { ops, links: false, bytes: (window as u16).min(15) });
         }
         if !ended {
             let mut seam = Op::new(branch::jmp);

@@ -133,6 +133,12 @@ pub(crate) fn enter(cpu: &mut Cpu, op: OpRef) -> Flow {
     go!(cpu, op.next())
 }
 
+/// Header of a block without instructions: the one here must be executed alone.
+pub(crate) fn alone(cpu: &mut Cpu, op: OpRef) -> Flow {
+    cpu.bail_to_reference(op);
+    leave!()
+}
+
 /// Header of a block whose bytes have changed: sends those who still link to it to the run loop.
 pub(crate) fn dead(cpu: &mut Cpu, op: OpRef) -> Flow {
     cpu.rip = cpu.ip_at(op.offset.into());

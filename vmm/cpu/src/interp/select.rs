@@ -64,8 +64,14 @@ fn kind(i: &Instruction, n: u32) -> Kind {
 /// Index of a general register that can be read and written as the low bytes of its full register;
 /// AH, CH, DH and BH cannot.
 fn general(register: Register) -> Option<u8> {
+    let whole = register.is_gpr() && high_byte(register).is_none();
+    whole.then(|| register.full_register().number() as u8)
+}
+
+/// Index of the full register of AH, CH, DH or BH.
+fn high_byte(register: Register) -> Option<u8> {
     let high = matches!(register, Register::AH | Register::BH | Register::CH | Register::DH);
-    (register.is_gpr() && !high).then(|| register.full_register().number() as u8)
+    high.then(|| (register as usize - Register::AH as usize) as u8)
 }
 
 fn xmm(register: Register) -> Option<u8> {
@@ -144,7 +150,7 @@ fn condition(i: &Instruction) -> Option<u8> {
 /// Finds the handler of an instruction, or `None` for the reference semantics.
 pub(super) fn select(i: &Instruction, mode: Mode) -> Option<Selected> {
     let mut op = Op::new(nop);
-    let mut selected = |handler: Handler, op: &mut Op| {
+    let selected = |handler: Handler, op: &mut Op| {
         op.handler = handler;
     };
     let links = false;
@@ -238,6 +244,12 @@ fn is_natural_leave(i: &Instruction, mode: Mode) -> bool {
 }
 
 fn two_operands(op: &mut Op, i: &Instruction, mode: Mode, which: u8) -> Option<()> {
+    if let (Some(full), Kind::Imm) = (high_byte(i.op0_register()), kind(i, 1)) {
+        op.dst = full;
+        op.imm = crate::flags::zero_extend(i.immediate(1), 1);
+        op.handler = alu::high_byte_immediate(which);
+        return Some(());
+    }
     let (form, size) = match (kind(i, 0), kind(i, 1)) {
         (Kind::Reg, Kind::Reg) => (alu::REG_REG, i.op0_register().size()),
         (Kind::Reg, Kind::Mem) => (alu::REG_MEM, i.op0_register().size()),
@@ -312,6 +324,11 @@ fn shifts(op: &mut Op, i: &Instruction, which: u8) -> Option<()> {
 
 fn extending_move(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
     op.dst = general(i.op0_register())?;
+    if let (Some(full), Mnemonic::Movzx) = (high_byte(i.op1_register()), i.mnemonic()) {
+        op.src = full;
+        op.handler = transfer::high_byte_extension(i.op0_register().size() as u64);
+        return Some(());
+    }
     let in_memory = kind(i, 1) == Kind::Mem;
     let from = if in_memory {
         memory(op, i, mode)?;

@@ -29,6 +29,13 @@ fn extend<const F: u64, const SIGNED: bool, const MEM: bool, const S: u64>(
     go!(cpu, op.next())
 }
 
+/// MOVZX from AH, CH, DH or BH (`src` is the full register).
+fn extend_high<const S: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let value = cpu.gpr[usize::from(op.src & 31)] >> 8 & 0xff;
+    cpu.set::<S>(op.dst, value);
+    go!(cpu, op.next())
+}
+
 /// XCHG of two registers.
 fn exchange<const S: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let (a, b) = (cpu.get::<S>(op.dst), cpu.get::<S>(op.src));
@@ -76,6 +83,10 @@ pub(super) fn extending_move(from: u64, to: u64, signed: bool, memory: bool) -> 
         (_, _, false) => by_size!(extend, to, [4, true, false], []),
         (_, _, true) => by_size!(extend, to, [4, true, true], []),
     }
+}
+
+pub(super) fn high_byte_extension(to: u64) -> Handler {
+    by_size!(extend_high, to, [], [])
 }
 
 pub(super) fn exchange_registers(size: u64) -> Handler {

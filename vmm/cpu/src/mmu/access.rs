@@ -183,6 +183,11 @@ impl Cpu {
         hit::<1>(&self.tlb().read[slot_of(linear)], linear).map(<*mut u8>::cast_const)
     }
 
+    /// What [`Cpu::readable_span`] found, if it still holds; translates nothing.
+    pub(crate) fn known_readable_span(&mut self, linear: u64) -> Option<*const u8> {
+        hit::<1>(&self.tlb().read[slot_of(linear)], linear).map(<*mut u8>::cast_const)
+    }
+
     /// As [`Cpu::readable_span`] for storing: `None` also for code and page tables.
     pub(crate) fn writable_span(&mut self, linear: u64, bytes: usize) -> Option<*mut u8> {
         let offset = (linear & 0xfff) as usize;

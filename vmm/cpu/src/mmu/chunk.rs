@@ -3,11 +3,13 @@
 //! Both functions do what that many single elements would do, or nothing at all: where anything but
 //! plain RAM is met (a fault, a device, decoded code, page tables in use) they return 0 and the
 //! caller goes on one element at a time, which finds the same and acts on it.
+//!
+//! UNSAFETY: the spans are host pointers into guest RAM that [`Cpu::readable_span`] and
+//! [`Cpu::writable_span`] vouch for, valid until the next translation; nothing is translated between
+//! asking for them and using them.
+#![expect(unsafe_code, reason = "copies between spans of guest RAM; see UNSAFETY above")]
 
-use super::walk::Access;
 use crate::cpu::Cpu;
-use dejavm_memory::PageFlags;
-use dejavm_units::Gpa;
 
 /// The most that one call moves.
 const PAGE_BYTES: usize = 0x1000;
@@ -19,26 +21,27 @@ impl Cpu {
     pub(crate) fn copy_chunk(&mut self, from: u64, to: u64, bytes: u32, element: u32) -> u32 {
         assert_in_page(from, bytes);
         assert_in_page(to, bytes);
-        // The order of single elements: the load's translation, then the store's.
-        let Some(source) = self.plain_page(from, Access::Read) else { return 0 };
-        let Some(target) = self.plain_page(to, Access::Write) else { return 0 };
-        // The second translation may have made a page table of the source.
-        if !self.is_plain(source) {
+        // Data breakpoints are met element by element.
+        if self.dr[7] & 0xff != 0 {
             return 0;
         }
+        // The order of single elements: the load's translation, then the store's, which may take
+        // the first away again.
+        let length = bytes as usize;
+        if self.readable_span(from, length).is_none() {
+            return 0;
+        }
+        let Some(target) = self.writable_span(to, length) else { return 0 };
+        let Some(source) = self.known_readable_span(from) else { return 0 };
         let mut bytes = bytes;
         // A target just above its source in the same frame reads what it wrote before; copies of
         // at most their distance do not.
-        let distance = target.0.wrapping_sub(source.0);
-        if distance != 0 && distance < u64::from(bytes) {
+        let distance = (target as usize).wrapping_sub(source as usize);
+        if distance != 0 && distance < length {
             bytes = distance as u32 / element * element;
         }
-        let mut buffer = [0; PAGE_BYTES];
-        let buffer = &mut buffer[..bytes as usize];
-        let ram = self.ram();
-        if ram.read(source, buffer).is_err() || ram.write_by_cpu(target, buffer).is_err() {
-            return 0;
-        }
+        // SAFETY: both spans hold `length >= bytes` bytes of mapped RAM; `copy` allows overlap.
+        unsafe { std::ptr::copy(source, target, bytes as usize) };
         bytes
     }
 
@@ -47,34 +50,24 @@ impl Cpu {
     /// next element itself.
     pub(crate) fn fill_chunk(&mut self, to: u64, value: u64, element: u32, bytes: u32) -> u32 {
         assert_in_page(to, bytes);
-        let Some(target) = self.plain_page(to, Access::Write) else { return 0 };
-        let mut buffer = [0; PAGE_BYTES];
-        let buffer = &mut buffer[..bytes as usize];
-        for piece in buffer.chunks_exact_mut(element as usize) {
-            piece.copy_from_slice(&value.to_le_bytes()[..element as usize]);
-        }
-        if self.ram().write_by_cpu(target, buffer).is_err() {
+        if self.dr[7] & 0xff != 0 {
             return 0;
         }
-        bytes
-    }
-
-    /// Translates an address into a page of RAM from which nothing is derived; `None` for any
-    /// other, and for a fault.
-    fn plain_page(&mut self, linear: u64, access: Access) -> Option<Gpa> {
-        // Data breakpoints are met element by element.
-        if self.dr[7] & 0xff != 0 {
-            return None;
+        let Some(target) = self.writable_span(to, bytes as usize) else { return 0 };
+        let pattern = value.to_le_bytes();
+        let pattern = &pattern[..element as usize];
+        if pattern.iter().all(|&byte| byte == pattern[0]) {
+            // SAFETY: the span holds `bytes` bytes of mapped RAM.
+            unsafe { std::ptr::write_bytes(target, pattern[0], bytes as usize) };
+            return bytes;
         }
-        let gpa = self.translate(linear, access).ok()?;
-        self.is_plain(gpa).then_some(gpa)
-    }
-
-    /// Whether an address lies in RAM from which nothing is derived.
-    fn is_plain(&mut self, gpa: Gpa) -> bool {
-        let derived = PageFlags::CODE.union(PageFlags::PAGE_TABLE);
-        let ram = self.ram();
-        ram.host_page(gpa.pfn()).is_some() && !ram.flags(gpa.pfn()).intersects(derived)
+        for at in (0..bytes as usize).step_by(element as usize) {
+            // SAFETY: `bytes` is a multiple of `element`, so each element lies in the span.
+            unsafe {
+                std::ptr::copy_nonoverlapping(pattern.as_ptr(), target.add(at), element as usize);
+            };
+        }
+        bytes
     }
 }
 
