@@ -591,3 +591,105 @@ impl FromStr for Model {
         Ok(model)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_to_what_they_print() {
+        for name in ["dejavm-v1", "dejavm-v2", "dejavm-v2,+aes,+bmi2,+xsave", "dejavm-v1,+smep"] {
+            assert_eq!(name.parse::<Model>().unwrap().to_string(), name);
+        }
+        assert_eq!("dejavm-v2,aes".parse::<Model>().unwrap().to_string(), "dejavm-v2,+aes");
+        assert!(matches!("dejavm-v3".parse::<Model>(), Err(ModelError::Name(_))));
+        assert!(matches!("dejavm-v2,+avx".parse::<Model>(), Err(ModelError::Feature(_))));
+        let refused = "dejavm-v1,+fsgsbase".parse::<Model>().unwrap_err();
+        assert_eq!(refused.to_string(), "the CPU feature `fsgsbase` does not exist on dejavm-v1");
+    }
+
+    /// x86-64 psABI, table 3.1, level v2; and what must stay hidden.
+    #[test]
+    fn v2_is_x86_64_v2_and_not_more() {
+        let one = Model::V2.cpuid(1, 0, 0, false);
+        for bit in [0, 8, 15, 23, 24, 25, 26] {
+            assert_ne!(one.edx & 1 << bit, 0, "leaf 1 EDX bit {bit}");
+        }
+        for bit in [0, 9, 13, 19, 20, 23, 31] {
+            assert_ne!(one.ecx & 1 << bit, 0, "leaf 1 ECX bit {bit}");
+        }
+        // MONITOR, VMX, FMA, PCID, x2APIC, TSC-deadline, XSAVE, AVX, RDRAND.
+        for bit in [3, 5, 12, 17, 21, 24, 26, 27, 28, 30] {
+            assert_eq!(one.ecx & 1 << bit, 0, "leaf 1 ECX bit {bit}");
+        }
+        let seven = Model::V2.cpuid(7, 0, 0, false);
+        // HLE, INVPCID, RTM, RDSEED, SMAP, and protection keys.
+        for bit in [4, 10, 11, 18, 20] {
+            assert_eq!(seven.ebx & 1 << bit, 0, "leaf 7 EBX bit {bit}");
+        }
+        assert_eq!(seven.ecx, 0);
+        let extended = Model::V2.cpuid(0x8000_0001, 0, 0, false);
+        for bit in [11, 20, 27, 29] {
+            assert_ne!(extended.edx & 1 << bit, 0, "extended EDX bit {bit}");
+        }
+        assert_ne!(extended.ecx & 1, 0, "LAHF in 64-bit mode");
+    }
+
+    #[test]
+    fn v1_has_pae_and_nx_and_no_long_mode() {
+        let extended = Model::V1.cpuid(0x8000_0001, 0, 0, false);
+        assert_eq!(extended.edx, 1 << 20);
+        assert_ne!(Model::V1.cpuid(1, 0, 0, false).edx & 1 << 6, 0);
+        assert_eq!(Model::V1.cpuid(1, 0, 0, false).ecx, 1 << 31);
+    }
+
+    /// SDM vol. 3B, 18.7.3: TSC frequency = ECX * EBX / EAX.
+    #[test]
+    fn the_clocks_need_no_calibration() {
+        let leaf = Model::V2.cpuid(0x15, 0, 0, false);
+        assert_eq!(u64::from(leaf.ecx) * u64::from(leaf.ebx) / u64::from(leaf.eax), 2_000_000_000);
+        assert_eq!(Model::V2.cpuid(0x4000_0010, 0, 0, false).eax, 2_000_000);
+        assert_eq!(Model::V2.cpuid(0x8000_0007, 0, 0, false).edx, 1 << 8);
+        assert_ne!(Model::V2.cpuid(7, 0, 0, false).ebx & 2, 0, "TSC_ADJUST");
+    }
+
+    #[test]
+    fn the_apic_id_is_where_kernels_look() {
+        assert_eq!(Model::V2.cpuid(1, 0, 5, false).ebx >> 24, 5);
+        assert_eq!(Model::V2.cpuid(0xb, 0, 5, false).edx, 5);
+        assert_eq!(Model::V2.cpuid(0xb, 1, 5, false), Cpuid { eax: 0, ebx: 1, ecx: 0x201, edx: 5 });
+        assert_eq!(Model::V2.cpuid(0xb, 2, 5, false).ebx, 0);
+    }
+
+    #[test]
+    fn unknown_leaves_answer_as_the_last_basic_one() {
+        let last = Model::V2.cpuid(0x16, 0, 0, false);
+        for leaf in [0x17, 0x1f, 0x3fff_ffff, 0x4000_0011, 0x8000_0009, 0xffff_ffff] {
+            assert_eq!(Model::V2.cpuid(leaf, 0, 0, false), last, "{leaf:#x}");
+        }
+    }
+
+    #[test]
+    fn the_brand_string_is_terminated() {
+        for model in [Model::V1, Model::V2] {
+            let mut text = Vec::new();
+            for leaf in 0x8000_0002..=0x8000_0004 {
+                let Cpuid { eax, ebx, ecx, edx } = model.cpuid(leaf, 0, 0, false);
+                for word in [eax, ebx, ecx, edx] {
+                    text.extend(word.to_le_bytes());
+                }
+            }
+            assert_eq!(text.len(), 48);
+            assert_eq!(text[47], 0);
+            assert!(text.starts_with(model.base.name().as_bytes()));
+        }
+    }
+
+    #[test]
+    fn os_xsave_is_dynamic() {
+        let model: Model = "dejavm-v2,+xsave".parse().unwrap();
+        assert_eq!(model.cpuid(1, 0, 0, false).ecx >> 26 & 3, 1);
+        assert_eq!(model.cpuid(1, 0, 0, true).ecx >> 26 & 3, 3);
+        assert_eq!(model.cpuid(0xd, 0, 0, true).ebx, 576);
+    }
+}

@@ -145,6 +145,11 @@ impl Bench {
     /// Puts code at [`CODE`] and runs `instructions` of it.
     pub(crate) fn run(&mut self, code: &[u8], instructions: u64) -> Stop {
         self.poke(CODE, code);
+        self.go(instructions)
+    }
+
+    /// Runs `instructions` of whatever is there.
+    pub(crate) fn go(&mut self, instructions: u64) -> Stop {
         let limit = Position(self.cpu.position.0 + instructions);
         self.cpu.run_until(&mut self.ram, &mut self.board, limit)
     }

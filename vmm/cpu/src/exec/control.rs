@@ -236,3 +236,156 @@ impl Cpu {
         if matches!(segment, SegReg::Fs | SegReg::Gs) { base.wrapping_add(offset) } else { offset }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::gpr;
+    use crate::run::Stop;
+    use crate::testing::{Bench, CODE};
+
+    const MOV_CR0_EAX: [u8; 3] = [0x0f, 0x22, 0xc0];
+    const MOV_CR3_EAX: [u8; 3] = [0x0f, 0x22, 0xd8];
+    const MOV_CR4_EAX: [u8; 3] = [0x0f, 0x22, 0xe0];
+
+    fn load(mut bench: Bench, code: &[u8], value: u64) -> (Option<u8>, Bench) {
+        bench.change(|state| {
+            state.gpr[gpr::RAX] = value;
+            state.rip = CODE;
+            state.halted = false;
+        });
+        let mut code = code.to_vec();
+        code.push(0xf4);
+        (bench.run_to_halt(&code), bench)
+    }
+
+    #[test]
+    fn impossible_values_of_cr0_are_refused() {
+        for value in [0x8000_0010, 0x2000_0011u64] {
+            let (vector, _) = load(Bench::protected().with_tables(), &MOV_CR0_EAX, value);
+            assert_eq!(vector, Some(13), "{value:#x}");
+        }
+        let (vector, _) = load(Bench::long().with_tables(), &MOV_CR0_EAX, 1 << 32 | 0x8000_0011);
+        assert_eq!(vector, Some(13));
+        // 64-bit code may not switch paging off.
+        let (vector, _) = load(Bench::long().with_tables(), &MOV_CR0_EAX, 0x11);
+        assert_eq!(vector, Some(13));
+    }
+
+    #[test]
+    fn reserved_bits_of_cr4_and_absent_features_are_refused() {
+        for bit in [11u32, 12, 13, 14, 16, 17, 18, 20, 21, 22, 23] {
+            let (vector, _) = load(Bench::protected().with_tables(), &MOV_CR4_EAX, 1 << bit);
+            assert_eq!(vector, Some(13), "bit {bit}");
+        }
+        let (vector, _) = load(Bench::long().with_tables(), &MOV_CR4_EAX, 0x600);
+        assert_eq!(vector, Some(13), "PAE cannot go while IA-32e mode is active");
+    }
+
+    #[test]
+    fn user_code_reads_no_control_register() {
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        assert_eq!(bench.run_to_halt(&[0x0f, 0x20, 0xc0]), Some(13));
+        let mut bench = Bench::protected().with_tables();
+        assert_eq!(bench.run_to_halt(&[0x0f, 0x20, 0xc8]), Some(6), "CR1 does not exist");
+    }
+
+    /// SDM vol. 3A, 9.8.5.
+    #[test]
+    fn paging_with_lme_enters_ia32e_mode_and_leaving_it_clears_lma() {
+        let mut bench = Bench::long().with_tables();
+        bench.change(|state| {
+            state.cr0 &= !control::CR0_PG;
+            state.efer &= !control::EFER_LMA;
+            state.seg[1].rights.0 = 0xc9b;
+            state.gpr[gpr::RAX] = state.cr0 | control::CR0_PG;
+            state.gpr[gpr::RCX] = state.cr0;
+        });
+        // MOV CR0, EAX; NOP; MOV CR0, ECX; NOP
+        let code = [0x0f, 0x22, 0xc0, 0x90, 0x0f, 0x22, 0xc1, 0x90];
+        assert_eq!(bench.run(&code, 2), Stop::Limit);
+        assert!(bench.cpu.is_long_mode() && !bench.cpu.is_64bit());
+        assert_eq!(bench.go(2), Stop::Limit);
+        assert!(!bench.cpu.is_long_mode());
+        assert_ne!(bench.cpu.efer & control::EFER_LME, 0);
+    }
+
+    #[test]
+    fn activating_ia32e_mode_without_pae_is_refused() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| state.efer = control::EFER_LME);
+        let (vector, bench) = load(bench, &MOV_CR0_EAX, 0x8000_0011);
+        assert_eq!(vector, Some(13));
+        assert_eq!(bench.cpu.efer, control::EFER_LME);
+    }
+
+    /// SDM vol. 3A, 4.4.1.
+    #[test]
+    fn page_directory_pointers_are_latched_and_checked() {
+        let mut bench = Bench::protected().with_tables();
+        // PDPTE 0 to a directory with one 2 MiB page.
+        bench.poke(0xa000, &0xb001u64.to_le_bytes());
+        bench.poke(0xb000, &0x83u64.to_le_bytes());
+        bench.change(|state| {
+            state.cr4 = control::CR4_PAE;
+            state.cr3 = 0xa000;
+        });
+        let (vector, mut bench) = load(bench, &MOV_CR0_EAX, 0x8000_0011);
+        assert_eq!(vector, None);
+        assert_eq!(bench.cpu.pdpte, [0xb001, 0, 0, 0]);
+        // A reserved bit in a present entry of the next table: #GP, and CR3 stays.
+        bench.poke(0xa020, &0xb003u64.to_le_bytes());
+        let (vector, bench) = load(bench, &MOV_CR3_EAX, 0xa020);
+        assert_eq!(vector, Some(13));
+        assert_eq!((bench.cpu.cr3, bench.cpu.pdpte[0]), (0xa000, 0xb001));
+    }
+
+    #[test]
+    fn cr3_beyond_the_physical_width_is_refused_in_long_mode() {
+        let (vector, bench) = load(Bench::long().with_tables(), &MOV_CR3_EAX, 1 << 40);
+        assert_eq!((vector, bench.cpu.cr3), (Some(13), 0x1000));
+    }
+
+    #[test]
+    fn lmsw_sets_pe_and_cannot_clear_it() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| state.gpr[gpr::RAX] = 0xffff_fffe);
+        assert_eq!(bench.run(&[0x0f, 0x01, 0xf0], 1), Stop::Limit);
+        assert_eq!(bench.cpu.cr0 & 0x1f, 0x1f);
+        // SMSW EAX; CLTS
+        assert_eq!(
+            bench.run(&[0x90, 0x90, 0x90, 0x0f, 0x01, 0xe0, 0x0f, 0x06], 2 + 2),
+            Stop::Limit
+        );
+    }
+
+    #[test]
+    fn umip_hides_the_tables_from_user_code() {
+        for code in [[0x0f, 0x01, 0xe0], [0x0f, 0x00, 0xc0], [0x0f, 0x00, 0xc8]] {
+            let mut bench = Bench::protected().with_tables().at_level_3();
+            assert_eq!(bench.run(&code, 1), Stop::Limit);
+            let mut bench = Bench::protected().with_tables().at_level_3();
+            bench.change(|state| state.cr4 = control::CR4_UMIP);
+            assert_eq!(bench.run_to_halt(&code), Some(13));
+        }
+    }
+
+    #[test]
+    fn privileged_instructions_fault_at_level_3() {
+        let codes: [&[u8]; 8] = [
+            &[0xf4],
+            &[0x0f, 0x06],
+            &[0x0f, 0x08],
+            &[0x0f, 0x09],
+            &[0x0f, 0x30],
+            &[0x0f, 0x32],
+            &[0x0f, 0x01, 0x3d, 0, 0, 3, 0],
+            &[0x0f, 0x00, 0xd8],
+        ];
+        for code in codes {
+            let mut bench = Bench::protected().with_tables().at_level_3();
+            assert_eq!(bench.run_to_halt(code), Some(13), "{code:x?}");
+            assert_eq!(bench.stack32(0), 0);
+        }
+    }
+}

@@ -231,3 +231,165 @@ impl Cpu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::gpr;
+    use crate::run::Stop;
+    use crate::testing::{Bench, CODE, DATA, tables};
+
+    /// SDM vol. 3B, 17.3.1.4.
+    #[test]
+    fn single_step_traps_after_each_instruction() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| state.rflags = 0x102);
+        assert_eq!(bench.run_to_halt(&[0x90, 0x90]), Some(1));
+        assert_eq!(bench.stack32(0), CODE as u32 + 1);
+        assert_eq!(bench.stack32(2), 0x102, "TF in the frame, RF clear: a trap");
+        assert_eq!(bench.cpu.dr[6], 0xffff_4ff0);
+        assert!(!bench.cpu.flag(rflags::TF));
+    }
+
+    #[test]
+    fn popf_that_sets_tf_traps_one_instruction_later() {
+        let mut bench = Bench::protected().with_tables();
+        // PUSH 0x102; POPF; NOP; NOP
+        assert_eq!(bench.run_to_halt(&[0x68, 2, 1, 0, 0, 0x9d, 0x90, 0x90]), Some(1));
+        assert_eq!(bench.stack32(0), CODE as u32 + 7);
+    }
+
+    #[test]
+    fn int_clears_tf_before_it_traps() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| state.rflags = 0x102);
+        assert_eq!(bench.run_to_halt(&[0xcd, 0x80]), Some(0x80));
+        assert_eq!(bench.stack32(2), 0x102);
+    }
+
+    #[test]
+    fn a_load_of_ss_is_not_stepped_over_separately() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| {
+            state.rflags = 0x102;
+            state.gpr[gpr::RAX] = 0x10;
+        });
+        assert_eq!(bench.run_to_halt(&[0x8e, 0xd0, 0x90, 0x90]), Some(1));
+        assert_eq!(bench.stack32(0), CODE as u32 + 3);
+    }
+
+    /// SDM vol. 3B, 17.3.1.1.
+    #[test]
+    fn an_instruction_breakpoint_faults_until_rf_is_set() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| {
+            state.dr[1] = CODE + 1;
+            state.dr[7] = 0x400 | 1 << 3;
+        });
+        assert_eq!(bench.run_to_halt(&[0x90, 0x90, 0x90, 0xf4]), Some(1));
+        assert_eq!(bench.stack32(0), CODE as u32 + 1);
+        assert_eq!(bench.stack32(2), 2, "RF is the handler's to set");
+        assert_eq!(bench.cpu.dr[6], 0xffff_0ff2);
+        // IRETD with RF set runs the instruction.
+        bench.change(|state| {
+            state.halted = false;
+            state.rip = tables::HANDLERS;
+        });
+        bench.poke(bench.cpu.gpr[gpr::RSP] + 8, &0x1_0002u32.to_le_bytes());
+        bench.poke(tables::HANDLERS, &[0xcf]);
+        assert_eq!(bench.go(2), Stop::Limit);
+        assert_eq!(bench.cpu.rip, CODE + 2);
+        assert!(!bench.cpu.flag(rflags::RF), "one instruction long");
+    }
+
+    /// SDM vol. 3B, 17.3.1.2.
+    #[test]
+    fn data_breakpoints_trap_after_the_access() {
+        // (R/W and LEN of breakpoint 0, code, offset from DATA, hit)
+        let write = [0xa2, 0x03, 0, 3, 0];
+        let read = [0xa0, 0x03, 0, 3, 0];
+        for (field, code, start, hit) in [
+            (0b0001, write, 3, true),
+            (0b0001, read, 3, false),
+            (0b0011, read, 3, true),
+            (0b0001, write, 2, false),
+            (0b0101, write, 2, true),
+            (0b1101, write, 0, true),
+            (0b1101, write, 4, false),
+            (0b1001, write, 0, true),
+        ] {
+            let mut bench = Bench::protected().with_tables();
+            bench.change(|state| {
+                state.dr[0] = DATA + start;
+                state.dr[7] = 0x400 | 1 | field << 16;
+            });
+            let code = [code.as_slice(), &[0x90, 0xf4]].concat();
+            let vector = bench.run_to_halt(&code);
+            assert_eq!(vector, hit.then_some(1), "{field:#b} {code:x?}");
+            if hit {
+                assert_eq!(bench.stack32(0), CODE as u32 + 5);
+                assert_eq!(bench.cpu.dr[6] & 0xf, 1);
+            }
+        }
+    }
+
+    #[test]
+    fn the_stack_is_data_too() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| {
+            state.dr[0] = crate::testing::STACK - 4;
+            state.dr[7] = 0x400 | 1 | 0b1101 << 16;
+        });
+        assert_eq!(bench.run_to_halt(&[0x50, 0x90]), Some(1));
+        assert_eq!(bench.stack32(0), CODE as u32 + 1);
+    }
+
+    #[test]
+    fn port_breakpoints_need_cr4_de() {
+        for de in [false, true] {
+            let mut bench = Bench::protected().with_tables();
+            bench.change(|state| {
+                state.dr[0] = 0x80;
+                state.dr[7] = 0x400 | 1 | 0b0010 << 16;
+                state.cr4 = if de { control::CR4_DE } else { 0 };
+            });
+            assert_eq!(bench.run_to_halt(&[0xe6, 0x80, 0xf4]), de.then_some(1));
+        }
+    }
+
+    #[test]
+    fn general_detect_guards_the_registers_once() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| state.dr[7] = 0x2400);
+        // MOV EAX, DR0
+        assert_eq!(bench.run_to_halt(&[0x0f, 0x21, 0xc0]), Some(1));
+        assert_eq!(bench.cpu.dr[6], 0xffff_2ff0);
+        assert_eq!(bench.cpu.dr[7], 0x400);
+        assert_eq!((bench.stack32(0), bench.stack32(2)), (CODE as u32, 0x1_0002), "a fault");
+    }
+
+    #[test]
+    fn dr4_and_dr5_are_aliases_without_de() {
+        // MOV EAX, DR5
+        let code = [0x0f, 0x21, 0xe8, 0xf4];
+        let mut bench = Bench::protected().with_tables();
+        assert_eq!(bench.run_to_halt(&code), None);
+        assert_eq!(bench.cpu.gpr[gpr::RAX], 0x400);
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| state.cr4 = control::CR4_DE);
+        assert_eq!(bench.run_to_halt(&code), Some(6));
+    }
+
+    #[test]
+    fn fixed_bits_of_dr6_and_dr7_read_as_fixed() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| state.gpr[gpr::RAX] = 0xffff_ffff);
+        // MOV DR6, EAX
+        assert_eq!(bench.run(&[0x0f, 0x23, 0xf0], 1), Stop::Limit);
+        assert_eq!(bench.cpu.dr[6], 0xffff_efff);
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| state.gpr[gpr::RAX] = 0xffff_dc00);
+        assert_eq!(bench.run(&[0x0f, 0x23, 0xf8], 1), Stop::Limit);
+        assert_eq!(bench.cpu.dr[7], 0xffff_0400);
+    }
+}

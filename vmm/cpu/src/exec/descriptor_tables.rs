@@ -150,3 +150,98 @@ impl Cpu {
         self.store_system(address, rights, 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cpu::gpr;
+    use crate::run::Stop;
+    use crate::testing::{Bench, DATA, segment_descriptor, tables};
+    use tables::FREE;
+
+    #[test]
+    fn lgdt_and_sgdt_round_the_table() {
+        let mut bench = Bench::protected();
+        bench.poke(DATA, &[0x34, 0x12, 0x78, 0x56, 0x34, 0x92]);
+        // LGDT [DATA]; SGDT [DATA + 0x10]
+        let code = [0x0f, 0x01, 0x15, 0, 0, 3, 0, 0x0f, 0x01, 0x05, 0x10, 0, 3, 0];
+        assert_eq!(bench.run(&code, 2), Stop::Limit);
+        assert_eq!((bench.cpu.gdtr.base, bench.cpu.gdtr.limit), (0x9234_5678, 0x1234));
+        assert_eq!(bench.peek::<6>(DATA + 0x10), [0x34, 0x12, 0x78, 0x56, 0x34, 0x92]);
+        // With a 16-bit operand the base has 24 bits.
+        assert_eq!(
+            bench.run(&[[0x90; 14].as_slice(), &[0x66], &code[..7]].concat(), 13),
+            Stop::Limit
+        );
+        bench.change(|state| state.rip = crate::testing::CODE);
+        assert_eq!(bench.run(&[&[0x66], &code[..7]].concat(), 1), Stop::Limit);
+        assert_eq!(bench.cpu.gdtr.base, 0x34_5678);
+    }
+
+    #[test]
+    fn lidt_loads_ten_bytes_in_long_mode_and_wants_them_canonical() {
+        let mut bench = Bench::long().with_tables();
+        bench.poke(DATA, &[0xff, 0x0f, 0, 0x50, 0, 0, 0, 0, 0, 0]);
+        let code = [0x0f, 0x01, 0x1c, 0x25, 0, 0, 3, 0];
+        assert_eq!(bench.run(&code, 1), Stop::Limit);
+        assert_eq!((bench.cpu.idtr.base, bench.cpu.idtr.limit), (0x5000, 0xfff));
+        bench.change(|state| state.rip = crate::testing::CODE);
+        bench.poke(DATA, &[0xff, 0x0f, 0, 0, 0, 0, 0, 0x80, 0, 0]);
+        assert_eq!(bench.run_to_halt(&code), Some(13));
+    }
+
+    #[test]
+    fn ltr_marks_the_task_busy_and_refuses_a_busy_one() {
+        let mut bench = Bench::protected().with_tables();
+        bench.set_descriptor(FREE, segment_descriptor(0x7000, 0x67, 0x89, 0));
+        bench.change(|state| state.gpr[gpr::RAX] = FREE.into());
+        // LTR AX; LTR AX
+        assert_eq!(bench.run_to_halt(&[0x0f, 0x00, 0xd8, 0x0f, 0x00, 0xd8]), Some(13));
+        assert_eq!(bench.stack32(0), u32::from(FREE));
+        assert_eq!((bench.cpu.tr.selector, bench.cpu.tr.base), (FREE, 0x7000));
+        assert_eq!(bench.peek::<8>(tables::GDT + u64::from(FREE))[5], 0x8b);
+    }
+
+    #[test]
+    fn ltr_takes_a_64_bit_base_in_long_mode() {
+        let mut bench = Bench::long().with_tables();
+        bench.set_descriptor(FREE, segment_descriptor(0x7000, 0x67, 0x89, 0));
+        bench.set_descriptor(FREE + 8, 0xffff_8000);
+        bench.change(|state| state.gpr[gpr::RAX] = FREE.into());
+        assert_eq!(bench.run(&[0x0f, 0x00, 0xd8], 1), Stop::Limit);
+        assert_eq!(bench.cpu.tr.base, 0xffff_8000_0000_7000);
+    }
+
+    #[test]
+    fn lldt_takes_null_and_ldts_of_the_gdt_only() {
+        let mut bench = Bench::protected().with_tables();
+        assert_eq!(bench.run(&[0x0f, 0x00, 0xd0], 1), Stop::Limit);
+        assert!(bench.cpu.ldtr.rights.is_null());
+        for (access, vector) in [(0x82u8, None), (0x02, Some(11)), (0x92, Some(13))] {
+            let mut bench = Bench::protected().with_tables();
+            bench.set_descriptor(FREE, segment_descriptor(0xa000, 0xff, access, 0));
+            bench.poke(0xa008, &segment_descriptor(0x1_0000, 0xffff, 0x92, 0).to_le_bytes());
+            bench.change(|state| {
+                state.gpr[gpr::RAX] = FREE.into();
+                state.gpr[gpr::RCX] = 0xc;
+            });
+            // LLDT AX; MOV DS, CX through the LDT
+            let code = [0x0f, 0x00, 0xd0, 0x8e, 0xd9, 0xf4];
+            assert_eq!(bench.run_to_halt(&code), vector, "{access:#x}");
+            if vector.is_none() {
+                assert_eq!((bench.cpu.seg[3].selector, bench.cpu.seg[3].base), (0xc, 0x1_0000));
+            }
+        }
+    }
+
+    #[test]
+    fn the_system_registers_do_not_exist_in_real_mode() {
+        for code in [[0x0f, 0x00, 0xd0], [0x0f, 0x00, 0xd8], [0x0f, 0x00, 0xc0], [0x0f, 0x00, 0xc8]]
+        {
+            let mut bench = Bench::real();
+            bench.poke(6 * 4, &[0, 0, 0, 0x09]);
+            bench.poke(0x9000, &[0xf4]);
+            bench.run_to_halt(&code);
+            assert_eq!(bench.cpu.cs_linear(bench.cpu.rip), 0x9001);
+        }
+    }
+}

@@ -281,3 +281,146 @@ impl Cpu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Stop;
+    use crate::testing::{Bench, CODE, DATA, STACK, gate_descriptor, segment_descriptor, tables};
+    use tables::FREE;
+
+    const TARGET: u32 = 0x1_0100;
+
+    /// JMP or CALL FAR selector:offset in 32-bit code.
+    fn far32(opcode: u8, selector: u16, offset: u32) -> Vec<u8> {
+        let mut code = vec![opcode];
+        code.extend(offset.to_le_bytes());
+        code.extend(selector.to_le_bytes());
+        code
+    }
+    const JMP: u8 = 0xea;
+    const CALL: u8 = 0x9a;
+
+    #[test]
+    fn a_real_mode_far_call_pushes_cs_and_ip() {
+        let mut bench = Bench::real();
+        assert_eq!(bench.run(&[0x9a, 0x34, 0x12, 0x00, 0x20], 1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!(
+            (state.rip, state.seg[1].selector, state.seg[1].base),
+            (0x1234, 0x2000, 0x20000)
+        );
+        assert_eq!(bench.peek::<4>(0xffec), [5, 0, 0x00, 0x10]);
+        // RETF 2 at the target.
+        bench.poke(0x2_1234, &[0xca, 2, 0]);
+        assert_eq!(bench.go(1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.rip, state.seg[1].selector, state.gpr[4]), (5, 0x1000, 0xfff2));
+    }
+
+    #[test]
+    fn a_far_jump_loads_code_segments_by_the_rules_of_privilege() {
+        // (selector, access byte of its descriptor, error: None if it succeeds), at level 0.
+        for (access, rpl, vector) in [
+            (0x9a, 0, None),
+            (0x9a, 1, Some(13)),
+            (0x9e, 3, None),
+            (0xfa, 0, Some(13)),
+            (0xfe, 0, Some(13)),
+            (0x92, 0, Some(13)),
+            (0x1a, 0, Some(11)),
+        ] {
+            let mut bench = Bench::protected().with_tables();
+            bench.set_descriptor(FREE, segment_descriptor(0, 0xfffff, access, 0xc));
+            bench.poke(TARGET.into(), &[0x90]);
+            let code = far32(JMP, FREE | rpl, TARGET);
+            match vector {
+                None => {
+                    assert_eq!(bench.run(&code, 1), Stop::Limit, "{access:#x} RPL {rpl}");
+                    assert_eq!(bench.cpu.rip, u64::from(TARGET));
+                    assert_eq!(bench.cpu.seg[1].selector, FREE, "RPL becomes CPL");
+                    let [_, _, _, _, _, in_memory, ..] =
+                        bench.peek::<8>(tables::GDT + u64::from(FREE));
+                    assert_eq!(in_memory, access | 1, "the accessed bit");
+                }
+                Some(vector) => {
+                    assert_eq!(bench.run_to_halt(&code), Some(vector), "{access:#x} RPL {rpl}");
+                    assert_eq!(bench.stack32(0), u32::from(FREE));
+                    assert_eq!(bench.stack32(1), CODE as u32);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_jump_beyond_the_limit_is_refused() {
+        let mut bench = Bench::protected().with_tables();
+        bench.set_descriptor(FREE, segment_descriptor(0, 0xfff, 0x9a, 0x4));
+        assert_eq!(bench.run_to_halt(&far32(JMP, FREE, 0x1000)), Some(13));
+        assert_eq!(bench.stack32(0), 0);
+    }
+
+    /// SDM vol. 3A, 5.8.5.
+    #[test]
+    fn a_call_gate_switches_stacks_and_copies_parameters() {
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        bench.set_descriptor(FREE, gate_descriptor(tables::CODE0, TARGET, 0xec, 2));
+        bench.poke(STACK - 8, &[1, 0, 0, 0, 2, 0, 0, 0]);
+        bench.change(|state| state.gpr[gpr::RSP] = STACK - 8);
+        // At the gate: RETF 8.
+        bench.poke(TARGET.into(), &[0xca, 8, 0]);
+        assert_eq!(bench.run(&far32(CALL, FREE | 3, 0xdead_beef), 1), Stop::Limit);
+        assert_eq!((bench.cpu.cpl, bench.cpu.rip), (0, TARGET.into()));
+        assert_eq!(bench.cpu.gpr[gpr::RSP], tables::STACK0 - 24);
+        let frame: Vec<u32> = (0..6).map(|n| bench.stack32(n)).collect();
+        assert_eq!(frame, [CODE as u32 + 7, 0x1b, 1, 2, STACK as u32 - 8, 0x23]);
+        assert_eq!(bench.go(1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.cpl, state.rip), (3, CODE + 7));
+        assert_eq!((state.gpr[gpr::RSP], state.seg[2].selector), (STACK, 0x23));
+    }
+
+    #[test]
+    fn a_call_gate_must_be_visible_and_a_jump_may_not_change_level() {
+        // DPL of the gate below CPL.
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        bench.set_descriptor(FREE, gate_descriptor(tables::CODE0, TARGET, 0x8c, 0));
+        assert_eq!(bench.run_to_halt(&far32(CALL, FREE | 3, 0)), Some(13));
+        assert_eq!(bench.stack32(0), u32::from(FREE));
+        // A jump to an inner level: #GP(code selector).
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        bench.set_descriptor(FREE, gate_descriptor(tables::CODE0, TARGET, 0xec, 0));
+        assert_eq!(bench.run_to_halt(&far32(JMP, FREE | 3, 0)), Some(13));
+        assert_eq!(bench.stack32(0), u32::from(tables::CODE0));
+        // A gate that is not present.
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        bench.set_descriptor(FREE, gate_descriptor(tables::CODE0, TARGET, 0x6c, 0));
+        assert_eq!(bench.run_to_halt(&far32(CALL, FREE | 3, 0)), Some(11));
+    }
+
+    #[test]
+    fn a_64_bit_call_gate_pushes_quadwords_and_nulls_ss() {
+        let mut bench = Bench::long().with_tables().at_level_3();
+        bench.set_descriptor(FREE, gate_descriptor(tables::CODE0, TARGET, 0xec, 0));
+        bench.set_descriptor(FREE + 8, 0);
+        // CALL FAR [DATA]: m16:32.
+        bench.poke(DATA, &[0, 0, 0, 0, FREE as u8 | 3, 0]);
+        assert_eq!(bench.run(&[0xff, 0x1c, 0x25, 0, 0, 3, 0], 1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.cpl, state.rip, state.seg[2].selector), (0, TARGET.into(), 0));
+        assert_eq!(state.gpr[gpr::RSP], tables::STACK0 - 32);
+        let frame: Vec<u64> = (0..4).map(|n| bench.stack64(n)).collect();
+        assert_eq!(frame, [CODE + 7, 0x1b, STACK, 0x23]);
+    }
+
+    #[test]
+    fn retf_to_an_outer_level_checks_its_stack() {
+        let mut bench = Bench::protected().with_tables();
+        for (n, word) in [TARGET, 0x1b, 0x1000, 0x10].into_iter().enumerate() {
+            bench.poke(STACK - 16 + n as u64 * 4, &word.to_le_bytes());
+        }
+        bench.change(|state| state.gpr[gpr::RSP] = STACK - 16);
+        assert_eq!(bench.run_to_halt(&[0xcb]), Some(13), "SS of level 0");
+        assert_eq!(bench.stack32(0), 0x10);
+    }
+}

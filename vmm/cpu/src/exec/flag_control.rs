@@ -130,3 +130,66 @@ impl Cpu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::gpr;
+    use crate::run::Stop;
+    use crate::testing::{Bench, STACK};
+
+    #[test]
+    fn popf_changes_what_the_level_may() {
+        for (level3, iopl, expected) in
+            [(false, 0u64, 0x24_7fd7u64), (true, 0, 0x24_4dd7), (true, 3, 0x24_7fd7)]
+        {
+            let mut bench = Bench::protected().with_tables();
+            if level3 {
+                bench = bench.at_level_3();
+            }
+            bench.change(|state| {
+                state.rflags = 2 | iopl << 12;
+                state.gpr[gpr::RSP] = STACK - 4;
+            });
+            bench.poke(STACK - 4, &0xffff_ffffu32.to_le_bytes());
+            // One instruction; TF traps only after the next.
+            assert_eq!(bench.run(&[0x9d, 0x90], 1), Stop::Limit);
+            assert_eq!(bench.cpu.rflags(), expected, "level 3: {level3}, IOPL {iopl}");
+        }
+    }
+
+    #[test]
+    fn pushf_hides_rf_and_vm() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| state.rflags = 0x1_0202);
+        assert_eq!(bench.run(&[0x9c], 1), Stop::Limit);
+        assert_eq!(bench.stack32(0), 0x202);
+    }
+
+    #[test]
+    fn cli_and_sti_need_iopl() {
+        for code in [[0xfa], [0xfb]] {
+            let mut bench = Bench::protected().with_tables().at_level_3();
+            assert_eq!(bench.run_to_halt(&code), Some(13));
+            let mut bench = Bench::protected().with_tables().at_level_3();
+            bench.change(|state| state.rflags = 0x3002);
+            assert_eq!(bench.run(&code, 1), Stop::Limit);
+        }
+    }
+
+    /// SDM vol. 3A, 20.4.
+    #[test]
+    fn protected_mode_virtual_interrupts_work_on_vif() {
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        bench.change(|state| state.cr4 = control::CR4_PVI);
+        assert_eq!(bench.run(&[0xfb, 0xfa], 1), Stop::Limit);
+        assert_eq!(bench.cpu.rflags(), 2 | rflags::VIF);
+        assert_eq!(bench.go(1), Stop::Limit);
+        assert_eq!(bench.cpu.rflags(), 2);
+        bench.change(|state| {
+            state.rip -= 2;
+            state.rflags |= rflags::VIP;
+        });
+        assert_eq!(bench.run_to_halt(&[0xfb]), Some(13), "STI with an interrupt pending");
+    }
+}

@@ -252,3 +252,174 @@ impl Cpu {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::gpr;
+    use crate::run::Stop;
+    use crate::testing::{Bench, CODE, STACK, segment_descriptor, tables};
+
+    const IRETD: [u8; 1] = [0xcf];
+    const IRETQ: [u8; 2] = [0x48, 0xcf];
+    const TARGET: u64 = CODE + 0x100;
+
+    fn push32(bench: &mut Bench, words: &[u32]) {
+        let top = STACK - 4 * words.len() as u64;
+        for (n, word) in words.iter().enumerate() {
+            bench.poke(top + n as u64 * 4, &word.to_le_bytes());
+        }
+        bench.change(|state| state.gpr[gpr::RSP] = top);
+    }
+
+    fn push64(bench: &mut Bench, words: &[u64]) {
+        let top = STACK - 8 * words.len() as u64;
+        for (n, word) in words.iter().enumerate() {
+            bench.poke(top + n as u64 * 8, &word.to_le_bytes());
+        }
+        bench.change(|state| state.gpr[gpr::RSP] = top);
+    }
+
+    #[test]
+    fn a_return_to_level_3_loads_the_stack_and_drops_inner_segments() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| {
+            state.seg[SegReg::Ds as usize].selector = tables::DATA3;
+            state.seg[SegReg::Ds as usize].rights.0 |= 0x60;
+        });
+        push32(&mut bench, &[TARGET as u32, 0x1b, 0x3202, 0x1234, 0x23]);
+        assert_eq!(bench.run(&IRETD, 1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.cpl, state.rip, state.gpr[gpr::RSP]), (3, TARGET, 0x1234));
+        assert_eq!((state.seg[1].selector, state.seg[2].selector), (0x1b, 0x23));
+        assert!(!state.seg[SegReg::Ds as usize].rights.is_null());
+        assert!(state.seg[SegReg::Es as usize].rights.is_null(), "ES had level 0");
+        assert_eq!(state.rflags, 0x3202);
+    }
+
+    #[test]
+    fn level_3_changes_neither_iopl_nor_if() {
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        push32(&mut bench, &[TARGET as u32, 0x1b, 0x20_3ad7]);
+        assert_eq!(bench.run(&IRETD, 1), Stop::Limit);
+        assert_eq!(bench.cpu.rflags(), 0x20_08d7);
+    }
+
+    #[test]
+    fn selectors_that_do_not_fit_are_general_protection_faults() {
+        for (cs, error) in [(0u32, 0), (0x10, 0x10), (0x18, 0x18), (0xff8 + 0x1000, 0x1ff8)] {
+            let mut bench = Bench::protected().with_tables();
+            push32(&mut bench, &[TARGET as u32, cs, 2]);
+            let before = bench.cpu.gpr[gpr::RSP];
+            assert_eq!(bench.run_to_halt(&IRETD), Some(13), "CS {cs:#x}");
+            assert_eq!(bench.stack32(0), error, "CS {cs:#x}");
+            assert_eq!(bench.cpu.gpr[gpr::RSP], before - 16, "the pops were undone");
+        }
+        // A segment that is not present, and an offset beyond the limit.
+        let mut bench = Bench::protected().with_tables();
+        bench.set_descriptor(tables::FREE, segment_descriptor(0, 0xfffff, 0x1b, 0xc));
+        push32(&mut bench, &[TARGET as u32, tables::FREE.into(), 2]);
+        assert_eq!(bench.run_to_halt(&IRETD), Some(11));
+        let mut bench = Bench::protected().with_tables();
+        bench.set_descriptor(tables::FREE, segment_descriptor(0, 0xfff, 0x9b, 0x4));
+        push32(&mut bench, &[0x1000, tables::FREE.into(), 2]);
+        assert_eq!(bench.run_to_halt(&IRETD), Some(13));
+        assert_eq!(bench.stack32(0), 0);
+    }
+
+    /// SDM vol. 3A, 20.2.5.
+    #[test]
+    fn vm_in_the_popped_flags_enters_v86_mode() {
+        let mut bench = Bench::protected().with_tables();
+        let frame = [0x10, 0x1000, 0x2_3202, 0x80, 0x2000, 0x11, 0x22, 0x33, 0x44];
+        push32(&mut bench, &frame);
+        assert_eq!(bench.run(&IRETD, 1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.cpl, state.rip, state.gpr[gpr::RSP]), (3, 0x10, 0x80));
+        let selectors: Vec<u16> = state.seg.iter().map(|segment| segment.selector).collect();
+        assert_eq!(selectors, [0x11, 0x1000, 0x2000, 0x22, 0x33, 0x44]);
+        for segment in state.seg {
+            assert_eq!(segment.base, u64::from(segment.selector) << 4);
+            assert_eq!((segment.limit, segment.rights.0), (0xffff, 0xf3));
+        }
+        assert_eq!(state.rflags, 0x2_3202);
+    }
+
+    #[test]
+    fn v86_iret_needs_iopl_3() {
+        for iopl in [0u32, 3] {
+            let mut bench = Bench::protected().with_tables();
+            let flags = 0x2_0202 | iopl << 12;
+            push32(&mut bench, &[0, CODE as u32 >> 4, flags, 0x80, 0x2000, 0, 0, 0, 0]);
+            // IRETW in V86 code, popping IP 0x20, CS 0x1000, FLAGS 0 from 0x2000:0x80.
+            bench.poke(0x2_0080, &[0x20, 0, 0, 0x10, 0x00, 0x00]);
+            bench.poke(CODE + 0x20, &[0xf4]);
+            if iopl == 3 {
+                bench.poke(CODE, &IRETD);
+                assert_eq!(bench.go(2), Stop::Limit);
+                assert_eq!((bench.cpu.rip, bench.cpu.gpr[gpr::RSP]), (0x20, 0x86));
+                assert_eq!(bench.cpu.rflags(), 0x2_3002, "VM and IOPL stay");
+            } else {
+                assert_eq!(bench.run_to_halt(&IRETD), Some(13));
+            }
+        }
+    }
+
+    #[test]
+    fn iretq_pops_five_quadwords_whatever_the_level() {
+        let mut bench = Bench::long().with_tables();
+        push64(&mut bench, &[TARGET, 8, 0x202, 0x1234_5678_9abc, 0x10]);
+        assert_eq!(bench.run(&IRETQ, 1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.rip, state.gpr[gpr::RSP]), (TARGET, 0x1234_5678_9abc));
+        assert_eq!(state.seg[2].selector, 0x10);
+    }
+
+    #[test]
+    fn iretq_may_load_a_null_ss_below_level_3_only() {
+        let mut bench = Bench::long().with_tables();
+        push64(&mut bench, &[TARGET, 8, 2, 0x3000, 0]);
+        assert_eq!(bench.run(&IRETQ, 1), Stop::Limit);
+        assert!(bench.cpu.seg[2].rights.is_null());
+        let mut bench = Bench::long().with_tables();
+        push64(&mut bench, &[TARGET, 0x1b, 2, 0x3000, 3]);
+        assert_eq!(bench.run_to_halt(&IRETQ), Some(13));
+        assert_eq!(bench.stack64(0), 0);
+    }
+
+    #[test]
+    fn iretq_enters_compatibility_mode() {
+        let mut bench = Bench::long().with_tables();
+        bench.set_descriptor(tables::FREE, segment_descriptor(0, 0xfffff, 0xfb, 0xc));
+        push64(&mut bench, &[TARGET, u64::from(tables::FREE) | 3, 2, 0xffff_f000, 0x23]);
+        assert_eq!(bench.run(&IRETQ, 1), Stop::Limit);
+        assert_eq!((bench.cpu.code_bits(), bench.cpu.cpl), (32, 3));
+        assert_eq!(bench.cpu.gpr[gpr::RSP], 0xffff_f000);
+    }
+
+    #[test]
+    fn targets_must_be_canonical_and_nt_clear_in_long_mode() {
+        let mut bench = Bench::long().with_tables();
+        push64(&mut bench, &[0x8000_0000_0000, 8, 2, 0x3000, 0x10]);
+        assert_eq!(bench.run_to_halt(&IRETQ), Some(13));
+        let mut bench = Bench::long().with_tables();
+        push64(&mut bench, &[TARGET, 8, 2, 0x3000, 0x10]);
+        bench.change(|state| state.rflags |= rflags::NT);
+        assert_eq!(bench.run_to_halt(&IRETQ), Some(13));
+        assert_eq!(bench.stack64(0), 0);
+    }
+
+    #[test]
+    fn real_mode_iret_restores_ip_cs_and_flags() {
+        let mut bench = Bench::real();
+        bench.change(|state| state.gpr[gpr::RSP] = 0x8000);
+        bench.poke(0x8000, &[0x34, 0x12, 0x00, 0x20, 0x02, 0x72]);
+        assert_eq!(bench.run(&IRETD, 1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!(
+            (state.rip, state.seg[1].selector, state.seg[1].base),
+            (0x1234, 0x2000, 0x20000)
+        );
+        assert_eq!((state.rflags, state.gpr[gpr::RSP]), (0x7202, 0x8006));
+    }
+}

@@ -302,3 +302,140 @@ impl Cpu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+    use crate::run::Stop;
+    use crate::testing::{Bench, CODE};
+
+    const RDMSR: [u8; 3] = [0x0f, 0x32, 0xf4];
+    const WRMSR: [u8; 3] = [0x0f, 0x30, 0xf4];
+
+    fn write(bench: &mut Bench, msr: u32, value: u64) -> Option<u8> {
+        bench.change(|state| {
+            state.halted = false;
+            state.rip = CODE;
+            state.gpr[gpr::RCX] = msr.into();
+            state.gpr[gpr::RAX] = value & 0xffff_ffff;
+            state.gpr[gpr::RDX] = value >> 32;
+        });
+        bench.run_to_halt(&WRMSR)
+    }
+
+    fn read(bench: &mut Bench, msr: u32) -> Option<u64> {
+        bench.change(|state| {
+            state.halted = false;
+            state.rip = CODE;
+            state.gpr[gpr::RCX] = msr.into();
+        });
+        match bench.run_to_halt(&RDMSR) {
+            None => Some(bench.cpu.gpr[gpr::RDX] << 32 | bench.cpu.gpr[gpr::RAX]),
+            Some(vector) => {
+                assert_eq!(vector, 13);
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn registers_read_back_what_was_written() {
+        for (msr, value) in [
+            (0xc000_0081u32, 0x0123_4567_89ab_cdefu64),
+            (0xc000_0082, 0xffff_8000_1234_5678),
+            (0xc000_0084, 0x4_7700),
+            (0xc000_0100, 0x7fff_ffff_f000),
+            (0xc000_0102, 0xffff_ffff_8000_0000),
+            (0xc000_0103, 0x1001),
+            (0x174, 0x10),
+            (0x175, 0xffff_fe00_0000_1000),
+            (0x277, 0x0007_0106_0007_0106),
+            (0x2ff, 0xc06),
+            (0x250, 0x0606_0606_0606_0606),
+            (0x26f, 0x0505_0505_0505_0505),
+            (0x200, 0xc000_0000),
+            (0x20f, 0xff_c000_0800),
+        ] {
+            let mut bench = Bench::long().with_tables();
+            assert_eq!(write(&mut bench, msr, value), None, "{msr:#x}");
+            assert_eq!(read(&mut bench, msr), Some(value), "{msr:#x}");
+        }
+    }
+
+    #[test]
+    fn values_that_the_manual_forbids_are_refused() {
+        for (msr, value) in [
+            (0xc000_0082u32, 0x8000_0000_0000u64),
+            (0xc000_0100, 0x1_0000_0000_0000),
+            (0xc000_0103, 1 << 32),
+            (0x277, 0x0007_0206_0007_0406),
+            (0x250, 0x07),
+            (0x2ff, 0x1000),
+            (0x2ff, 0x02),
+            (0x201, 1 << 41),
+            (0xc000_0080, 1 << 1),
+            (0xc000_0080, 1 << 12),
+            (0xfe, 0),
+            (0x179, 0),
+            (0xdead_beef, 0),
+        ] {
+            let mut bench = Bench::long().with_tables();
+            assert_eq!(write(&mut bench, msr, value), Some(13), "{msr:#x} = {value:#x}");
+        }
+        assert_eq!(read(&mut Bench::long().with_tables(), 0xdead_beef), None);
+    }
+
+    #[test]
+    fn lme_is_frozen_and_lma_is_the_processors() {
+        let mut bench = Bench::long().with_tables();
+        let efer = bench.cpu.efer;
+        assert_eq!(write(&mut bench, 0xc000_0080, efer & !0x100), Some(13));
+        assert_eq!(write(&mut bench, 0xc000_0080, 0x901), None, "LMA clear in the value");
+        assert_eq!(read(&mut bench, 0xc000_0080), Some(0xd01));
+    }
+
+    #[test]
+    fn the_32_bit_model_has_no_long_mode_registers() {
+        for msr in [0xc000_0081u32, 0xc000_0100, 0xc000_0102, 0xc000_0103] {
+            let mut bench = Bench::protected().with_tables();
+            bench.cpu.model = Model::V1;
+            assert_eq!(read(&mut bench, msr), None, "{msr:#x}");
+        }
+        let mut bench = Bench::protected().with_tables();
+        bench.cpu.model = Model::V1;
+        assert_eq!(write(&mut bench, 0xc000_0080, 0x800), None);
+        assert_eq!(write(&mut bench, 0xc000_0080, 0x100), Some(13));
+    }
+
+    /// SDM vol. 3B, 17.17.3. The empty board's counter is the position.
+    #[test]
+    fn writing_the_counter_moves_the_adjustment_and_back() {
+        let mut bench = Bench::long().with_tables();
+        assert_eq!(write(&mut bench, 0x10, 1000), None);
+        let at_write = bench.cpu.position.0 - 2;
+        assert_eq!(read(&mut bench, 0x3b), Some(1000 - at_write));
+        assert_eq!(write(&mut bench, 0x3b, 0), None);
+        let now = bench.cpu.position.0;
+        assert_eq!(read(&mut bench, 0x10), Some(now));
+    }
+
+    #[test]
+    fn rdtsc_obeys_tsd_and_rdpmc_finds_no_counter() {
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        assert_eq!(bench.run(&[0x0f, 0x31], 1), Stop::Limit);
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        bench.change(|state| state.cr4 = control::CR4_TSD);
+        assert_eq!(bench.run_to_halt(&[0x0f, 0x31]), Some(13));
+        let mut bench = Bench::protected().with_tables();
+        assert_eq!(bench.run_to_halt(&[0x0f, 0x33]), Some(13));
+    }
+
+    #[test]
+    fn rdtscp_returns_the_auxiliary_word() {
+        let mut bench = Bench::long().with_tables();
+        bench.change(|state| state.msr.tsc_aux = 0x1005);
+        assert_eq!(bench.run(&[0x0f, 0x01, 0xf9], 1), Stop::Limit);
+        assert_eq!(bench.cpu.gpr[gpr::RCX], 0x1005);
+    }
+}

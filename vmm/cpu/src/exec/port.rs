@@ -132,3 +132,87 @@ fn string_index(i: &Instruction, input: bool) -> (usize, u32) {
     debug_assert_eq!(i.memory_base(), Register::None);
     (if input { gpr::RDI } else { gpr::RSI }, width)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Stop;
+    use crate::testing::{Bench, DATA, tables};
+
+    #[test]
+    fn the_three_widths_reach_the_bus() {
+        let mut bench = Bench::protected();
+        bench.change(|state| {
+            state.gpr[gpr::RAX] = 0x1234_5678;
+            state.gpr[gpr::RDX] = 0xfedc_0cf8;
+        });
+        // OUT 0x80, AL; OUT DX, AX; OUT DX, EAX; IN AL, DX
+        assert_eq!(bench.run(&[0xe6, 0x80, 0x66, 0xef, 0xef, 0xec], 4), Stop::Limit);
+        let writes = [(0x80, 1, 0x78), (0xcf8, 2, 0x5678), (0xcf8, 4, 0x1234_5678)];
+        assert_eq!(bench.board.port_writes, writes);
+        assert_eq!(bench.board.port_reads, [(0xcf8, 1)]);
+        assert_eq!(bench.cpu.gpr[gpr::RAX], 0x1234_5600);
+    }
+
+    /// SDM vol. 1, 19.5.2.
+    #[test]
+    fn the_permission_bitmap_decides_above_iopl() {
+        // (map base, TSS limit, byte of the map for ports 0x78-0x7f, opcode bytes, allowed)
+        let cases: [(u16, u32, u8, &[u8], bool); 6] = [
+            (0x68, 0x200, 0x00, &[0xe6, 0x7e], true),
+            (0x68, 0x200, 0x40, &[0xe6, 0x7e], false),
+            (0x68, 0x200, 0x80, &[0x66, 0xe7, 0x7e], false),
+            (0x68, 0x200, 0x80, &[0xe6, 0x7e], true),
+            // The map must reach one byte beyond the port's.
+            (0x68, 0x68 + 0xf, 0x00, &[0xe6, 0x7e], false),
+            (0x201, 0x200, 0x00, &[0xe6, 0x7e], false),
+        ];
+        for (base, limit, byte, code, allowed) in cases {
+            let mut bench = Bench::protected().with_tables().at_level_3();
+            bench.poke(tables::TSS + 0x66, &base.to_le_bytes());
+            bench.poke(tables::TSS + 0x68 + 0xf, &[byte]);
+            bench.change(|state| state.tr.limit = limit);
+            if allowed {
+                assert_eq!(bench.run(code, 1), Stop::Limit);
+                assert_eq!(bench.board.port_writes.len(), 1);
+            } else {
+                assert_eq!(bench.run_to_halt(code), Some(13), "{code:x?}");
+                assert!(bench.board.port_writes.is_empty());
+            }
+        }
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        bench.change(|state| state.rflags = 0x3002);
+        assert_eq!(bench.run(&[0xe6, 0x7e], 1), Stop::Limit);
+    }
+
+    #[test]
+    fn a_repeated_transfer_is_one_instruction() {
+        let mut bench = Bench::protected();
+        bench.poke(DATA, &[1, 2, 3, 4]);
+        bench.change(|state| {
+            state.gpr[gpr::RSI] = DATA;
+            state.gpr[gpr::RDX] = 0x3f8;
+            state.gpr[gpr::RCX] = 4;
+        });
+        // REP OUTSB
+        assert_eq!(bench.run(&[0xf3, 0x6e], 1), Stop::Limit);
+        let bytes: Vec<u32> = bench.board.port_writes.iter().map(|&(_, _, value)| value).collect();
+        assert_eq!(bytes, [1, 2, 3, 4]);
+        assert_eq!((bench.cpu.gpr[gpr::RCX], bench.cpu.gpr[gpr::RSI]), (0, DATA + 4));
+    }
+
+    #[test]
+    fn a_fault_in_the_middle_leaves_what_is_left_to_do() {
+        let mut bench = Bench::long().with_tables();
+        bench.change(|state| {
+            state.gpr[gpr::RDI] = 0x3f_fffe;
+            state.gpr[gpr::RDX] = 0x1f0;
+            state.gpr[gpr::RCX] = 4;
+        });
+        // REP INSW into the end of the mapped 4 MiB.
+        assert_eq!(bench.run_to_halt(&[0xf3, 0x66, 0x6d]), Some(14));
+        assert_eq!((bench.cpu.gpr[gpr::RCX], bench.cpu.gpr[gpr::RDI]), (3, 0x40_0000));
+        assert_eq!(bench.board.port_reads.len(), 1, "the faulting element was not read");
+        assert_eq!(bench.cpu.cr2, 0x40_0000);
+    }
+}

@@ -82,3 +82,90 @@ impl Cpu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Features, Model};
+    use crate::run::Stop;
+    use crate::testing::{Bench, CODE};
+
+    #[test]
+    fn instructions_that_the_model_lacks_are_undefined() {
+        let codes: [&[u8]; 9] = [
+            // MONITOR, MWAIT, RSM, VMCALL, VMMCALL, RDRAND EAX, XGETBV, INVPCID, POPCNT (on V1)
+            &[0x0f, 0x01, 0xc8],
+            &[0x0f, 0x01, 0xc9],
+            &[0x0f, 0xaa],
+            &[0x0f, 0x01, 0xc1],
+            &[0x0f, 0x01, 0xd9],
+            &[0x0f, 0xc7, 0xf0],
+            &[0x0f, 0x01, 0xd0],
+            &[0x66, 0x0f, 0x38, 0x82, 0x05, 0, 0, 3, 0],
+            &[0xf3, 0x0f, 0xb8, 0xc1],
+        ];
+        for code in codes {
+            let mut bench = Bench::protected().with_tables();
+            bench.cpu.model = Model::V1;
+            assert_eq!(bench.run_to_halt(code), Some(6), "{code:x?}");
+            assert_eq!(bench.stack32(0), CODE as u32);
+        }
+    }
+
+    #[test]
+    fn hints_of_absent_features_do_nothing() {
+        let codes: [&[u8]; 5] = [
+            // ENDBR64, RDSSPD EAX, PREFETCHW [EAX], CLDEMOTE [EAX], NOP [EAX]
+            &[0xf3, 0x0f, 0x1e, 0xfa],
+            &[0xf3, 0x0f, 0x1e, 0xc8],
+            &[0x0f, 0x0d, 0x08],
+            &[0x0f, 0x1c, 0x00],
+            &[0x0f, 0x1f, 0x00],
+        ];
+        for code in codes {
+            let mut bench = Bench::protected().with_tables();
+            assert_eq!(bench.run(code, 1), Stop::Limit, "{code:x?}");
+            assert_eq!(bench.cpu.rip, CODE + code.len() as u64);
+            assert_eq!(bench.cpu.gpr[gpr::RAX], 0);
+        }
+    }
+
+    #[test]
+    fn without_bmi1_tzcnt_is_bsf() {
+        // TZCNT EAX, ECX with ECX = 0: BSF leaves EAX and sets ZF; TZCNT gives 32 and sets CF.
+        let code = [0xf3, 0x0f, 0xbc, 0xc1];
+        for (features, expected) in [(Features::empty(), 7), (Features::BMI1, 32)] {
+            let mut bench = Bench::protected();
+            bench.cpu.model.features = features;
+            bench.change(|state| state.gpr[gpr::RAX] = 7);
+            assert_eq!(bench.run(&code, 1), Stop::Limit);
+            assert_eq!(bench.cpu.gpr[gpr::RAX], expected);
+        }
+    }
+
+    #[test]
+    fn xsetbv_takes_x87_with_or_without_sse() {
+        for (value, vector) in [(1, None), (3, None), (2, Some(13)), (7, Some(13))] {
+            let mut bench = Bench::protected().with_tables();
+            bench.cpu.model.features = Features::XSAVE;
+            bench.change(|state| {
+                state.cr4 = control::CR4_OSXSAVE;
+                state.gpr[gpr::RAX] = value;
+                state.gpr[gpr::RDX] = 0;
+            });
+            assert_eq!(bench.run_to_halt(&[0x0f, 0x01, 0xd1, 0xf4]), vector, "{value}");
+            assert_eq!(bench.cpu.xcr0, if vector.is_none() { value } else { 1 });
+        }
+    }
+
+    #[test]
+    fn cpuid_fills_four_registers() {
+        let mut bench = Bench::protected();
+        bench.change(|state| state.gpr[gpr::RAX] = 0);
+        assert_eq!(bench.run(&[0x0f, 0xa2], 1), Stop::Limit);
+        let gpr = bench.cpu.gpr;
+        let vendor =
+            [gpr[gpr::RBX], gpr[gpr::RDX], gpr[gpr::RCX]].map(|word| (word as u32).to_le_bytes());
+        assert_eq!(vendor.concat(), b"GenuineIntel");
+    }
+}

@@ -290,3 +290,175 @@ impl Cpu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::gpr;
+    use crate::run::Stop;
+    use crate::testing::{Bench, DATA, gate_descriptor, segment_descriptor, tables};
+    use tables::FREE;
+
+    fn with_descriptor(access: u8, flags: u8) -> Bench {
+        let mut bench = Bench::protected().with_tables();
+        bench.set_descriptor(FREE, segment_descriptor(0x1_2345, 0x12, access, flags));
+        bench.change(|state| state.gpr[gpr::RAX] = FREE.into());
+        bench
+    }
+
+    #[test]
+    fn a_load_takes_base_limit_and_rights_and_sets_the_accessed_bit() {
+        let mut bench = with_descriptor(0x92, 0xc);
+        assert_eq!(bench.run(&[0x8e, 0xd8], 1), Stop::Limit);
+        let ds = bench.cpu.seg[SegReg::Ds as usize];
+        assert_eq!((ds.selector, ds.base, ds.limit, ds.rights.0), (FREE, 0x1_2345, 0x12fff, 0xc93));
+        assert_eq!(bench.peek::<8>(tables::GDT + u64::from(FREE))[5], 0x93);
+    }
+
+    /// SDM vol. 2B, MOV, protected mode exceptions.
+    #[test]
+    fn loads_that_the_manual_forbids() {
+        // (access byte, ModRM: SS is 0xd0, DS is 0xd8, selector's RPL, vector)
+        for (access, modrm, rpl, vector) in [
+            (0x9au8, 0xd8u8, 0u64, None),
+            (0x98, 0xd8, 0, Some(13)),
+            (0x12, 0xd8, 0, Some(11)),
+            (0x92, 0xd8, 3, Some(13)),
+            (0xf2, 0xd8, 3, None),
+            (0x82, 0xd8, 0, Some(13)),
+            (0x92, 0xd0, 0, None),
+            (0x90, 0xd0, 0, Some(13)),
+            (0x9a, 0xd0, 0, Some(13)),
+            (0xf2, 0xd0, 0, Some(13)),
+            (0x92, 0xd0, 3, Some(13)),
+            (0x12, 0xd0, 0, Some(12)),
+        ] {
+            let mut bench = with_descriptor(access, 0xc);
+            bench.change(|state| state.gpr[gpr::RAX] |= rpl);
+            let code = [0x8e, modrm];
+            match vector {
+                None => assert_eq!(bench.run(&code, 1), Stop::Limit),
+                Some(vector) => {
+                    assert_eq!(bench.run_to_halt(&code), Some(vector), "{access:#x} {modrm:#x}");
+                    assert_eq!(bench.stack32(0), u32::from(FREE));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn null_selectors_load_everywhere_but_into_ss() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| state.gpr[gpr::RAX] = 3);
+        assert_eq!(bench.run(&[0x8e, 0xd8], 1), Stop::Limit);
+        // MOV AL, [0] through the null DS.
+        assert_eq!(bench.run_to_halt(&[0x90, 0x90, 0xa0, 0, 0, 0, 0]), Some(13));
+        let mut bench = Bench::protected().with_tables();
+        assert_eq!(bench.run_to_halt(&[0x8e, 0xd0]), Some(13));
+        assert_eq!(bench.stack32(0), 0);
+        // In 64-bit mode below level 3 SS may be null.
+        let mut bench = Bench::long().with_tables();
+        assert_eq!(bench.run(&[0x8e, 0xd0], 1), Stop::Limit);
+        assert!(bench.cpu.seg[2].rights.is_null());
+    }
+
+    #[test]
+    fn cs_cannot_be_loaded() {
+        let mut bench = Bench::protected().with_tables();
+        assert_eq!(bench.run_to_halt(&[0x8e, 0xc8]), Some(6));
+    }
+
+    #[test]
+    fn a_load_of_ss_holds_interrupts_off() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| {
+            state.gpr[gpr::RAX] = 0x10;
+            state.rflags = 0x202;
+        });
+        // MOV SS, AX; NOP; NOP
+        assert_eq!(bench.run(&[0x8e, 0xd0, 0x90, 0x90], 1), Stop::Limit);
+        bench.board.interrupt = Some(0x30);
+        assert_eq!(bench.go(1), Stop::Limit);
+        assert!(bench.cpu.rip < tables::HANDLERS || bench.board.interrupt.is_none());
+        assert_eq!(bench.run_to_halt(&[0x8e, 0xd0, 0x90, 0x90]), Some(0x30));
+        assert_eq!(bench.stack32(0), crate::testing::CODE as u32 + 3);
+    }
+
+    #[test]
+    fn limits_are_checked_to_the_byte() {
+        for (offset, vector) in [(0x0fu32, None), (0x10, Some(13))] {
+            // Limit 0x12: a doubleword fits at 0x0f, not at 0x10.
+            let mut bench = with_descriptor(0x92, 0x4);
+            let mut code = vec![0x8e, 0xd8, 0xa1];
+            code.extend(offset.to_le_bytes());
+            match vector {
+                None => assert_eq!(bench.run(&code, 2), Stop::Limit),
+                Some(vector) => assert_eq!(bench.run_to_halt(&code), Some(vector)),
+            }
+        }
+        // Expand-down: offsets above the limit are the valid ones.
+        for (offset, vector) in [(0x12u32, Some(13)), (0x13, None)] {
+            let mut bench = with_descriptor(0x96, 0x4);
+            let mut code = vec![0x8e, 0xd8, 0xa0];
+            code.extend(offset.to_le_bytes());
+            match vector {
+                None => assert_eq!(bench.run(&code, 2), Stop::Limit),
+                Some(vector) => assert_eq!(bench.run_to_halt(&code), Some(vector)),
+            }
+        }
+    }
+
+    #[test]
+    fn les_loads_pointer_and_segment() {
+        let mut bench = Bench::protected().with_tables();
+        bench.poke(DATA, &[0x78, 0x56, 0x34, 0x12, 0x23, 0]);
+        // LES ECX, [DATA]
+        assert_eq!(bench.run(&[0xc4, 0x0d, 0, 0, 3, 0], 1), Stop::Limit);
+        assert_eq!(bench.cpu.gpr[gpr::RCX], 0x1234_5678);
+        assert_eq!(bench.cpu.seg[SegReg::Es as usize].selector, 0x23);
+    }
+
+    #[test]
+    fn lar_lsl_verr_and_verw_answer_by_zf() {
+        // (access, opcode bytes after 0F, ZF)
+        for (access, code, zf) in [
+            (0x92u8, [0x02u8, 0xc8u8], true),
+            (0x8b, [0x02, 0xc8], true),
+            (0x8e, [0x02, 0xc8], false),
+            (0x8c, [0x03, 0xc8], false),
+            (0x8b, [0x03, 0xc8], true),
+            (0x92, [0x00, 0xe0], true),
+            (0x98, [0x00, 0xe0], false),
+            (0x90, [0x00, 0xe8], false),
+            (0x92, [0x00, 0xe8], true),
+            (0x8b, [0x00, 0xe0], false),
+        ] {
+            let mut bench = with_descriptor(access, 0x4);
+            bench.run(&[0x0f, code[0], code[1]], 1);
+            assert_eq!(bench.cpu.arith.zf(), zf, "{access:#x} {code:x?}");
+            if zf && code[0] == 2 {
+                assert_eq!(bench.cpu.gpr[gpr::RCX], 0x40_0000 | u64::from(access) << 8);
+            }
+            if zf && code[0] == 3 {
+                assert_eq!(bench.cpu.gpr[gpr::RCX], 0x12);
+            }
+        }
+        let mut bench = Bench::real();
+        bench.change(|state| state.idtr.limit = 0);
+        assert_eq!(bench.run(&[0x0f, 0x02, 0xc8], 1), Stop::Shutdown, "#UD in real mode");
+        let _ = gate_descriptor;
+    }
+
+    #[test]
+    fn arpl_raises_the_rpl() {
+        let mut bench = Bench::protected().with_tables();
+        bench.change(|state| {
+            state.gpr[gpr::RAX] = 0xffff_0010;
+            state.gpr[gpr::RCX] = 3;
+        });
+        // ARPL AX, CX
+        bench.run(&[0x63, 0xc8], 1);
+        assert_eq!(bench.cpu.gpr[gpr::RAX], 0xffff_0013);
+        assert!(bench.cpu.arith.zf());
+    }
+}

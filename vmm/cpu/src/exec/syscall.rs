@@ -158,3 +158,137 @@ impl Cpu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Stop;
+    use crate::testing::{Bench, CODE, STACK};
+
+    const SYSCALL: [u8; 2] = [0x0f, 0x05];
+    const SYSRETQ: [u8; 3] = [0x48, 0x0f, 0x07];
+
+    fn bench() -> Bench {
+        let mut bench = Bench::long().with_tables();
+        bench.change(|state| {
+            state.msr.star = 0x0023_0008 << 32;
+            state.msr.lstar = 0x1_0300;
+            state.msr.sfmask = 0x300;
+        });
+        bench
+    }
+
+    /// SDM vol. 2B, SYSCALL.
+    #[test]
+    fn syscall_saves_rip_and_rflags_and_masks() {
+        let mut bench = bench().at_level_3();
+        bench.change(|state| state.rflags = 0x202);
+        assert_eq!(bench.run(&SYSCALL, 1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.cpl, state.rip, state.rflags), (0, 0x1_0300, 2));
+        assert_eq!((state.gpr[gpr::RCX], state.gpr[11]), (CODE + 2, 0x202));
+        assert_eq!((state.seg[1].selector, state.seg[2].selector), (8, 0x10));
+        assert_eq!((state.seg[1].rights.0, state.seg[2].rights.0), (0xa9b, 0xc93));
+        assert_eq!(state.gpr[gpr::RSP], STACK, "the stack is the kernel's to change");
+    }
+
+    #[test]
+    fn sysret_goes_to_64_bit_or_compatibility_mode() {
+        for (code, cs, rights) in [(&SYSRETQ[..], 0x33, 0xafb), (&SYSRETQ[1..], 0x23, 0xcfb)] {
+            let mut bench = bench();
+            bench.change(|state| {
+                state.gpr[gpr::RCX] = CODE + 0x40;
+                state.gpr[11] = 0x1_3246;
+            });
+            assert_eq!(bench.run(code, 1), Stop::Limit);
+            let state = bench.cpu.state();
+            assert_eq!((state.cpl, state.rip), (3, CODE + 0x40));
+            assert_eq!((state.seg[1].selector, state.seg[1].rights.0), (cs, rights));
+            assert_eq!(state.seg[2].selector, 0x2b);
+            assert_eq!(state.rflags, 0x3246, "RF is cleared");
+        }
+    }
+
+    #[test]
+    fn sysret_to_a_non_canonical_address_faults_at_level_0() {
+        let mut bench = bench();
+        bench.change(|state| state.gpr[gpr::RCX] = 0x8000_0000_0000);
+        assert_eq!(bench.run_to_halt(&SYSRETQ), Some(13));
+        assert_eq!((bench.stack64(0), bench.stack64(2)), (0, 8));
+    }
+
+    #[test]
+    fn syscall_needs_sce_and_64_bit_mode() {
+        let mut without = bench();
+        without.change(|state| state.efer &= !control::EFER_SCE);
+        assert_eq!(without.run_to_halt(&SYSCALL), Some(6));
+        let mut compatible = bench();
+        compatible.change(|state| state.seg[1].rights.0 = 0xc9b);
+        assert_eq!(compatible.run_to_halt(&SYSCALL), Some(6));
+        let mut bench = Bench::protected().with_tables();
+        assert_eq!(bench.run_to_halt(&SYSCALL), Some(6));
+    }
+
+    #[test]
+    fn sysenter_and_sysexit_use_the_selectors_after_each_other() {
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        bench.change(|state| {
+            state.msr.sysenter_cs = 8;
+            state.msr.sysenter_esp = 0x2_7000;
+            state.msr.sysenter_eip = 0x1_0400;
+            state.rflags = 0x202;
+        });
+        bench.poke(0x1_0400, &[0x0f, 0x35]);
+        assert_eq!(bench.run(&[0x0f, 0x34], 1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.cpl, state.rip, state.gpr[gpr::RSP]), (0, 0x1_0400, 0x2_7000));
+        assert_eq!(state.rflags, 2, "IF is cleared");
+        assert_eq!((state.seg[1].selector, state.seg[2].selector), (8, 0x10));
+        bench.change(|state| {
+            state.gpr[gpr::RDX] = CODE + 2;
+            state.gpr[gpr::RCX] = STACK;
+        });
+        assert_eq!(bench.go(1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.cpl, state.rip, state.gpr[gpr::RSP]), (3, CODE + 2, STACK));
+        assert_eq!((state.seg[1].selector, state.seg[2].selector), (0x1b, 0x23));
+    }
+
+    #[test]
+    fn sysenter_without_a_code_segment_is_refused() {
+        let mut bench = Bench::protected().with_tables().at_level_3();
+        assert_eq!(bench.run_to_halt(&[0x0f, 0x34]), Some(13));
+    }
+
+    #[test]
+    fn swapgs_exchanges_the_bases_at_level_0_only() {
+        let mut bench = bench();
+        bench.change(|state| {
+            state.msr.kernel_gs_base = 0x1111;
+            state.seg[SegReg::Gs as usize].base = 0x2222;
+        });
+        assert_eq!(bench.run(&[0x0f, 0x01, 0xf8], 1), Stop::Limit);
+        assert_eq!(bench.cpu.msr.kernel_gs_base, 0x2222);
+        assert_eq!(bench.cpu.seg[SegReg::Gs as usize].base, 0x1111);
+        let mut bench = self::bench().at_level_3();
+        assert_eq!(bench.run_to_halt(&[0x0f, 0x01, 0xf8]), Some(13));
+    }
+
+    #[test]
+    fn base_instructions_need_the_feature_and_cr4() {
+        // WRFSBASE RAX; RDFSBASE RCX
+        let code = [0xf3, 0x48, 0x0f, 0xae, 0xd0, 0xf3, 0x48, 0x0f, 0xae, 0xc1];
+        assert_eq!(bench().run_to_halt(&code), Some(6), "the model lacks it");
+        let mut bench = bench();
+        bench.cpu.model.features |= crate::model::Features::FSGSBASE;
+        bench.change(|state| state.gpr[gpr::RAX] = 0xffff_8000_0000_0000);
+        assert_eq!(bench.run_to_halt(&code), Some(6), "CR4.FSGSBASE is clear");
+        bench.change(|state| {
+            state.halted = false;
+            state.rip = CODE;
+            state.cr4 |= control::CR4_FSGSBASE;
+        });
+        assert_eq!(bench.run(&code, 2), Stop::Limit);
+        assert_eq!(bench.cpu.gpr[gpr::RCX], 0xffff_8000_0000_0000);
+    }
+}

@@ -380,3 +380,168 @@ impl Cpu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::gpr;
+    use crate::run::Stop;
+    use crate::testing::{Bench, CODE, gate_descriptor, segment_descriptor, tables};
+    use tables::{FREE, TSS, TSS_SELECTOR, TSS2};
+
+    const ENTRY: u32 = 0x1_0200;
+
+    /// Two 32-bit tasks: the current one, and one at [`TSS2`] behind selector [`FREE`].
+    fn two_tasks() -> Bench {
+        let mut bench = Bench::protected().with_tables();
+        bench.set_descriptor(TSS_SELECTOR, segment_descriptor(TSS as u32, 0x67, 0x8b, 0));
+        bench.set_descriptor(FREE, segment_descriptor(TSS2 as u32, 0x67, 0x89, 0));
+        for (offset, value) in [
+            (0x20, ENTRY),
+            (0x24, 0x202),
+            (0x28, 0x11),
+            (0x2c, 0x22),
+            (0x38, 0x2_6000),
+            (0x48, 0x10),
+            (0x4c, 0x08),
+            (0x50, 0x10),
+            (0x54, 0x10),
+            (0x58, 0),
+            (0x5c, 0x10),
+        ] {
+            bench.poke(TSS2 + offset, &u32::to_le_bytes(value));
+        }
+        bench.poke(ENTRY.into(), &[0x90, 0xcf, 0x90]);
+        bench
+    }
+
+    fn word(bench: &Bench, at: u64) -> u32 {
+        u32::from_le_bytes(bench.peek(at))
+    }
+
+    fn is_busy(bench: &Bench, selector: u16) -> bool {
+        bench.peek::<8>(tables::GDT + u64::from(selector))[5] & 2 != 0
+    }
+
+    fn far(opcode: u8) -> [u8; 7] {
+        [opcode, 0, 0, 0, 0, FREE as u8, 0]
+    }
+
+    /// SDM vol. 3A, 7.3 and table 7-2.
+    #[test]
+    fn a_jump_saves_one_task_and_loads_the_other() {
+        let mut bench = two_tasks();
+        bench.change(|state| state.gpr[gpr::RBX] = 0x77);
+        assert_eq!(bench.run(&far(0xea), 1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.rip, state.rflags), (ENTRY.into(), 0x202));
+        assert_eq!((state.gpr[gpr::RAX], state.gpr[gpr::RCX]), (0x11, 0x22));
+        assert_eq!(state.gpr[gpr::RSP], 0x2_6000);
+        assert_eq!((state.tr.selector, state.tr.base), (FREE, TSS2));
+        assert!(state.seg[SegReg::Fs as usize].rights.is_null());
+        assert_ne!(state.cr0 & control::CR0_TS, 0);
+        assert!(is_busy(&bench, FREE) && !is_busy(&bench, TSS_SELECTOR));
+        assert_eq!(word(&bench, TSS + 0x20), CODE as u32 + 7);
+        assert_eq!(word(&bench, TSS + 0x34), 0x77);
+        assert_eq!(word(&bench, TSS + 0x4c) & 0xffff, 8);
+    }
+
+    #[test]
+    fn a_call_links_and_iret_returns() {
+        let mut bench = two_tasks();
+        assert_eq!(bench.run(&far(0x9a), 1), Stop::Limit);
+        assert_eq!(bench.cpu.rflags(), 0x202 | rflags::NT);
+        assert_eq!(word(&bench, TSS2) & 0xffff, u32::from(TSS_SELECTOR));
+        assert!(is_busy(&bench, FREE) && is_busy(&bench, TSS_SELECTOR));
+        // NOP; IRETD
+        assert_eq!(bench.go(2), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.rip, state.tr.selector), (CODE + 7, TSS_SELECTOR));
+        assert_eq!(state.rflags & rflags::NT, 0);
+        assert!(!is_busy(&bench, FREE) && is_busy(&bench, TSS_SELECTOR));
+        assert_eq!(word(&bench, TSS2 + 0x20), ENTRY + 2, "IRET saved where it ended");
+        assert_eq!(word(&bench, TSS2 + 0x24) & 0x4000, 0, "and NT clear");
+    }
+
+    #[test]
+    fn busy_short_and_absent_tasks_are_refused() {
+        for (access, limit, vector, error) in [
+            (0x8bu8, 0x67, 13, u32::from(FREE)),
+            (0x89, 0x66, 10, u32::from(FREE)),
+            (0x09, 0x67, 11, u32::from(FREE)),
+        ] {
+            let mut bench = two_tasks();
+            bench.set_descriptor(FREE, segment_descriptor(TSS2 as u32, limit, access, 0));
+            assert_eq!(bench.run_to_halt(&far(0xea)), Some(vector));
+            assert_eq!((bench.stack32(0), bench.stack32(1)), (error, CODE as u32));
+            assert_eq!(bench.cpu.tr.selector, TSS_SELECTOR);
+        }
+    }
+
+    /// SDM vol. 3A, 6.12.2: the double-fault task of 32-bit Linux.
+    #[test]
+    fn a_double_fault_through_a_task_gate_survives_a_broken_stack() {
+        let mut bench = two_tasks();
+        bench.set_gate(8, gate_descriptor(FREE, 0, 0x85, 0));
+        bench.poke(ENTRY.into(), &[0xf4]);
+        bench.change(|state| {
+            state.seg[2].limit = 0xfff;
+            state.gpr[gpr::RSP] = 0x5000;
+        });
+        // PUSH EAX: #SS, whose frame does not fit either.
+        assert_ne!(bench.run(&[0x50], 10), Stop::Shutdown);
+        assert_eq!(bench.cpu.rip, u64::from(ENTRY) + 1);
+        assert_eq!(bench.cpu.gpr[gpr::RSP], 0x2_6000 - 4);
+        assert_eq!(bench.stack32(0), 0, "the error code");
+        assert!(bench.cpu.flag(rflags::NT));
+        assert_eq!(word(&bench, TSS + 0x20), CODE as u32);
+        assert_eq!(word(&bench, TSS + 0x38), 0x5000);
+    }
+
+    #[test]
+    fn a_bad_segment_faults_in_the_new_task() {
+        let mut bench = two_tasks();
+        // DS with a level-0 code segment that cannot be read... beyond the table: #TS.
+        bench.poke(TSS2 + 0x54, &[0xf8, 0x1f]);
+        assert_eq!(bench.run_to_halt(&far(0xea)), Some(10));
+        assert_eq!((bench.stack32(0), bench.stack32(1)), (0x1ff8, ENTRY));
+        assert_eq!(bench.cpu.tr.selector, FREE);
+        assert_eq!(bench.cpu.gpr[gpr::RSP], 0x2_6000 - 16, "on the new task's stack");
+    }
+
+    #[test]
+    fn the_t_flag_traps_before_the_first_instruction() {
+        let mut bench = two_tasks();
+        bench.poke(TSS2 + 0x64, &[1]);
+        assert_eq!(bench.run_to_halt(&far(0xea)), Some(1));
+        assert_eq!(bench.stack32(0), ENTRY);
+        assert_eq!(bench.cpu.dr[6] & 0xf000, 0x8000);
+    }
+
+    #[test]
+    fn a_task_may_start_in_v86_mode() {
+        let mut bench = two_tasks();
+        bench.poke(TSS2 + 0x24, &0x2_0202u32.to_le_bytes());
+        bench.poke(TSS2 + 0x4c, &[0x00, 0x10]);
+        bench.poke(TSS2 + 0x20, &0x20u32.to_le_bytes());
+        assert_eq!(bench.run(&far(0xea), 1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.cpl, state.seg[1].base, state.rip), (3, 0x1_0000, 0x20));
+    }
+
+    #[test]
+    fn a_16_bit_task_keeps_words() {
+        let mut bench = two_tasks();
+        bench.set_descriptor(FREE, segment_descriptor(TSS2 as u32, 0x2b, 0x81, 0));
+        let words: [u16; 22] = [
+            0, 0, 0, 0, 0, 0, 0, 0x8000, 2, 0x11, 0x22, 0, 0, 0x6000, 0, 0, 0, 0x10, 8, 0x10, 0x10,
+            0,
+        ];
+        for (n, word) in words.into_iter().enumerate() {
+            bench.poke(TSS2 + 2 * n as u64, &word.to_le_bytes());
+        }
+        assert_eq!(bench.run(&far(0xea), 1), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!((state.rip, state.gpr[gpr::RAX], state.gpr[gpr::RSP]), (0x8000, 0x11, 0x6000));
+    }
+}
