@@ -230,12 +230,11 @@ fn fxrstor(cpu: &mut Cpu, i: &Instruction, pointers: Pointers) -> Done {
     let linear = cpu.aligned_linear(i, image::LEGACY_BYTES as u32, 16, false)?;
     let mut image = [0; image::LEGACY_BYTES];
     cpu.load_image(linear, &mut image)?;
-    let mxcsr = cpu.checked_mxcsr(&image)?;
-    cpu.fpu = x87_state(&image, pointers);
     if cpu.cr4 & control::CR4_OSFXSR != 0 {
-        cpu.mxcsr = mxcsr;
+        cpu.mxcsr = cpu.checked_mxcsr(&image)?;
         cpu.take_xmm(&image);
     }
+    cpu.fpu = x87_state(&image, pointers);
     Ok(())
 }
 
@@ -286,7 +285,7 @@ fn xrstor(cpu: &mut Cpu, i: &Instruction, pointers: Pointers) -> Done {
 
 #[cfg(test)]
 mod tests {
-    use crate::cpu::control::{CR0_TS, CR4_OSXSAVE};
+    use crate::cpu::control::{CR0_TS, CR4_OSFXSR, CR4_OSXSAVE};
     use crate::exception::{AbortReason, vector};
     use crate::fpu::F80;
     use crate::gpr;
@@ -356,6 +355,30 @@ mod tests {
         let image = bench.peek::<32>(DATA);
         assert_eq!(image[8..16], [0xbc, 0x9a, 0x78, 0x56, 0x33, 0, 0, 0]);
         assert_eq!(image[16..24], [0xa9, 0xcb, 0x65, 0x87, 0x2b, 0, 0, 0]);
+    }
+
+    #[test]
+    fn outside_64_bit_mode_there_are_eight_xmm_registers() {
+        let mut bench = Bench::protected();
+        bench.cpu.cr4 |= CR4_OSFXSR;
+        bench.cpu.gpr[gpr::RSI] = DATA;
+        bench.cpu.xmm = [u128::MAX; 16];
+        bench.poke(DATA, &[0xee; 512]);
+        assert_eq!(step(&mut bench, FXSAVE), Ok(()));
+        let image = bench.peek::<512>(DATA);
+        assert_eq!(image[160..288], [0xff; 128]);
+        assert_eq!(image[288..], [0xee; 224]);
+        bench.cpu.xmm = [1; 16];
+        assert_eq!(step(&mut bench, FXRSTOR), Ok(()));
+        assert_eq!((bench.cpu.xmm[7], bench.cpu.xmm[8]), (u128::MAX, 1));
+        // Without CR4.OSFXSR the image has no SSE state.
+        bench.cpu.cr4 &= !CR4_OSFXSR;
+        bench.poke(DATA, &[0xee; 512]);
+        assert_eq!(step(&mut bench, FXSAVE), Ok(()));
+        assert_eq!(bench.peek::<8>(DATA + 24), [0xee; 8]);
+        assert_eq!(bench.peek::<128>(DATA + 160), [0xee; 128]);
+        assert_eq!(step(&mut bench, FXRSTOR), Ok(()));
+        assert_eq!((bench.cpu.xmm[7], bench.cpu.mxcsr), (u128::MAX, 0x1f80));
     }
 
     #[test]

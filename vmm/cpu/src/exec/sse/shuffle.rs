@@ -68,9 +68,14 @@ fn pick_words(value: u64, selector: u8) -> u64 {
 
 /// PSHUFB: bit 7 of an index gives zero.
 fn shuffle_bytes(a: u128, b: u128) -> u128 {
-    let a = u8::split(a);
-    let pick = |index: u8| if index & 0x80 != 0 { 0 } else { a[usize::from(index & 15)] };
-    u8::join(u8::split(b).map(pick))
+    u128::from_le_bytes(pick_bytes(&a.to_le_bytes(), &b.to_le_bytes()))
+}
+
+/// Not inlined, so that the bytes are loaded from memory: taking them out of a `u128` in registers
+/// by shifts is several times slower.
+#[inline(never)]
+fn pick_bytes(from: &[u8; 16], indices: &[u8; 16]) -> [u8; 16] {
+    indices.map(|index| if index & 0x80 != 0 { 0 } else { from[usize::from(index & 15)] })
 }
 
 /// PALIGNR: bytes `count`.. of the 32 bytes whose high half is `a` and low half `b`.
