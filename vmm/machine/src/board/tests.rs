@@ -287,3 +287,76 @@ fn a_restored_board_goes_on_as_if_it_had_never_stopped() {
     }
     assert!(script.board.save().1.pit != board().save().1.pit);
 }
+
+/// xorshift64*: the seed is the test's, so that a failure can be run again.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.next() as usize % from.len()]
+    }
+}
+
+/// One access of a guest that has lost its mind.
+fn misbehave(script: &mut Script, random: &mut Random) {
+    let at = Position(script.position);
+    script.position += 1;
+    let port: u16 = random.pick(&[
+        0x20, 0x21, 0x40, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71, 0x92, 0xa0, 0xa1, 0xcf8, 0xcfc,
+        0x3f8, 0x3fc, 0x4d0, 0x600, 0x604, 0x608, 0xffff,
+    ]);
+    let port = port.wrapping_add((random.next() & 3) as u16);
+    let size = random.pick(&[1u8, 2, 4]);
+    let base = random.pick(&[0xfee0_0000u64, 0xfec0_0000, 0xfee0_0300, 0xfec0_0010, 0xb_8000]);
+    let gpa = Gpa(base + (random.next() & 0x3ff & random.pick(&[0x3f0, 0x3ff, 0x10])));
+    let value = random.pick(&[random.0, random.0 & 0xff, 0x1ff, 0x2_0040, 1 << 31]);
+    match random.next() % 6 {
+        0 => drop(script.board.port_in(port, size, at)),
+        1 => script.board.port_out(port, size, value as u32, at),
+        2 => drop(script.board.mmio_read(gpa, random.pick(&[1, 2, 4, 8]), at)),
+        3 => script.board.mmio_write(gpa, random.pick(&[1, 2, 4, 8]), value, at),
+        4 => {
+            // Mostly left where it is and on, so that the other accesses find it.
+            let base = random.pick(&[0xfee0_0900, 0xfee0_0900, 0xfee0_0900, 0xfee0_0100, value]);
+            script.board.msr_write(0x1b, base & 0xffff_ffff, at);
+        }
+        _ => script.board.set_cr8((value & 15) as u8, at),
+    }
+    if script.board.interrupt_pending() && random.next() & 1 == 0 {
+        script.board.acknowledge_interrupt(at);
+    }
+    script.board.take_nmi();
+}
+
+#[test]
+fn nothing_a_guest_does_to_the_board_is_too_much_and_its_state_can_always_be_restored() {
+    for seed in 1..=20 {
+        let mut random = Random(seed);
+        let mut script = Script::new();
+        for step in 0..3_000 {
+            misbehave(&mut script, &mut random);
+            if step % 10 == 0 {
+                let ahead = 1 + random.next() % 20_000;
+                script.run_to(script.position + ahead);
+            }
+            if step % 100 == 0 {
+                let (clock, state) = script.board.save();
+                let mut restored = board();
+                restored.restore(&clock, &state).unwrap_or_else(|refusal| {
+                    panic!("seed {seed}, step {step}: {refusal}");
+                });
+                assert_eq!(restored.save(), (clock, state), "seed {seed}, step {step}");
+                assert_eq!(restored.interrupt, script.board.interrupt, "seed {seed}, step {step}");
+                assert_eq!(restored.next_deadline, script.board.next_deadline, "seed {seed}");
+                script.board = restored;
+            }
+        }
+    }
+}
