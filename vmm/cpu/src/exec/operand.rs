@@ -1,6 +1,6 @@
 //! Operands of decoded instructions: registers, immediates and memory by the decoder's numbering.
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, ZERO_REG};
 use crate::exception::Abort;
 use crate::flags::zero_extend;
 use crate::segment::SegReg;
@@ -18,38 +18,60 @@ pub(crate) fn segment_of(register: Register) -> SegReg {
     }
 }
 
-impl Cpu {
-    /// Reads a general register by the decoder's name, zero-extended to 64 bits.
-    pub(crate) fn reg(&self, register: Register) -> u64 {
-        match register {
-            Register::None => 0,
-            Register::AH | Register::CH | Register::DH | Register::BH => {
-                self.gpr[register as usize - Register::AH as usize] >> 8 & 0xff
-            }
-            _ => {
-                let value = self.gpr[register.full_register().number() & 31];
-                zero_extend(value, register.size() as u32)
-            }
+/// Where a general register lies in [`Cpu::gpr`].
+#[derive(Clone, Copy)]
+struct Place {
+    index: u8,
+    /// Bytes; zero for what is no general register.
+    size: u8,
+    /// Lowest bit: 8 for AH, CH, DH, BH.
+    shift: u8,
+}
+
+/// [`Place`]s by the decoder's register numbers: the decoder's own answers are table look-ups too,
+/// but several per operand.
+static PLACES: [Place; 256] = {
+    let mut places = [Place { index: ZERO_REG, size: 0, shift: 0 }; 256];
+    let mut n = 0;
+    while n < 16 {
+        let index = n as u8;
+        places[Register::RAX as usize + n] = Place { index, size: 8, shift: 0 };
+        places[Register::EAX as usize + n] = Place { index, size: 4, shift: 0 };
+        places[Register::AX as usize + n] = Place { index, size: 2, shift: 0 };
+        // The byte registers are AL to BL, AH to BH, SPL to R15L.
+        let byte = Register::AL as usize + n;
+        if n < 4 {
+            places[byte] = Place { index, size: 1, shift: 0 };
+            places[byte + 4] = Place { index, size: 1, shift: 8 };
+        } else {
+            places[byte + 4] = Place { index, size: 1, shift: 0 };
         }
+        n += 1;
+    }
+    places
+};
+
+impl Cpu {
+    /// Reads a general register by the decoder's name, zero-extended to 64 bits; zero for none.
+    #[inline]
+    pub(crate) fn reg(&self, register: Register) -> u64 {
+        let place = PLACES[register as usize & 0xff];
+        zero_extend(self.gpr[(place.index & 31) as usize] >> place.shift, place.size.into())
     }
 
     /// Writes a general register: 8- and 16-bit writes keep the rest, 32-bit writes clear it.
+    #[inline]
     pub(crate) fn set_reg(&mut self, register: Register, value: u64) {
-        match register {
-            Register::AH | Register::CH | Register::DH | Register::BH => {
-                let full = &mut self.gpr[register as usize - Register::AH as usize];
-                *full = *full & !0xff00 | (value & 0xff) << 8;
-            }
-            _ => {
-                let full = &mut self.gpr[register.full_register().number() & 31];
-                *full = match register.size() {
-                    1 => *full & !0xff | value & 0xff,
-                    2 => *full & !0xffff | value & 0xffff,
-                    4 => value & 0xffff_ffff,
-                    _ => value,
-                };
-            }
-        }
+        let place = PLACES[register as usize & 0xff];
+        let full = &mut self.gpr[(place.index & 31) as usize];
+        *full = match (place.size, place.shift) {
+            (1, 0) => *full & !0xff | value & 0xff,
+            (1, _) => *full & !0xff00 | (value & 0xff) << 8,
+            (2, _) => *full & !0xffff | value & 0xffff,
+            (4, _) => value & 0xffff_ffff,
+            (8, _) => value,
+            _ => panic!("{register:?} is no general register"),
+        };
     }
 
     /// Offset in CS of the start of the page that holds the instruction: what page-relative decoder
@@ -170,12 +192,13 @@ impl Cpu {
         size: u32,
         change: impl FnOnce(&mut Cpu, u64) -> u64,
     ) -> Result<(), Abort> {
-        self.probe_write(segment, offset, size)?;
-        let old = self.read_sized(segment, offset, size)?;
-        let new = change(self, old);
-        self.write_sized(segment, offset, new, size)
-            .unwrap_or_else(|_| panic!("a probed write at {:?}:{offset:#x} cannot fault", segment));
-        Ok(())
+        let linear = self.linear(segment, offset, size, true)?;
+        match size {
+            1 => self.modify_linear::<1>(linear, change),
+            2 => self.modify_linear::<2>(linear, change),
+            4 => self.modify_linear::<4>(linear, change),
+            _ => self.modify_linear::<8>(linear, change),
+        }
     }
 
     /// Reads 1, 2, 4 or 8 bytes at a segment offset, zero-extended.
@@ -200,5 +223,35 @@ impl Cpu {
     pub(crate) fn probe_write(&mut self, s: SegReg, offset: u64, size: u32) -> Result<(), Abort> {
         let linear = self.linear(s, offset, size, true)?;
         self.probe_store(linear, size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+
+    #[test]
+    fn every_general_register_has_its_place() {
+        for register in Register::values().filter(|register| register.is_gpr()) {
+            let mut cpu = Bench::long().cpu;
+            cpu.gpr[..16].fill(u64::MAX);
+            cpu.set_reg(register, 0);
+            let high = (Register::AH..=Register::BH).contains(&register);
+            let index = register.full_register().number();
+            let expected = match (register.size(), high) {
+                (1, true) => !0xff00,
+                (1, false) => !0xff,
+                (2, _) => !0xffff,
+                _ => 0,
+            };
+            for (n, value) in cpu.gpr[..16].iter().enumerate() {
+                assert_eq!(*value, if n == index { expected } else { u64::MAX }, "{register:?}");
+            }
+            assert_eq!(cpu.reg(register), 0);
+            cpu.set_reg(register, u64::MAX);
+            assert_eq!(cpu.reg(register), u64::MAX >> (64 - register.size() * 8));
+        }
+        assert_eq!(Bench::long().cpu.reg(Register::None), 0);
     }
 }

@@ -170,9 +170,14 @@ fn movs(cpu: &mut Cpu, i: &Instruction) -> Done {
     })
 }
 
+/// Chunks go upwards, and past data breakpoints.
+fn takes_chunks(cpu: &Cpu) -> bool {
+    !cpu.flag(rflags::DF) && !cpu.is_debug_armed()
+}
+
 /// Moves as many elements as a page-wise copy can, perhaps none.
 fn movs_chunk(cpu: &mut Cpu, s: &StringAddress, left: u64) -> u64 {
-    if cpu.flag(rflags::DF) {
+    if !takes_chunks(cpu) {
         return 0;
     }
     let (from, to) = (s.get(cpu, gpr::RSI), s.get(cpu, gpr::RDI));
@@ -205,7 +210,7 @@ fn stos(cpu: &mut Cpu, i: &Instruction) -> Done {
 
 /// Fills as many elements as lie in one page of RAM, perhaps none.
 fn stos_chunk(cpu: &mut Cpu, s: &StringAddress, value: u64, left: u64) -> u64 {
-    if cpu.flag(rflags::DF) {
+    if !takes_chunks(cpu) {
         return 0;
     }
     let to = s.get(cpu, gpr::RDI);
