@@ -83,7 +83,7 @@ fn register<A: Arithmetic, const POP: bool>(cpu: &mut Cpu, i: &Instruction) -> D
 #[inline]
 fn compute<A: Arithmetic>(cpu: &mut Cpu, i: &Instruction, to: u8, source: Source) -> bool {
     let (control, value) = (cpu.fpu.control, cpu.fpu.st(to));
-    let mut outcome = A::apply(control, value, source);
+    let mut outcome = host::perform::<A>(control, value, source);
     if control & (status::OE | status::UE) != status::OE | status::UE {
         outcome = adjust(control, outcome, || scaled::<A>(control, value, source, &outcome));
     }

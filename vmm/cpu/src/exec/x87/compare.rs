@@ -1,7 +1,7 @@
 //! Comparisons: FCOM, FUCOM, FCOMI, FUCOMI and their popping forms, FTST, FXAM.
 
-use super::host::{self, Arithmetic, Source};
-use super::{Destination, st_number};
+use super::host::{self, Source};
+use super::{Destination, plain, st_number};
 use crate::cpu::Cpu;
 use crate::exec::{Done, Exec};
 use crate::flags::rflags;
@@ -37,11 +37,11 @@ const UNORDERED: u16 = C0 | C2 | C3;
 type Comparison = fn(u16, crate::F80, crate::F80) -> u16;
 
 fn ordered(control: u16, a: crate::F80, b: crate::F80) -> u16 {
-    host::Compare::apply(control, a, Source::Register(b)).status
+    host::perform::<host::Compare>(control, a, Source::Register(b)).status
 }
 
 fn unordered(control: u16, a: crate::F80, b: crate::F80) -> u16 {
-    host::compare_unordered(control, a, b)
+    plain::compare(a, b).unwrap_or_else(|| host::compare_unordered(control, a, b))
 }
 
 impl Cpu {
@@ -63,7 +63,7 @@ fn compare_memory<const POPS: u8>(cpu: &mut Cpu, i: &Instruction) -> Done {
     cpu.x87_ready()?;
     let source = cpu.x87_memory_source(i)?;
     let word = (!cpu.fpu.is_empty(0))
-        .then(|| host::Compare::apply(cpu.fpu.control, cpu.fpu.st(0), source).status);
+        .then(|| host::perform::<host::Compare>(cpu.fpu.control, cpu.fpu.st(0), source).status);
     cpu.finish_compare(i, word, POPS);
     Ok(())
 }

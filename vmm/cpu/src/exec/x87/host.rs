@@ -13,6 +13,7 @@
 //! ABI. The guest's values never stay in the host's FPU.
 #![expect(unsafe_code, reason = "x87 arithmetic has no intrinsics; see UNSAFETY above")]
 
+use super::plain;
 use crate::fpu::{F80, status};
 use std::arch::asm;
 
@@ -171,21 +172,35 @@ pub(crate) enum Scaling {
     QuotientReversed,
 }
 
+/// The operation, without the host where possible.
+#[inline]
+pub(crate) fn perform<A: Arithmetic>(control: u16, destination: F80, source: Source) -> Outcome {
+    plain::operand(source)
+        .and_then(|source| A::plain(control, destination, source))
+        .unwrap_or_else(|| A::apply(control, destination, source))
+}
+
 /// An instruction with register, m32fp, m64fp, m16int and m32int forms.
 pub(crate) trait Arithmetic {
     /// How to scale operands for a bias-adjusted result.
     const SCALING: Scaling;
+    /// The same operation without the host, where that is easy.
+    fn plain(control: u16, destination: F80, source: F80) -> Option<Outcome>;
     /// `destination OP source`.
     fn apply(control: u16, destination: F80, source: Source) -> Outcome;
 }
 
 macro_rules! arithmetic {
-    ($($(#[$doc:meta])* $name:ident $scaling:ident $register:literal $single:literal $double:literal
+    ($($(#[$doc:meta])* $name:ident $scaling:ident $plain:expr, $register:literal $single:literal $double:literal
         $word:literal $dword:literal;)*) => {$(
         $(#[$doc])*
         pub(crate) struct $name;
         impl Arithmetic for $name {
             const SCALING: Scaling = Scaling::$scaling;
+            #[inline]
+            fn plain(control: u16, destination: F80, source: F80) -> Option<Outcome> {
+                $plain(control, destination, source)
+            }
             #[inline]
             fn apply(control: u16, destination: F80, source: Source) -> Outcome {
                 let mut value = F80::default();
@@ -222,25 +237,25 @@ macro_rules! arithmetic {
 }
 arithmetic! {
     /// FADD, FIADD.
-    Add Sum "fadd st(0), st(1)" "fadd dword ptr [{source}]" "fadd qword ptr [{source}]"
+    Add Sum plain::add, "fadd st(0), st(1)" "fadd dword ptr [{source}]" "fadd qword ptr [{source}]"
         "fiadd word ptr [{source}]" "fiadd dword ptr [{source}]";
     /// FMUL, FIMUL.
-    Multiply Product "fmul st(0), st(1)" "fmul dword ptr [{source}]" "fmul qword ptr [{source}]"
+    Multiply Product plain::multiply, "fmul st(0), st(1)" "fmul dword ptr [{source}]" "fmul qword ptr [{source}]"
         "fimul word ptr [{source}]" "fimul dword ptr [{source}]";
     /// FSUB, FISUB: `destination - source`.
-    Subtract Sum "fsub st(0), st(1)" "fsub dword ptr [{source}]" "fsub qword ptr [{source}]"
+    Subtract Sum (|control, a, b| plain::add(control, a, plain::negated(b))), "fsub st(0), st(1)" "fsub dword ptr [{source}]" "fsub qword ptr [{source}]"
         "fisub word ptr [{source}]" "fisub dword ptr [{source}]";
     /// FSUBR, FISUBR: `source - destination`.
-    SubtractReversed Sum "fsubr st(0), st(1)" "fsubr dword ptr [{source}]" "fsubr qword ptr [{source}]"
+    SubtractReversed Sum (|control, a, b| plain::add(control, plain::negated(a), b)), "fsubr st(0), st(1)" "fsubr dword ptr [{source}]" "fsubr qword ptr [{source}]"
         "fisubr word ptr [{source}]" "fisubr dword ptr [{source}]";
     /// FDIV, FIDIV: `destination / source`.
-    Divide Quotient "fdiv st(0), st(1)" "fdiv dword ptr [{source}]" "fdiv qword ptr [{source}]"
+    Divide Quotient plain::divide, "fdiv st(0), st(1)" "fdiv dword ptr [{source}]" "fdiv qword ptr [{source}]"
         "fidiv word ptr [{source}]" "fidiv dword ptr [{source}]";
     /// FDIVR, FIDIVR: `source / destination`.
-    DivideReversed QuotientReversed "fdivr st(0), st(1)" "fdivr dword ptr [{source}]" "fdivr qword ptr [{source}]"
+    DivideReversed QuotientReversed (|control, a, b| plain::divide(control, b, a)), "fdivr st(0), st(1)" "fdivr dword ptr [{source}]" "fdivr qword ptr [{source}]"
         "fidivr word ptr [{source}]" "fidivr dword ptr [{source}]";
     /// FCOM, FICOM: the value is the destination; the answer is in the condition codes.
-    Compare Sum "fcom st(1)" "fcom dword ptr [{source}]" "fcom qword ptr [{source}]"
+    Compare Sum (|_, a, b| plain::compare(a, b).map(|status| Outcome { value: a, status })), "fcom st(1)" "fcom dword ptr [{source}]" "fcom qword ptr [{source}]"
         "ficom word ptr [{source}]" "ficom dword ptr [{source}]";
 }
 

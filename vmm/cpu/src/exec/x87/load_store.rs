@@ -1,7 +1,7 @@
 //! Loads, stores, constants, conditional moves and the moves of the stack itself.
 
 use super::host;
-use super::{Destination, st_number};
+use super::{Destination, plain, st_number};
 use crate::cpu::Cpu;
 use crate::exception::Abort;
 use crate::exec::x87::host::Outcome;
@@ -57,7 +57,12 @@ pub(super) fn select(i: &Instruction) -> Option<Exec> {
         M::Fistp => match i.memory_size() {
             MemorySize::Int16 => store_word::<true>,
             MemorySize::Int32 => store_dword::<true>,
-            _ => |cpu, i| cpu.store_integer(i, true, 1 << 63, host::store_qword),
+            _ => |cpu, i| {
+                cpu.store_integer(i, true, 1 << 63, |control, value| {
+                    plain::store_integer(control, value, 64)
+                        .unwrap_or_else(|| host::store_qword(control, value))
+                })
+            },
         },
         M::Fisttp => match i.memory_size() {
             MemorySize::Int16 => |cpu, i| {
@@ -178,6 +183,9 @@ fn load_register(cpu: &mut Cpu, i: &Instruction) -> Done {
 fn store_single<const POP: bool>(cpu: &mut Cpu, i: &Instruction) -> Done {
     const INDEFINITE: u64 = 0xffc0_0000;
     cpu.store_float(i, POP, INDEFINITE, |control, value| {
+        if let Some((bits, flags)) = plain::store_single(control, value) {
+            return (bits, flags, false);
+        }
         let (bits, word) = host::store_single(control, value);
         (bits.into(), word, bits & 0x7f80_0000 == 0 && bits & 0x7f_ffff != 0)
     })
@@ -186,6 +194,9 @@ fn store_single<const POP: bool>(cpu: &mut Cpu, i: &Instruction) -> Done {
 fn store_double<const POP: bool>(cpu: &mut Cpu, i: &Instruction) -> Done {
     const INDEFINITE: u64 = 0xfff8 << 48;
     cpu.store_float(i, POP, INDEFINITE, |control, value| {
+        if let Some((bits, flags)) = plain::store_double(control, value) {
+            return (bits, flags, false);
+        }
         let (bits, word) = host::store_double(control, value);
         (bits, word, bits & 0x7ff0 << 48 == 0 && bits & 0xf_ffff_ffff_ffff != 0)
     })
@@ -193,15 +204,19 @@ fn store_double<const POP: bool>(cpu: &mut Cpu, i: &Instruction) -> Done {
 
 fn store_word<const POP: bool>(cpu: &mut Cpu, i: &Instruction) -> Done {
     cpu.store_integer(i, POP, 1 << 15, |control, value| {
-        let (integer, word) = host::store_word(control, value);
-        (integer, word)
+        plain::store_integer(control, value, 16).unwrap_or_else(|| {
+            let (integer, word) = host::store_word(control, value);
+            (integer.into(), word)
+        })
     })
 }
 
 fn store_dword<const POP: bool>(cpu: &mut Cpu, i: &Instruction) -> Done {
     cpu.store_integer(i, POP, 1 << 31, |control, value| {
-        let (integer, word) = host::store_dword(control, value);
-        (integer, word)
+        plain::store_integer(control, value, 32).unwrap_or_else(|| {
+            let (integer, word) = host::store_dword(control, value);
+            (integer.into(), word)
+        })
     })
 }
 

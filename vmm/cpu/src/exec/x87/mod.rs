@@ -1,6 +1,7 @@
 //! The x87 FPU (SDM vol. 1, chapter 8; vol. 2, F*).
 //!
-//! Exact operations run on the host's FPU with every exception masked ([`host`]); transcendentals are
+//! Exact operations run on the host's FPU with every exception masked ([`host`]), but for the plain
+//! cases of the commonest, which are faster in integers ([`plain`]); transcendentals are
 //! software ([`transcendental`]). What unmasked exceptions do is applied afterwards, in
 //! [`Cpu::accept`]: faults found before computing leave the operands alone, and the #MF itself waits
 //! for the next waiting instruction.
@@ -19,6 +20,7 @@ mod compare;
 mod environment;
 mod host;
 mod load_store;
+mod plain;
 mod transcendental;
 mod wide;
 
