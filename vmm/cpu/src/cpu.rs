@@ -129,8 +129,8 @@ pub struct Cpu {
     pub(crate) mmu: Mmu,
     /// The TLB of the current address space and privilege class, inside `mmu`.
     pub(crate) tlb: *const Tlb,
-    /// Number of the current address space.
-    pub(crate) space: usize,
+    /// Where jumps belong: made by the supervisor, by the user.
+    pub(crate) place: [usize; 2],
     /// What `mmu` was derived under: see `paging_regime`.
     pub(crate) regime: [u64; 4],
     /// Decoded blocks.

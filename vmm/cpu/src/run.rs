@@ -109,7 +109,7 @@ impl Cpu {
         }
         self.end_of_block = false;
         self.address_mask = if mode.wide { u64::MAX } else { 0xffff_ffff };
-        self.jump_context = context(self.space, self.cpl == 3, mode.bits());
+        self.jump_context = context(self.jump_place(), mode.bits());
         self.budget = (self.limit - self.position.0).min(i64::MAX as u64) as i64;
         // Chains follow one another here until something must be looked at outside.
         loop {
@@ -119,7 +119,8 @@ impl Cpu {
                 Some(header) => header,
                 None => match self.find_block(linear, mode) {
                     Ok(Built::Block(header)) => {
-                        self.jumps.set(linear, self.jump_context, header);
+                        let supervisor = self.cpl != 3;
+                        self.jumps.set(linear, self.jump_context, header, supervisor);
                         header
                     }
                     Ok(Built::Alone) => {
@@ -273,7 +274,7 @@ impl Cpu {
         let Some(mode) = self.block_mode() else { return self.step_alone() };
         self.end_of_block = false;
         self.address_mask = if mode.wide { u64::MAX } else { 0xffff_ffff };
-        self.jump_context = context(self.space, self.cpl == 3, mode.bits());
+        self.jump_context = context(self.jump_place(), mode.bits());
         self.gpr[PAGE_REG as usize] = self.rip & !0xfff;
         if !is_canonical(self.rip) {
             return self.step_alone();

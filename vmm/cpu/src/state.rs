@@ -132,7 +132,7 @@ impl Cpu {
             a20_mask: u64::MAX,
             mmu: Mmu::new(),
             tlb: std::ptr::null(),
-            space: 0,
+            place: [0; 2],
             regime: [0; 4],
             code: CodeCache::default(),
             recent: RecentInstructions::new(),

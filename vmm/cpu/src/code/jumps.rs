@@ -21,9 +21,10 @@ impl Tag {
     }
 }
 
-/// The address-space number, privilege class and decoding mode of a context, shifted into place.
-pub(crate) fn context(space: usize, user: bool, mode: u8) -> u64 {
-    ((space as u64) << 9 | u64::from(user) << 8 | u64::from(mode)) << 48
+/// A context, shifted into place: the place is the number of a supervisor TLB or of a user address
+/// space (one numbering for both), the mode what decoding depends on.
+pub(crate) fn context(place: usize, mode: u8) -> u64 {
+    ((place as u64) << 8 | u64::from(mode)) << 48
 }
 
 #[derive(Clone, Copy)]
@@ -39,6 +40,8 @@ const EMPTY: Entry = Entry { tag: Tag::EMPTY, page: u64::MAX, header: None };
 /// The jump cache.
 pub(crate) struct JumpCache {
     entries: Box<[Entry; WINDOW * WINDOWS]>,
+    /// Supervisor code in the lower half of the address space was entered.
+    supervisor_lower_half: bool,
 }
 
 #[inline(always)]
@@ -55,7 +58,8 @@ fn index(linear: u64) -> usize {
 impl JumpCache {
     pub(crate) fn new() -> JumpCache {
         let entries = vec![EMPTY; WINDOW * WINDOWS].into_boxed_slice();
-        JumpCache { entries: entries.try_into().ok().expect("the length is the array's") }
+        let entries = entries.try_into().ok().expect("the length is the array's");
+        JumpCache { entries, supervisor_lower_half: false }
     }
 
     /// The block at a linear address in a context, if known.
@@ -65,7 +69,8 @@ impl JumpCache {
         if entry.tag == Tag::new(linear, context) { entry.header } else { None }
     }
 
-    pub(crate) fn set(&mut self, linear: u64, context: u64, header: OpRef) {
+    pub(crate) fn set(&mut self, linear: u64, context: u64, header: OpRef, supervisor: bool) {
+        self.supervisor_lower_half |= supervisor && linear >> 47 == 0;
         self.entries[index(linear)] =
             Entry { tag: Tag::new(linear, context), page: linear >> 12, header: Some(header) };
     }
@@ -88,13 +93,22 @@ impl JumpCache {
         }
     }
 
-    /// Forgets the targets in one address space.
-    pub(crate) fn forget_space(&mut self, space: usize) {
+    /// Forgets the targets of one place.
+    pub(crate) fn forget_place(&mut self, place: usize) {
         for entry in self.entries.iter_mut() {
             let sign = if entry.page >> 35 & 1 != 0 { 0xffff } else { 0 };
-            if (entry.tag.0 >> 48 ^ sign) >> 9 == space as u64 {
+            if (entry.tag.0 >> 48 ^ sign) >> 8 == place as u64 {
                 *entry = EMPTY;
             }
+        }
+    }
+
+    /// Forgets what the supervisor jumped to in the lower half of the address space, which another
+    /// space maps differently. Kernels do not do that; their loaders do.
+    pub(crate) fn forget_supervisor_lower_half(&mut self) {
+        if self.supervisor_lower_half {
+            self.supervisor_lower_half = false;
+            self.forget_all();
         }
     }
 

@@ -7,6 +7,7 @@
 //! Guest RAM is never behind a Rust reference, so raw reads and writes alias nothing.
 #![expect(unsafe_code, reason = "guest RAM is reached through TLB entries; see UNSAFETY above")]
 
+use super::coherence::SPACES;
 use super::tlb::{Entry, Table, Tlb, slot_of};
 use super::walk::Access;
 use crate::cpu::{Cpu, control};
@@ -472,17 +473,31 @@ impl Cpu {
         ]
     }
 
+    /// Where jumps made now belong, as the jump cache wants it.
+    pub(crate) fn jump_place(&self) -> usize {
+        self.place[usize::from(self.cpl == 3)]
+    }
+
     /// Points `tlb` at the tables for the current CR3 and privilege level.
     pub(crate) fn select_space(&mut self) {
         let paging = self.cr0 & control::CR0_PG != 0;
         let pae = self.cr4 & control::CR4_PAE != 0 && !self.is_long_mode();
-        let cr3 = if paging { self.cr3 } else { u64::MAX };
+        let mask = if pae { !0x1f } else { 0xf_ffff_ffff_f000 };
+        let cr3 = if paging { self.cr3 & mask } else { u64::MAX };
         let pdpte = if paging && pae { self.pdpte } else { [0; 4] };
-        let (space, emptied) = self.mmu.select(cr3, pdpte);
-        if emptied {
-            self.jumps.forget_space(space);
+        let root = (paging && self.is_long_mode()).then(|| Gpa(cr3).pfn());
+        let (mmu, ram) = self.mmu_and_ram();
+        let selected = mmu.select(ram, cr3, pdpte, root);
+        if selected.space_emptied {
+            self.jumps.forget_place(selected.space);
         }
-        self.space = space;
+        if selected.supervisor_emptied {
+            self.jumps.forget_place(SPACES + selected.supervisor);
+        }
+        if selected.lower_half_changed {
+            self.jumps.forget_supervisor_lower_half();
+        }
+        self.place = [SPACES + selected.supervisor, selected.space];
         let user = self.cpl == 3;
         self.tlb = self.mmu.tlb(user);
     }

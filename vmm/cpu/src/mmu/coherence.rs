@@ -12,6 +12,10 @@
 //! 3. Control-register changes that alter walks drop everything; MOV CR3 merely selects another
 //!    address space, whose entries stayed true by rule 1. INVLPG has nothing to do.
 //!
+//! The kernel's half of the address space is the same in every process, so spaces whose PML4s have
+//! equal upper halves share one supervisor TLB ([`Supervisor`]). Rule 1 holds for it because every
+//! upper entry of a sharing PML4 counts as used: a store to one makes its space leave.
+//!
 //! Entries that were not present, or not usable, are never cached, so making an entry present needs
 //! no work: the common page fault costs one slow store.
 
@@ -69,10 +73,39 @@ struct Space {
     cr3: u64,
     /// The page-directory-pointer entries that PAE paging latched with it.
     pdpte: [u64; 4],
+    /// The PML4, if it shares a supervisor TLB by its upper half (4-level paging).
+    root: Option<Pfn>,
     /// When it was last selected; the least recent gives way.
     last_use: u64,
-    supervisor: Box<Tlb>,
+    /// Index in `Mmu::supervisors`.
+    supervisor: usize,
     user: Box<Tlb>,
+}
+
+/// A supervisor TLB and the spaces that share it.
+struct Supervisor {
+    tlb: Box<Tlb>,
+    members: usize,
+    /// The space that used it last: whose lower half it may hold.
+    last: usize,
+}
+
+/// [`Space::cr3`] of a space that must not be selected again; no CR3 value, as those are masked.
+const GONE: u64 = 1;
+
+/// What [`Mmu::select`] selected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Selected {
+    /// Number of the space, below [`SPACES`].
+    pub(crate) space: usize,
+    /// Number of its supervisor TLB, below [`SPACES`].
+    pub(crate) supervisor: usize,
+    /// The space was emptied: jumps made in it mean nothing.
+    pub(crate) space_emptied: bool,
+    /// So was its supervisor TLB.
+    pub(crate) supervisor_emptied: bool,
+    /// The supervisor TLB served another space before: its lower half was forgotten.
+    pub(crate) lower_half_changed: bool,
 }
 
 /// How the TLB is sized and disturbed: host-side choices that no guest can see.
@@ -95,6 +128,7 @@ pub(crate) struct Mmu {
     tuning: Tuning,
     random: u64,
     spaces: Vec<Space>,
+    supervisors: Vec<Supervisor>,
     current: usize,
     clock: u64,
     /// RAM page index to index in `tables` plus one; zero for pages that are no tables.
@@ -115,6 +149,7 @@ impl Mmu {
             tuning: Tuning::default(),
             random: 0,
             spaces: Vec::new(),
+            supervisors: Vec::new(),
             current: 0,
             clock: 0,
             table_of_page: Vec::new(),
@@ -139,51 +174,168 @@ impl Mmu {
         }
     }
 
-    /// Selects the address space of a CR3 value (any constant while paging is off). Returns its
-    /// number and whether it was emptied for the purpose.
-    pub(crate) fn select(&mut self, cr3: u64, pdpte: [u64; 4]) -> (usize, bool) {
+    /// Selects the address space of a CR3 value (any constant while paging is off). `root` is its
+    /// PML4 under 4-level paging.
+    pub(crate) fn select(
+        &mut self,
+        ram: &mut GuestRam,
+        cr3: u64,
+        pdpte: [u64; 4],
+        root: Option<Pfn>,
+    ) -> Selected {
         self.clock += 1;
         let known = self.spaces.iter().position(|space| space.cr3 == cr3);
-        let mut fresh = known.is_none();
-        self.current = known.unwrap_or_else(|| self.claim(cr3));
-        let space = &mut self.spaces[self.current];
+        let mut space_emptied = known.is_none();
+        let mut supervisor_emptied = false;
+        self.current = match known {
+            Some(known) => known,
+            None => {
+                let (space, fresh) = self.claim(ram, cr3, root);
+                supervisor_emptied = fresh;
+                space
+            }
+        };
+        let (current, supervisor) = (self.current, self.spaces[self.current].supervisor);
+        let space = &mut self.spaces[current];
+        space.last_use = self.clock;
         if space.pdpte != pdpte {
             space.pdpte = pdpte;
-            space.supervisor.forget_all();
             space.user.forget_all();
-            fresh = true;
+            self.supervisors[supervisor].tlb.forget_all();
+            (space_emptied, supervisor_emptied) = (true, true);
         }
-        space.last_use = self.clock;
-        (self.current, fresh)
+        let shared = &mut self.supervisors[supervisor];
+        let lower_half_changed = shared.last != current;
+        if lower_half_changed {
+            shared.last = current;
+            shared.tlb.forget_lower_half();
+        }
+        let space = current;
+        Selected { space, supervisor, space_emptied, supervisor_emptied, lower_half_changed }
     }
 
-    fn claim(&mut self, cr3: u64) -> usize {
-        if self.spaces.len() < SPACES {
-            let (supervisor, user) = (Tlb::new(), Tlb::new());
-            self.spaces.push(Space { cr3, pdpte: [0; 4], last_use: 0, supervisor, user });
-            return self.spaces.len() - 1;
+    /// Makes a space for a CR3 value. Says whether its supervisor TLB is a fresh one.
+    fn claim(&mut self, ram: &mut GuestRam, cr3: u64, root: Option<Pfn>) -> (usize, bool) {
+        let at = if self.spaces.len() < SPACES {
+            let user = Tlb::new();
+            let supervisor = usize::MAX;
+            let space =
+                Space { cr3: GONE, pdpte: [0; 4], root: None, last_use: 0, supervisor, user };
+            self.spaces.push(space);
+            self.spaces.len() - 1
+        } else {
+            let oldest = (0..SPACES).min_by_key(|&n| self.spaces[n].last_use).expect("SPACES > 0");
+            self.leave(oldest);
+            oldest
+        };
+        let root = root.filter(|&root| self.note_root(ram, root));
+        let companion = root.and_then(|root| self.companion_of(ram, root));
+        let (supervisor, fresh) = match companion {
+            Some(supervisor) => (supervisor, false),
+            None => (self.free_supervisor(), true),
+        };
+        self.supervisors[supervisor].members += 1;
+        if fresh {
+            self.supervisors[supervisor].last = at;
         }
-        let oldest = (0..SPACES).min_by_key(|&n| self.spaces[n].last_use).expect("SPACES > 0");
-        let space = &mut self.spaces[oldest];
-        space.cr3 = cr3;
-        space.supervisor.forget_all();
+        let space = &mut self.spaces[at];
+        (space.cr3, space.root, space.supervisor) = (cr3, root, supervisor);
+        (at, fresh)
+    }
+
+    /// Empties a space; it will not be selected again.
+    fn leave(&mut self, at: usize) {
+        let space = &mut self.spaces[at];
+        (space.cr3, space.root, space.last_use) = (GONE, None, 0);
         space.user.forget_all();
-        oldest
+        let supervisor = std::mem::replace(&mut space.supervisor, usize::MAX);
+        if let Some(shared) = self.supervisors.get_mut(supervisor) {
+            shared.members -= 1;
+            if shared.last == at {
+                shared.last = usize::MAX;
+                shared.tlb.forget_lower_half();
+            }
+        }
+    }
+
+    /// A supervisor TLB that nobody uses, emptied.
+    fn free_supervisor(&mut self) -> usize {
+        match self.supervisors.iter().position(|shared| shared.members == 0) {
+            Some(free) => {
+                self.supervisors[free].tlb.forget_all();
+                free
+            }
+            None => {
+                self.supervisors.push(Supervisor { tlb: Tlb::new(), members: 0, last: usize::MAX });
+                self.supervisors.len() - 1
+            }
+        }
+    }
+
+    /// The supervisor TLB of a space whose PML4 has the same upper half.
+    fn companion_of(&self, ram: &GuestRam, root: Pfn) -> Option<usize> {
+        const UPPER: usize = 2048;
+        let upper = |pfn: Pfn| {
+            let mut bytes = [0u8; UPPER];
+            ram.read(Gpa(pfn.gpa().0 + UPPER as u64), &mut bytes).ok().map(|()| bytes)
+        };
+        let own = upper(root)?;
+        self.spaces
+            .iter()
+            .find(|space| space.root.is_some_and(|other| upper(other) == Some(own)))
+            .map(|space| space.supervisor)
+    }
+
+    /// Makes every upper entry of a PML4 count as used, so that stores to them are noticed. `false`
+    /// if the page serves other purposes too.
+    fn note_root(&mut self, ram: &mut GuestRam, root: Pfn) -> bool {
+        const FIRST_UPPER_ENTRY: u64 = 256 * 8;
+        const UPPER_HALF: u64 = 0xffff_8000_0000_0000;
+        let entry = Gpa(root.gpa().0 + FIRST_UPPER_ENTRY);
+        self.note_use(ram, entry, 4, 8, UPPER_HALF);
+        let Some(index) = self.table_at(ram, root.gpa()) else { return false };
+        let table = &mut self.tables[index];
+        table.used[4..8].fill(u64::MAX);
+        !table.ambiguous
+    }
+
+    /// Before a store to upper entries of a PML4: whoever shares by them leaves. Returns whether the
+    /// table's uses are all forgotten with that.
+    fn part_company(&mut self, index: usize) -> bool {
+        let root = self.tables[index].pfn;
+        let Some(owner) = self.spaces.iter().position(|space| space.root == Some(root)) else {
+            return false;
+        };
+        if owner != self.current {
+            self.leave(owner);
+            self.tables[index].used = [0; 16];
+            return true;
+        }
+        let supervisor = self.spaces[owner].supervisor;
+        for other in 0..self.spaces.len() {
+            if other != owner && self.spaces[other].supervisor == supervisor {
+                self.leave(other);
+            }
+        }
+        self.spaces[owner].root = None;
+        false
     }
 
     /// The TLB of the current space for one privilege class.
     pub(crate) fn tlb(&mut self, user: bool) -> &mut Tlb {
         let space = &mut self.spaces[self.current];
-        if user { &mut space.user } else { &mut space.supervisor }
+        if user { &mut space.user } else { &mut self.supervisors[space.supervisor].tlb }
     }
 
     fn each_tlb(&mut self) -> impl Iterator<Item = &mut Tlb> {
-        self.spaces.iter_mut().flat_map(|space| [&mut *space.supervisor, &mut *space.user])
+        let users = self.spaces.iter_mut().map(|space| &mut *space.user);
+        self.supervisors.iter_mut().map(|shared| &mut *shared.tlb).chain(users)
     }
 
-    /// Forgets everything that was derived from page tables.
+    /// Forgets everything that was derived from page tables. [`Mmu::select`] must follow.
     pub(crate) fn forget_all(&mut self, ram: &mut GuestRam) {
-        self.each_tlb().for_each(Tlb::forget_all);
+        self.spaces.clear();
+        self.supervisors.clear();
         self.tables.clear();
         self.free_tables.clear();
         self.table_of_page.fill(0);
@@ -230,7 +382,11 @@ impl Mmu {
             *known = if *known == 0 || *known == slot { slot } else { MANY_SLOTS };
         }
         let capacity = self.tuning.tlb_slots;
-        self.tlb(user).fill(table, linear, page, capacity);
+        if user {
+            self.tlb(true).fill(table, linear, page, capacity);
+        } else {
+            self.tlb(false).fill_shared(table, linear, page, capacity);
+        }
     }
 
     fn note_use(&mut self, ram: &mut GuestRam, entry: Gpa, level: u8, entry_size: u8, linear: u64) {
@@ -314,6 +470,12 @@ impl Mmu {
         mut forgotten: impl FnMut(Option<u64>),
     ) {
         let Some(index) = self.table_at(ram, gpa) else { return };
+        let upper = |bit: usize| bit >= 256 && self.tables[index].level == 4;
+        let parted =
+            entries_of(&self.tables[index], gpa, size).any(upper) && self.part_company(index);
+        if parted {
+            forgotten(None);
+        }
         let table = self.tables[index].clone();
         if table.ambiguous && !table.is_unused() {
             self.each_tlb().for_each(Tlb::forget_all);

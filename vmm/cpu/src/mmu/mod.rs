@@ -2,7 +2,7 @@
 
 mod access;
 mod chunk;
-mod coherence;
+pub(crate) mod coherence;
 mod segmentation;
 mod tlb;
 mod walk;

@@ -36,6 +36,14 @@ pub(crate) struct Tlb {
     /// Slots of which at least one table holds an entry, oldest first.
     filled: Vec<u16>,
     is_filled: [bool; SLOTS],
+    /// Slots filled for the lower half of the address space since it was last forgotten.
+    lower: Vec<u16>,
+}
+
+/// Whether a linear address lies in the lower half of a 48-bit address space.
+#[inline(always)]
+pub(crate) const fn is_lower_half(linear: u64) -> bool {
+    linear >> 47 & 1 == 0
 }
 
 /// Which table.
@@ -57,6 +65,7 @@ impl Tlb {
             fetch: empty,
             filled: Vec::new(),
             is_filled: [false; SLOTS],
+            lower: Vec::new(),
         })
     }
 
@@ -90,6 +99,26 @@ impl Tlb {
         self.table(table)[slot] = Entry { tag, page };
     }
 
+    /// As [`Tlb::fill`], remembering what [`Tlb::forget_lower_half`] must forget.
+    pub(crate) fn fill_shared(&mut self, table: Table, linear: u64, page: u64, capacity: usize) {
+        self.fill(table, linear, page, capacity);
+        if is_lower_half(linear) {
+            self.lower.push(slot_of(linear) as u16);
+        }
+    }
+
+    /// Forgets the lower half of the address space.
+    pub(crate) fn forget_lower_half(&mut self) {
+        for slot in std::mem::take(&mut self.lower) {
+            let slot = usize::from(slot);
+            for table in [Table::Read, Table::Write, Table::Fetch] {
+                if is_lower_half(self.table(table)[slot].tag) {
+                    self.table(table)[slot].tag = empty_tag(slot);
+                }
+            }
+        }
+    }
+
     fn empty_slot(&mut self, slot: usize) {
         self.is_filled[slot] = false;
         for table in [Table::Read, Table::Write, Table::Fetch] {
@@ -109,6 +138,7 @@ impl Tlb {
 
     /// Forgets everything.
     pub(crate) fn forget_all(&mut self) {
+        self.lower.clear();
         for slot in std::mem::take(&mut self.filled) {
             self.empty_slot(usize::from(slot));
         }
