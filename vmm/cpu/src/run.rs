@@ -187,9 +187,7 @@ impl Cpu {
     /// The decoding mode, or `None` where only the reference semantics serve: 16-bit code, segments
     /// that are not flat, single stepping, breakpoints, alignment checks.
     fn block_mode(&self) -> Option<Mode> {
-        let armed = self.is_debug_armed()
-            || self.flag(rflags::AC) && self.cr0 & control::CR0_AM != 0 && self.cpl == 3;
-        if armed {
+        if self.is_debug_armed() || self.checks_alignment() {
             return None;
         }
         let wide = self.is_64bit();

@@ -108,8 +108,8 @@ impl Cpu {
         }
         let mut stack = self.current_stack();
         let flags = self.pop_from(&mut stack, size)?;
-        self.end_of_block = true;
         if virtualised {
+            self.end_of_block = true;
             self.set_virtual_flags(flags)?;
             self.commit_stack_pointer(&stack);
             return Ok(());
@@ -126,7 +126,13 @@ impl Cpu {
             mask |= rflags::AC | rflags::ID | rflags::RF;
         }
         self.commit_stack_pointer(&stack);
+        let before = self.system_flags;
         self.change_flags(flags & !rflags::RF, mask);
+        // What the run loop acts upon; clearing them can wait for the end of the block.
+        let set = self.system_flags & !before;
+        if set & (rflags::IF | rflags::TF | rflags::AC) != 0 {
+            self.end_of_block = true;
+        }
         Ok(())
     }
 }
@@ -175,6 +181,39 @@ mod tests {
             bench.change(|state| state.rflags = 0x3002);
             assert_eq!(bench.run(&code, 1), Stop::Limit);
         }
+    }
+
+    /// SDM vol. 3A, 6.15, interrupt 17.
+    #[test]
+    fn alignment_is_checked_at_level_3_with_am_and_ac() {
+        // PUSH 0x40202; POPFD; MOV EAX, [0x30001]
+        let code = [0x68, 2, 2, 4, 0, 0x9d, 0xa1, 1, 0, 3, 0, 0x90];
+        for (level3, am, expected) in
+            [(true, true, Some(17)), (true, false, None), (false, true, None)]
+        {
+            let mut bench = Bench::protected().with_tables();
+            if level3 {
+                bench = bench.at_level_3();
+            }
+            if am {
+                bench.change(|state| state.cr0 |= control::CR0_AM);
+            }
+            if let Some(vector) = expected {
+                assert_eq!(bench.run_to_halt(&code), Some(vector));
+                assert_eq!((bench.stack32(0), bench.stack32(1)), (0, 0x1_0006));
+            } else {
+                assert_eq!(bench.run(&code, 3), Stop::Limit);
+            }
+        }
+    }
+
+    #[test]
+    fn popf_that_sets_if_lets_a_waiting_interrupt_in() {
+        let mut bench = Bench::protected().with_tables();
+        bench.board.interrupt = Some(0x20);
+        // PUSH 0x202; POPFD; NOP
+        assert_eq!(bench.run_to_halt(&[0x68, 2, 2, 0, 0, 0x9d, 0x90]), Some(0x20));
+        assert_eq!(bench.stack32(0), 0x1_0006, "POPF has no shadow");
     }
 
     /// SDM vol. 3A, 20.4.

@@ -78,7 +78,7 @@ impl Cpu {
     pub(crate) fn push_on(&mut self, stack: &mut Stack, v: u64, size: u32) -> Result<(), Abort> {
         let pointer = stack.pointer.wrapping_sub(size.into()) & mask(stack.width);
         let linear = self.stack_linear(stack, pointer, size)?;
-        self.data_breakpoint(linear, size, true);
+        self.observed(linear, size, true)?;
         self.store_as(linear, v, size, stack.user)?;
         stack.pointer = pointer;
         Ok(())
@@ -100,7 +100,7 @@ impl Cpu {
     ) -> Result<u64, Abort> {
         let pointer = stack.pointer.wrapping_add(offset) & mask(stack.width);
         let linear = self.stack_linear(stack, pointer, size)?;
-        self.data_breakpoint(linear, size, false);
+        self.observed(linear, size, false)?;
         self.load_as(linear, size, stack.user)
     }
 

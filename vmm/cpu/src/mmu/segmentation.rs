@@ -1,7 +1,9 @@
 //! Segment offsets to linear addresses, with the checks of SDM vol. 3A, 5.3 to 5.5.
 
-use crate::cpu::Cpu;
+use super::walk::Access;
+use crate::cpu::{Cpu, control};
 use crate::exception::{Abort, vector};
+use crate::flags::rflags;
 use crate::segment::SegReg;
 
 /// Whether bits 63:47 of a linear address are all equal (4-level paging).
@@ -34,8 +36,7 @@ impl Cpu {
             if !is_canonical(linear) || !is_canonical(last) {
                 return Err(self.segment_fault(s));
             }
-            self.data_breakpoint(linear, size, write);
-            return Ok(linear);
+            return self.observed(linear, size, write);
         }
         let rights = segment.rights;
         let allowed = !rights.is_null()
@@ -57,8 +58,38 @@ impl Cpu {
             return Err(self.segment_fault(s));
         }
         let linear = segment.base.wrapping_add(offset) & 0xffff_ffff;
+        self.observed(linear, size, write)
+    }
+
+    /// What becomes of an access that its segment allows: alignment is checked, data breakpoints are
+    /// noted.
+    #[inline]
+    pub(crate) fn observed(&mut self, linear: u64, size: u32, write: bool) -> Result<u64, Abort> {
+        if self.checks_alignment() {
+            self.check_alignment(linear, size, write)?;
+        }
         self.data_breakpoint(linear, size, write);
         Ok(linear)
+    }
+
+    /// Whether misaligned data accesses fault: CR0.AM, EFLAGS.AC and level 3 (SDM vol. 3A, 6.15,
+    /// interrupt 17).
+    #[inline]
+    pub(crate) fn checks_alignment(&self) -> bool {
+        self.flag(rflags::AC) && self.cpl == 3 && self.cr0 & control::CR0_AM != 0
+    }
+
+    /// #AC(0) for a misaligned word, doubleword or quadword; a page fault comes first.
+    #[cold]
+    fn check_alignment(&mut self, linear: u64, size: u32, write: bool) -> Result<(), Abort> {
+        let misaligned = matches!(size, 2 | 4 | 8) && linear & u64::from(size - 1) != 0;
+        if !misaligned {
+            return Ok(());
+        }
+        let access = if write { Access::Write } else { Access::Read };
+        self.translate(linear, access)?;
+        self.translate(linear.wrapping_add(u64::from(size) - 1), access)?;
+        Err(self.exception(vector::AC, Some(0)))
     }
 
     #[cold]
