@@ -30,7 +30,11 @@ impl Catalogue {
         let mut places = Vec::new();
         for code in Code::values() {
             let info = code.op_code();
-            let wanted = is_comparable(code, info) && family.holds(code, info);
+            // In 64-bit code Intel ignores 66h on a near branch, AMD makes the branch 16-bit.
+            let narrow_branch = family.bits() == 64
+                && info.operand_size() == 16
+                && code.flow_control() != FlowControl::Next;
+            let wanted = is_comparable(code, info) && family.holds(code, info) && !narrow_branch;
             places.push(wanted.then_some(forms.len() as u16));
             if wanted {
                 let kinds = info.op_kinds().iter();
@@ -165,6 +169,8 @@ fn model_has(code: Code) -> bool {
                 | CpuidFeature::MOVBE
                 | CpuidFeature::ADX
                 | CpuidFeature::PREFETCHW
+                | CpuidFeature::AES
+                | CpuidFeature::PCLMULQDQ
         )
     })
 }

@@ -54,9 +54,12 @@ fn takes_lock(i: &Instruction) -> bool {
     i.op_code().can_use_lock_prefix() && i.op0_kind() == iced_x86::OpKind::Memory
 }
 
-/// A 66h prefix on a near branch in 64-bit code: Intel ignores it, AMD makes the branch 16-bit.
+/// Prefixes that the vendors read differently.
 fn has_vendor_prefix(i: &Instruction, bytes: &[u8; LENGTH_MAX]) -> bool {
-    use iced_x86::FlowControl as F;
+    use iced_x86::{FlowControl as F, Mnemonic as M};
+    let wide = i.code_size() == iced_x86::CodeSize::Code64;
+    let is_prefix = |byte: u8| is_prefix(byte) || wide && byte & 0xf0 == 0x40;
+    let has = |wanted: u8| bytes.iter().take_while(|b| is_prefix(**b)).any(|b| *b == wanted);
     let is_branch = match i.flow_control() {
         F::ConditionalBranch
         | F::UnconditionalBranch
@@ -66,14 +69,20 @@ fn has_vendor_prefix(i: &Instruction, bytes: &[u8; LENGTH_MAX]) -> bool {
         | F::Return => true,
         F::Next | F::Interrupt | F::XbeginXabortXend | F::Exception => false,
     };
-    is_branch && i.code_size() == iced_x86::CodeSize::Code64 && {
-        let prefixes = bytes.iter().take_while(|byte| is_prefix(**byte));
-        prefixes.clone().any(|byte| *byte == 0x66)
-    }
+    // In 64-bit code Intel ignores 66h on a near branch, AMD makes the branch 16-bit.
+    let narrow_branch = is_branch && wide && has(0x66);
+    narrow_branch
+        || match i.mnemonic() {
+            // AMD takes the prefix, not the opcode, for the condition; Intel ignores the prefix.
+            M::Loope | M::Loopne => has(0xf2) || has(0xf3),
+            // With REX.B it exchanges with R8 on AMD; the decoder, after Intel, says PAUSE.
+            M::Pause => wide && bytes.iter().any(|byte| *byte & 0xf1 == 0x41),
+            _ => false,
+        }
 }
 
 fn is_prefix(byte: u8) -> bool {
-    matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)
+    matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)
 }
 
 /// The bytes of an instruction and how many there are.

@@ -134,6 +134,18 @@ fn cmpxchg(cpu: &mut Cpu, i: &Instruction) -> Done {
         4 => Register::EAX,
         _ => Register::RAX,
     };
+    if i.op0_kind() == OpKind::Register {
+        let (expected, old) = (cpu.reg(accumulator), cpu.reg(i.op0_register()));
+        sub(&mut cpu.arith, expected, old, size);
+        // Only one of the two is written: the other keeps its upper half (so does all hardware,
+        // though the manual's pseudocode writes the destination either way).
+        if expected == old {
+            cpu.set_reg(i.op0_register(), cpu.reg(i.op1_register()));
+        } else {
+            cpu.set_reg(accumulator, old);
+        }
+        return Ok(());
+    }
     cpu.modify_operand(i, 0, |cpu, old| {
         let expected = cpu.reg(accumulator);
         sub(&mut cpu.arith, expected, old, size);
@@ -141,8 +153,8 @@ fn cmpxchg(cpu: &mut Cpu, i: &Instruction) -> Done {
             return cpu.reg(i.op1_register());
         }
         cpu.set_reg(accumulator, old);
-        // "The destination is written back" (SDM vol. 2A): memory is always written. A 32-bit
-        // destination register then loses its upper half, unless it is EAX, just written.
+        // "The destination operand receives a write cycle without regard to the result of the
+        // comparison" (SDM vol. 2A).
         old
     })
 }

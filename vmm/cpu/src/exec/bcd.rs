@@ -15,6 +15,11 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
         Mnemonic::Aam => aam,
         Mnemonic::Daa => |cpu, _| decimal_adjust(cpu, u64::wrapping_add),
         Mnemonic::Das => |cpu, _| decimal_adjust(cpu, u64::wrapping_sub),
+        Mnemonic::Salc => |cpu, _| {
+            let carry = cpu.arith.cf();
+            cpu.set_reg(Register::AL, if carry { 0xff } else { 0 });
+            Ok(())
+        },
         _ => return None,
     })
 }

@@ -178,7 +178,7 @@ fn masked_move(cpu: &mut Cpu, i: &Instruction) -> Done {
         OpKind::MemorySegEDI => 4,
         _ => 8,
     };
-    let segment = super::operand::segment_of(i.memory_segment());
+    let segment = cpu.operand_segment(i);
     let offset = crate::flags::zero_extend(cpu.gpr[gpr::RDI], size);
     let wanted = l::byte_mask(mask);
     if wanted != 0 {

@@ -91,9 +91,22 @@ impl Cpu {
         }
     }
 
+    /// Segment of the instruction's memory operand. In 64-bit mode prefixes for ES, CS, SS and DS are
+    /// ignored (SDM vol. 1, 3.7.4), so that the base register alone says whether a fault is #SS.
+    pub(crate) fn operand_segment(&self, i: &Instruction) -> SegReg {
+        let segment = segment_of(i.memory_segment());
+        if matches!(segment, SegReg::Fs | SegReg::Gs) || !self.is_64bit() {
+            return segment;
+        }
+        match i.memory_base() {
+            Register::RSP | Register::RBP | Register::ESP | Register::EBP => SegReg::Ss,
+            _ => SegReg::Ds,
+        }
+    }
+
     /// Segment and offset of the instruction's memory operand.
     pub(crate) fn operand_offset(&self, i: &Instruction) -> (SegReg, u64) {
-        let segment = segment_of(i.memory_segment());
+        let segment = self.operand_segment(i);
         if i.is_ip_rel_memory_operand() {
             let address = i.ip_rel_memory_address().wrapping_add(self.page_ip());
             let short = i.memory_base() == Register::EIP;

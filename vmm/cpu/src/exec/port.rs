@@ -96,7 +96,7 @@ impl Cpu {
                 let value = self.bus().port_in(port, size as u8, at);
                 self.write_sized(SegReg::Es, offset, value.into(), size)?;
             } else {
-                let segment = super::operand::segment_of(i.memory_segment());
+                let segment = self.operand_segment(i);
                 let value = self.read_sized(segment, offset, size)?;
                 self.bus().port_out(port, size as u8, value as u32, at);
             }

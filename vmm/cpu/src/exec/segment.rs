@@ -279,7 +279,7 @@ impl Cpu {
             raised
         } else {
             let (segment, offset) = self.operand_offset(i);
-            self.probe_write(segment, offset, 2)?;
+            // Reads first, and writes only what it changes.
             let raised = adjust(self.read_sized(segment, offset, 2)? as u16);
             if let Some(new) = raised {
                 self.write_sized(segment, offset, new.into(), 2)?;

@@ -5,7 +5,6 @@
 //! instruction goes on from there. Forward moves and fills of RAM go a page at a time
 //! ([`Cpu::copy_chunk`], [`Cpu::fill_chunk`]) with the same outcome as one element at a time.
 
-use super::operand::segment_of;
 use super::{Done, Exec};
 use crate::cpu::{Cpu, gpr};
 use crate::exception::Abort;
@@ -60,7 +59,7 @@ impl StringAddress {
         let down = cpu.flag(rflags::DF);
         let step = u64::from(element);
         StringAddress {
-            source: segment_of(i.memory_segment()),
+            source: cpu.operand_segment(i),
             address,
             element,
             step: if down { step.wrapping_neg() } else { step },

@@ -58,11 +58,13 @@ impl Cpu {
         write: bool,
     ) -> Result<u64, Abort> {
         let (segment, offset) = self.operand_offset(i);
-        let linear = self.linear(segment, offset, size, write)?;
-        if linear & (alignment - 1) != 0 {
+        let has_base = !self.is_64bit() || matches!(segment, SegReg::Fs | SegReg::Gs);
+        let base = if has_base { self.seg[segment as usize].base } else { 0 };
+        // Before the segment is asked: on the stack, #GP for the alignment wins over #SS.
+        if base.wrapping_add(offset) & (alignment - 1) != 0 {
             return Err(self.general_protection(0));
         }
-        Ok(linear)
+        self.linear(segment, offset, size, write)
     }
 
     /// Reads 16 bytes of memory on a 16-byte boundary.
@@ -132,7 +134,7 @@ impl Cpu {
             OpKind::MemorySegEDI => 0xffff_ffff,
             _ => u64::MAX,
         };
-        let segment = crate::exec::operand::segment_of(i.memory_segment());
+        let segment = self.operand_segment(i);
         (segment, self.gpr[crate::gpr::RDI] & mask, mask)
     }
 

@@ -257,6 +257,8 @@ fn scale_adjusted(control: u16, st0: F80, st1: F80, masked: &Outcome) -> Outcome
 /// do, reached by dividing by ST(1) * 2^(D - N).
 fn remainder(cpu: &mut Cpu, i: &Instruction, complete: fn(u16, F80, F80) -> Outcome) -> Done {
     cpu.x87_ready()?;
+    // Whatever goes wrong, the reduction is over: programs loop while C2 is set.
+    cpu.fpu.status &= !status::C2;
     if !cpu.two_operands(i) {
         return Ok(());
     }
