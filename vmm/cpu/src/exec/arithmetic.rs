@@ -305,10 +305,10 @@ mod tests {
         let start = [0x9_0000_0001, 0x8_0000_0001, 0x7_0000_0005, 0];
         let ([rax, rcx, ..], flags) = run64(&[0x0f, 0xb1, 0xd1], start, 0);
         assert_eq!((rax, rcx, flags), (0x9_0000_0001, 5, ZF | PF));
-        // not equal: the destination is written back
+        // not equal: the destination keeps its upper half
         let start = [0x9_0000_0002, 0x8_0000_0001, 5, 0];
         let ([rax, rcx, ..], flags) = run64(&[0x0f, 0xb1, 0xd1], start, 0);
-        assert_eq!((rax, rcx, flags), (1, 1, 0));
+        assert_eq!((rax, rcx, flags), (1, 0x8_0000_0001, 0));
     }
 
     #[test]
