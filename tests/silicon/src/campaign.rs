@@ -171,7 +171,7 @@ fn judge(
     }
     if !guest.is_pristine(batch) {
         let culprit = find_stray(batch, guest, captures);
-        return Err(format!("the software CPU wrote outside the windows of a case:\n{culprit}"));
+        return Err(format!("the software CPU changed what a case cannot change:\n{culprit}"));
     }
     Ok(report)
 }

@@ -75,8 +75,9 @@ impl Guest {
         self.ram.write(at, &entry.to_le_bytes()).expect("tables are in RAM");
     }
 
-    /// Puts a batch's code and data into the guest.
+    /// Puts a batch's code and data into the guest, and its CPU into the initial state.
     pub fn load(&mut self, batch: &Batch) {
+        self.cpu.set_state(&self.template);
         self.ram.write(Gpa(FRAMES), &batch.region).expect("frames are in RAM");
     }
 
@@ -132,17 +133,24 @@ impl Guest {
         if with_fx {
             read_fx(&case.fx, state);
         }
-        self.cpu.set_state(state);
+        self.cpu.set_user_registers(state);
     }
 
-    /// Whether the data pages are as the batch has them: no store went astray.
+    /// Whether the data pages are as the batch has them, so that no store went astray, and all that
+    /// unprivileged instructions cannot change is what it was.
     pub fn is_pristine(&self, batch: &Batch) -> bool {
-        layout::DATA_PAGES.iter().all(|page| {
+        let mut privileged = self.cpu.state();
+        let CpuState { gpr, rip, rflags, xmm, mxcsr, fpu, cr2, position, .. } = &self.template;
+        (privileged.gpr, privileged.rip, privileged.rflags) = (*gpr, *rip, *rflags);
+        (privileged.xmm, privileged.mxcsr, privileged.fpu) = (*xmm, *mxcsr, fpu.clone());
+        (privileged.cr2, privileged.position) = (*cr2, *position);
+        let data = layout::DATA_PAGES.iter().all(|page| {
             let at = (page * PAGE) as usize;
             let mut bytes = [0; PAGE as usize];
             self.ram.read(frame(layout::address(*page)), &mut bytes).expect("in RAM");
             bytes == batch.region[at..at + PAGE as usize]
-        })
+        });
+        data && privileged == self.template
     }
 }
 

@@ -255,4 +255,18 @@ impl Cpu {
         self.regime = [u64::MAX; 4];
         self.abort = AbortReason::RetryAlone;
     }
+
+    /// Puts in only the registers that an unprivileged program can write: general registers, RIP,
+    /// RFLAGS, x87 and SSE. The machine around them, and what was derived from it, stays; so
+    /// this is far cheaper than [`Cpu::set_state`]. For lock-step comparison.
+    pub fn set_user_registers(&mut self, state: &CpuState) {
+        self.gpr[..16].copy_from_slice(&state.gpr);
+        self.rip = state.rip;
+        self.next_rip = state.rip;
+        self.set_rflags(state.rflags);
+        self.xmm = state.xmm;
+        self.mxcsr = state.mxcsr;
+        self.fpu = state.fpu.clone();
+        self.fpu.top &= 7;
+    }
 }
