@@ -2,8 +2,8 @@
 
 use crate::file::Moment;
 use crate::guest::Guest;
-use dejavm_memory::GuestRam;
-use dejavm_units::Pfn;
+use dejavm_memory::{GuestRam, RamLayout};
+use dejavm_units::{Gpa, PAGE_SHIFT, Pfn};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed, xxh3_128};
@@ -52,10 +52,18 @@ pub struct Digest {
 }
 
 /// The group that a page belongs to.
-pub fn bucket_of(pfn: Pfn, ram: &GuestRam) -> usize {
-    let page = ram.layout().offset(pfn.gpa()).expect("the page is RAM") >> 12;
-    let pages = ram.layout().total_bytes() >> 12;
+fn bucket_of(pfn: Pfn, ram: &GuestRam) -> usize {
+    let page = ram.layout().offset(pfn.gpa()).expect("the page is RAM") >> PAGE_SHIFT;
+    let pages = ram.layout().total_bytes() >> PAGE_SHIFT;
     (page * BUCKETS as u64 / pages) as usize
+}
+
+/// The addresses of the first and the last page of a group, for people.
+pub(crate) fn bucket_pages(bucket: usize, layout: RamLayout) -> (Gpa, Gpa) {
+    let pages = layout.total_bytes() >> PAGE_SHIFT;
+    let first = |bucket: usize| (bucket as u64 * pages).div_ceil(BUCKETS as u64);
+    let last = first(bucket + 1).saturating_sub(1).max(first(bucket));
+    (layout.gpa(first(bucket) << PAGE_SHIFT), layout.gpa(last << PAGE_SHIFT))
 }
 
 impl Digest {

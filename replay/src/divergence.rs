@@ -1,8 +1,9 @@
 //! A replay that is not what was recorded: where, and what differs first.
 
-use crate::digest::{BUCKETS, Digest};
+use crate::digest::{BUCKETS, Digest, Hash128, bucket_pages};
 use crate::file::{Moment, from_bytes};
 use crate::guest::Guest;
+use dejavm_memory::GuestRam;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt;
@@ -26,8 +27,8 @@ impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the replay differs from the recording at position {} (equal at {}): {} was {} when \
-             recorded and is {} now",
+            "the replay differs from the recording at position {} (everything was equal at {}): {} was \
+             {} when recorded and is {} now",
             self.position, self.since, self.what, self.expected, self.got
         )
     }
@@ -41,49 +42,46 @@ impl Divergence {
         expected: &Digest,
         got: &Digest,
         since: Moment,
-        ram_bytes: u64,
+        ram: &GuestRam,
     ) -> Option<Divergence> {
-        let found = |what: String, expected: String, got: String, position: u64| {
+        let position = got.at.position.0;
+        let found = |what: String, expected: String, got: String| {
             Some(Divergence { position, since: since.position.0, what, expected, got })
         };
-        let position = got.at.position.0;
-        if expected.at != got.at {
-            let show = |at: Moment| format!("{} ({})", at.position, at.guest_ns);
-            return found("the moment".into(), show(expected.at), show(got.at), position);
-        }
         if expected.machine != got.machine {
             let (what, a, b) = first_difference::<G>(&expected.state, &got.state);
-            return found(what, a, b, position);
+            return found(what, a, b);
         }
-        if expected.memory != got.memory {
+        if (expected.memory, expected.pages) != (got.memory, got.pages) {
             let bucket = (0..BUCKETS).find(|&n| expected.buckets.get(n) != got.buckets.get(n));
             let what = match bucket {
                 Some(n) => {
-                    let at = |n: usize| ram_bytes / BUCKETS as u64 * n as u64;
-                    format!("RAM bytes {:#x} to {:#x}", at(n), at(n + 1) - 1)
+                    let (first, last) = bucket_pages(n, ram.layout());
+                    format!("RAM written between {first} and {last}")
                 }
                 None => "the set of pages written".into(),
             };
             let show = |digest: &Digest| format!("{} over {} pages", digest.memory, digest.pages);
-            return found(what, show(expected), show(got), position);
+            return found(what, show(expected), show(got));
         }
         None
     }
 }
 
-/// The first field in which two states differ.
+/// The first field in which two states differ, and both values.
 fn first_difference<G: Guest>(expected: &[u8], got: &[u8]) -> (String, String, String) {
     let tree = |bytes: &[u8]| {
         from_bytes::<G::State>(bytes).ok().and_then(|state| serde_json::to_value(state).ok())
     };
-    match (tree(expected), tree(got)) {
-        (Some(a), Some(b)) => {
-            let mut path = String::new();
-            let (a, b) = descend(&a, &b, &mut path).unwrap_or((&a, &b));
-            (path, show(a), show(b))
+    if let (Some(a), Some(b)) = (tree(expected), tree(got)) {
+        let mut path = String::new();
+        if let Some((a, b)) = descend(&a, &b, &mut path) {
+            return (path, show(a), show(b));
         }
-        _ => ("the machine's state".into(), "undecodable".into(), "undecodable".into()),
     }
+    // States that do not decode, or equal ones under different hashes: somebody wrote the file.
+    let show = |bytes: &[u8]| format!("{} in {} bytes", Hash128::of(bytes), bytes.len());
+    ("the machine's state".into(), show(expected), show(got))
 }
 
 fn descend<'a>(a: &'a Value, b: &'a Value, path: &mut String) -> Option<(&'a Value, &'a Value)> {

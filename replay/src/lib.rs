@@ -23,4 +23,4 @@ pub use pages::{PageBatch, PageStoreError};
 pub use record::{
     IdleAnswer, Polled, Progress, RecordError, RecordOptions, Recorded, World, record,
 };
-pub use replayer::{Observer, ReplayError, ReplayOptions, Replayed, Replayer};
+pub use replayer::{CutShort, Observer, ReplayError, ReplayOptions, Replayed, Replayer};

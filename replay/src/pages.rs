@@ -23,8 +23,8 @@ pub struct PageBatch {
 /// Page batches that do not make sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PageStoreError {
-    /// Contents that are no whole pages.
-    #[error("{0} bytes are no whole number of pages")]
+    /// Contents that are no whole pages, or that no page refers to.
+    #[error("{0} bytes of contents belong to no page")]
     Ragged(usize),
     /// A page outside the machine's RAM.
     #[error("page {0:#x} is outside the machine's RAM")]
@@ -66,7 +66,9 @@ pub(crate) fn batches(
 /// Puts batches back into RAM, in the order of the file.
 #[derive(Default)]
 pub(crate) struct PageLoader {
-    contents: Vec<Box<[u8; PAGE]>>,
+    /// The page that each unique content was written to first. RAM is its copy: another would cost as
+    /// much memory again.
+    first: Vec<Pfn>,
 }
 
 impl PageLoader {
@@ -75,19 +77,30 @@ impl PageLoader {
         batch: &PageBatch,
         ram: &mut GuestRam,
     ) -> Result<(), PageStoreError> {
-        let (pages, rest) = batch.contents.as_chunks::<PAGE>();
-        if !rest.is_empty() {
-            return Err(PageStoreError::Ragged(batch.contents.len()));
-        }
-        self.contents.extend(pages.iter().map(|page| Box::new(*page)));
-        for &(pfn, number) in &batch.pages {
-            let page = self.contents.get(number as usize).ok_or(PageStoreError::Dangling(pfn))?;
-            let in_range = pfn < 1 << 52;
-            let written = in_range && ram.write(Pfn(pfn).gpa(), &page[..]).is_ok();
-            if !written {
-                return Err(PageStoreError::OutsideRam(pfn));
+        let (fresh, ragged) = batch.contents.as_chunks::<PAGE>();
+        let mut fresh = fresh.iter();
+        for &(number, content) in &batch.pages {
+            let dangling = PageStoreError::Dangling(number);
+            let pfn = Pfn(number);
+            let page = match self.first.get(content as usize) {
+                Some(first) => {
+                    let mut page = [0; PAGE];
+                    ram.read(first.gpa(), &mut page).expect("it was written before");
+                    page
+                }
+                None if content as usize == self.first.len() => *fresh.next().ok_or(dangling)?,
+                None => return Err(dangling),
+            };
+            if number >= 1 << 52 || ram.write(pfn.gpa(), &page).is_err() {
+                return Err(PageStoreError::OutsideRam(number));
+            }
+            if content as usize == self.first.len() {
+                self.first.push(pfn);
             }
         }
-        Ok(())
+        match fresh.len() * PAGE + ragged.len() {
+            0 => Ok(()),
+            left => Err(PageStoreError::Ragged(left)),
+        }
     }
 }

@@ -13,13 +13,14 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// Instructions between two looks at the world: some milliseconds.
 const SLICE: u64 = 4 << 20;
-/// Inputs in one chunk at most.
+/// Inputs in one chunk at most, and bytes that arrived on serial lines in them.
 const INPUTS_MAX: usize = 4096;
+const INPUT_BYTES_MAX: usize = 1 << 20;
 
 /// What the world has for the machine.
 #[derive(Debug, Default)]
 pub struct Polled {
-    /// Inputs that arrived, in order. They enter here and now.
+    /// Inputs that arrived, in order. They enter here and now. Each holds at most 1 MiB.
     pub inputs: Vec<Input>,
     /// Write everything down: ask for this at least once a second.
     pub flush: bool,
@@ -112,6 +113,8 @@ struct Recorder<'a, G, W, S> {
     /// File length when the log began.
     log_start: u64,
     pending: Vec<Stamped>,
+    /// Bytes that arrived on serial lines in `pending`.
+    pending_bytes: usize,
     console: Xxh3,
     console_bytes: u64,
     /// What the last progress chunk said.
@@ -132,6 +135,7 @@ pub fn record<G: Guest, W: World, S: Write>(
         writer,
         log_start: 0,
         pending: Vec::new(),
+        pending_bytes: 0,
         console: Xxh3::new(),
         console_bytes: 0,
         flushed: Moment::default(),
@@ -176,10 +180,9 @@ impl<G: Guest, W: World, S: Write> Recorder<'_, G, W, S> {
         loop {
             let polled = self.world.poll();
             for input in polled.inputs {
-                self.guest.apply(&input);
-                self.pending.push(Stamped { at: self.now(), input });
+                self.enter(input)?;
             }
-            if polled.flush || self.pending.len() >= INPUTS_MAX {
+            if polled.flush {
                 self.flush()?;
             }
             if polled.stop || self.guest.position().0 >= until {
@@ -194,10 +197,8 @@ impl<G: Guest, W: World, S: Write> Recorder<'_, G, W, S> {
                 Stop::End(end) => return Ok(Ending::Guest(end)),
             }
             if self.guest.position().0 == next_digest {
-                self.write_inputs()?;
-                let digest = Digest::take(self.guest);
-                self.append(&Chunk::Digest(Box::new(digest)))?;
-                next_digest += interval;
+                self.write_digest()?;
+                next_digest = next_digest.saturating_add(interval);
             }
             let file_bytes = self.writer.bytes();
             self.world.progress(Progress {
@@ -206,6 +207,20 @@ impl<G: Guest, W: World, S: Write> Recorder<'_, G, W, S> {
                 log_bytes: file_bytes - self.log_start,
             });
         }
+    }
+
+    /// Lets an input enter. The machine comes to rest first (see [`settle`]), as it will in replay.
+    fn enter(&mut self, input: Input) -> Result<(), RecordError> {
+        let bytes = if let Input::Serial { bytes, .. } = &input { bytes.len() } else { 0 };
+        assert!(bytes <= INPUT_BYTES_MAX, "the world cuts what arrives into pieces");
+        if self.pending.len() >= INPUTS_MAX || self.pending_bytes + bytes > INPUT_BYTES_MAX {
+            self.write_inputs()?;
+        }
+        settle(self.guest);
+        self.guest.apply(&input);
+        self.pending.push(Stamped { at: self.now(), input });
+        self.pending_bytes += bytes;
+        Ok(())
     }
 
     fn idle(&mut self, wake: Option<GuestNs>) {
@@ -233,7 +248,17 @@ impl<G: Guest, W: World, S: Write> Recorder<'_, G, W, S> {
             return Ok(());
         }
         let inputs = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
         self.append(&Chunk::Inputs(inputs))
+    }
+
+    fn write_digest(&mut self) -> Result<Digest, RecordError> {
+        self.write_inputs()?;
+        settle(self.guest);
+        let digest = Digest::take(self.guest);
+        self.append(&Chunk::Digest(Box::new(digest.clone())))?;
+        self.flushed = digest.at;
+        Ok(digest)
     }
 
     fn flush(&mut self) -> Result<(), RecordError> {
@@ -247,21 +272,25 @@ impl<G: Guest, W: World, S: Write> Recorder<'_, G, W, S> {
     }
 
     fn finish(mut self, ending: Ending) -> Result<Recorded, RecordError> {
+        let digest = self.write_digest()?;
         self.take_output();
-        self.write_inputs()?;
-        let digest = Digest::take(self.guest);
-        self.append(&Chunk::Digest(Box::new(digest.clone())))?;
-        let at = self.now();
+        let at = digest.at;
         let console = crate::digest::Hash128(self.console.digest128().to_le_bytes());
         let console_bytes = self.console_bytes;
         self.append(&Chunk::End(EndChunk { ending, at, console, console_bytes }))?;
         let (log_start, offset) = (self.log_start, self.writer.bytes());
-        let mut sink =
+        let file_bytes =
             self.writer.finish().map_err(|source| RecordError::Write { offset, source })?;
-        sink.flush().map_err(|source| RecordError::Write { offset, source })?;
-        let log_bytes = offset - log_start;
-        Ok(Recorded { ending, at, digest, console, console_bytes, file_bytes: offset, log_bytes })
+        let log_bytes = file_bytes - log_start;
+        Ok(Recorded { ending, at, digest, console, console_bytes, file_bytes, log_bytes })
     }
+}
+
+/// Brings a machine to rest at its position: it takes the interrupts that it takes there, and shows
+/// whether it has ended. Without this the state at a position would depend on whether somebody asked
+/// for it before the machine went on. The replayer's runs to an event do the same.
+fn settle<G: Guest>(guest: &mut G) {
+    let _ = guest.run(guest.position());
 }
 
 /// Adds output to a running console hash, ports told apart; returns how many bytes it was.

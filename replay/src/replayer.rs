@@ -3,15 +3,16 @@
 use crate::digest::{Digest, Hash128};
 use crate::divergence::Divergence;
 use crate::file::{
-    Chunk, EndChunk, Ending, External, FileError, Header, Moment, ReadError, Reader, SEMANTICS,
-    Stamped, from_bytes,
+    Chunk, ChunkPlace, EndChunk, Ending, External, FileError, Header, Kind, Moment, ReadError,
+    Reader, SEMANTICS, Stamped, from_bytes, to_bytes,
 };
 use crate::guest::Guest;
 use crate::pages::{PageLoader, PageStoreError};
 use crate::record::hash_output;
-use dejavm_machine::{Idle, Output, Stop};
-use dejavm_units::Position;
+use dejavm_machine::{Idle, Machine, MachineState, Output, Stop};
+use dejavm_units::{GuestNs, Position};
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{Read, Seek};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -48,6 +49,11 @@ pub enum ReplayError {
     /// The machine could not be rebuilt.
     #[error("the machine in the recording cannot be rebuilt: {0}")]
     Machine(String),
+    /// The machine was rebuilt from external files, and is another.
+    #[error(
+        "the machine rebuilt from the recording's external files differs from the recorded one"
+    )]
+    OtherStart,
     /// The replay is not what was recorded.
     #[error(transparent)]
     Divergence(Box<Divergence>),
@@ -63,7 +69,7 @@ impl From<FileError> for ReplayError {
 pub trait Observer {
     /// The guest emitted something.
     fn output(&mut self, _output: &[Output]) {}
-    /// How far the replay is. Return `false` to stop it here.
+    /// How far the replay is: after each slice of execution. Return `false` to stop it here.
     fn progress(&mut self, _at: Moment) -> bool {
         true
     }
@@ -78,20 +84,52 @@ pub struct ReplayOptions {
     pub unverified: bool,
 }
 
+/// Why a recording has no ending that can be read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CutShort {
+    /// The file ends before one was written: its recorder was killed, or its disk was full.
+    Ends {
+        /// Where, in bytes.
+        offset: u64,
+    },
+    /// The file is damaged, and nothing behind the damage can be believed.
+    Damaged(FileError),
+}
+
+impl fmt::Display for CutShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CutShort::Ends { offset } => {
+                write!(f, "the file ends at offset {offset}, before the recording's end")
+            }
+            CutShort::Damaged(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<FileError> for CutShort {
+    fn from(error: FileError) -> CutShort {
+        match error {
+            FileError::Truncated { offset: _, end } => CutShort::Ends { offset: end },
+            error => CutShort::Damaged(error),
+        }
+    }
+}
+
 /// A finished replay.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Replayed {
     /// Where it ended.
     pub at: Moment,
     /// The recorded ending, if the replay came so far.
     pub ending: Option<Ending>,
-    /// Why the recording has no ending, if it was cut short: what was found there instead.
-    pub cut_short: Option<String>,
+    /// Why the recording has no ending, if the replay came to where it breaks off.
+    pub cut_short: Option<CutShort>,
     /// Digests that were compared, all equal.
     pub digests: u64,
     /// Inputs applied.
     pub inputs: u64,
-    /// The last digest compared.
+    /// The last digest taken.
     pub last_digest: Option<Digest>,
     /// Hash and length of the console output.
     pub console: Hash128,
@@ -118,19 +156,18 @@ impl Event {
     }
 }
 
-/// A recording opened for replay: its beginning read, its log not yet.
+/// A recording opened for replay: its beginning looked at, its pages and its log not read yet.
 pub struct Replayer<R> {
     reader: Reader<R>,
     header: Header,
     externals: Vec<External>,
     state: Vec<u8>,
     state_offset: u64,
-    /// The first chunk that is not part of the beginning, if it was read already.
+    pages: Vec<ChunkPlace>,
+    /// Events that were read and not replayed: those of one chunk.
     queue: VecDeque<Event>,
     /// Set once the log cannot be read further.
-    cut_short: Option<String>,
-    finished: bool,
-    pages: Vec<(u64, crate::pages::PageBatch)>,
+    cut_short: Option<CutShort>,
 }
 
 impl<R: Read + Seek> Replayer<R> {
@@ -155,16 +192,26 @@ impl<R: Read + Seek> Replayer<R> {
                 creator: header.creator,
             });
         }
+        let offset = reader.offset();
+        let state = match reader.next_chunk()? {
+            Some(second) => match second.chunk {
+                Chunk::Start(start) => start.state,
+                _ => {
+                    let reason = "the second chunk must be the start state";
+                    return Err(FileError::OutOfPlace { offset, reason }.into());
+                }
+            },
+            None => return Err(FileError::Truncated { offset, end: offset }.into()),
+        };
         let mut replayer = Replayer {
             reader,
             header,
             externals: Vec::new(),
-            state: Vec::new(),
-            state_offset: 0,
+            state,
+            state_offset: offset,
+            pages: Vec::new(),
             queue: VecDeque::new(),
             cut_short: None,
-            finished: false,
-            pages: Vec::new(),
         };
         replayer.read_beginning()?;
         Ok(replayer)
@@ -180,96 +227,115 @@ impl<R: Read + Seek> Replayer<R> {
         &self.externals
     }
 
+    /// Length of the file in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.reader.file_bytes()
+    }
+
     /// The machine's state at position 0.
     pub fn start_state<S: serde::de::DeserializeOwned>(&self) -> Result<S, ReplayError> {
         from_bytes(&self.state)
             .map_err(|reason| FileError::Undecodable { offset: self.state_offset, reason }.into())
     }
 
-    /// Whether the file holds the start state's pages.
-    pub fn has_pages(&self) -> bool {
-        !self.pages.is_empty()
-    }
-
+    /// Finds the pages and external files, and stops before the log.
     fn read_beginning(&mut self) -> Result<(), ReplayError> {
         loop {
-            let before = self.reader.offset();
-            let located = match self.reader.next_chunk() {
-                Ok(Some(located)) => located,
-                Ok(None) => break,
-                // A log that is damaged at once still leaves a beginning.
-                Err(ReadError::File(error)) if !self.state.is_empty() => {
-                    self.cut_short = Some(error.to_string());
-                    break;
-                }
+            let place = match self.reader.next_place() {
+                Ok(Some(place)) => place,
+                Ok(None) => return Ok(()),
+                // The log's reader meets the same and reports it.
+                Err(ReadError::File(_)) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            match located.chunk {
-                Chunk::Start(start) => {
-                    self.state = start.state;
-                    self.state_offset = before;
+            match Kind::from_number(place.kind) {
+                Some(Kind::Pages) => self.pages.push(place),
+                Some(Kind::External) => {
+                    self.reader.go_to(place);
+                    if let Some(located) = self.reader.next_chunk()?
+                        && let Chunk::External(external) = located.chunk
+                    {
+                        self.externals.push(external);
+                    }
                 }
-                Chunk::Pages(batch) => self.pages.push((before, batch)),
-                Chunk::External(external) => self.externals.push(external),
-                other => {
-                    self.enqueue(other, before)?;
-                    break;
+                None => {}
+                Some(_) => {
+                    self.reader.go_to(place);
+                    return Ok(());
                 }
             }
         }
-        if self.state.is_empty() {
-            let offset = self.reader.offset();
-            let reason = "a recording's start state comes before its log";
-            return Err(FileError::OutOfPlace { offset, reason }.into());
-        }
-        Ok(())
     }
 
-    /// Writes the start state's pages into a machine's RAM. Once.
+    /// Writes the start state's pages into a machine's RAM. The machine is in the start state then.
     pub fn load_pages<G: Guest>(&mut self, guest: &mut G) -> Result<(), ReplayError> {
+        let log = self.reader.offset();
         let mut loader = PageLoader::default();
-        for (offset, batch) in std::mem::take(&mut self.pages) {
-            loader
-                .load(&batch, guest.ram_mut())
-                .map_err(|source| ReplayError::Pages { offset, source })?;
+        for &place in &self.pages {
+            self.reader.go_to(place);
+            if let Some(located) = self.reader.next_chunk()?
+                && let Chunk::Pages(batch) = located.chunk
+            {
+                loader
+                    .load(&batch, guest.ram_mut())
+                    .map_err(|source| ReplayError::Pages { offset: place.offset, source })?;
+            }
         }
+        self.reader.seek(log);
         Ok(())
     }
 
-    fn enqueue(&mut self, chunk: Chunk, offset: u64) -> Result<(), ReplayError> {
+    /// The recorded machine in its start state, from the file alone.
+    pub fn rebuild(&mut self) -> Result<Machine, ReplayError> {
+        let state: MachineState = self.start_state()?;
+        let mut machine = Machine::from_state(&self.header.config, &state)
+            .map_err(|error| ReplayError::Machine(error.to_string()))?;
+        self.load_pages(&mut machine)?;
+        Ok(machine)
+    }
+
+    /// Checks a machine that was rebuilt from the external files against the recorded start state. Its
+    /// RAM is not compared: it follows from files whose hashes are known.
+    pub fn check_start<G: Guest>(&self, guest: &G) -> Result<(), ReplayError> {
+        if to_bytes(&guest.save()) == self.state { Ok(()) } else { Err(ReplayError::OtherStart) }
+    }
+
+    fn enqueue(&mut self, chunk: Chunk, offset: u64) -> Result<(), FileError> {
         match chunk {
             Chunk::Inputs(inputs) => self.queue.extend(inputs.into_iter().map(Event::Input)),
             Chunk::Progress(at) => self.queue.push_back(Event::Progress(at)),
             Chunk::Digest(digest) => self.queue.push_back(Event::Digest(digest)),
             Chunk::End(end) => self.queue.push_back(Event::End(end)),
-            Chunk::Mark(_) | Chunk::Index(_) => {}
+            Chunk::Mark(_) => {}
             Chunk::Header(_) | Chunk::Start(_) | Chunk::Pages(_) | Chunk::External(_) => {
                 let reason = "it belongs to the beginning";
-                return Err(FileError::OutOfPlace { offset, reason }.into());
+                return Err(FileError::OutOfPlace { offset, reason });
+            }
+            Chunk::Index(_) => {
+                let reason = "an index follows only the end";
+                return Err(FileError::OutOfPlace { offset, reason });
             }
         }
         Ok(())
     }
 
-    /// The next event of the log; `None` where it ends.
+    /// The next event of the log; `None` where it breaks off.
     fn next_event(&mut self) -> Result<Option<Event>, ReplayError> {
         loop {
             if let Some(event) = self.queue.pop_front() {
                 return Ok(Some(event));
             }
-            if self.finished || self.cut_short.is_some() {
+            if self.cut_short.is_some() {
                 return Ok(None);
             }
             let offset = self.reader.offset();
-            match self.reader.next_chunk() {
-                Ok(Some(located)) => self.enqueue(located.chunk, located.offset)?,
-                Ok(None) => {
-                    let reason = format!("the file ends at offset {offset} without an ending");
-                    self.cut_short = Some(reason);
-                }
-                Err(ReadError::File(error)) => self.cut_short = Some(error.to_string()),
+            let read = match self.reader.next_chunk() {
+                Ok(Some(located)) => self.enqueue(located.chunk, located.offset),
+                Ok(None) => Err(FileError::Truncated { offset, end: offset }),
+                Err(ReadError::File(error)) => Err(error),
                 Err(error) => return Err(error.into()),
-            }
+            };
+            self.cut_short = read.err().map(CutShort::from);
         }
     }
 
@@ -281,121 +347,148 @@ impl<R: Read + Seek> Replayer<R> {
         observer: &mut dyn Observer,
     ) -> Result<Replayed, ReplayError> {
         guest.ram_mut().take_dirty();
-        let mut replayed = Replayed {
-            at: Moment::default(),
-            ending: None,
-            cut_short: None,
-            digests: 0,
-            inputs: 0,
-            last_digest: None,
-            console: Hash128([0; 16]),
+        let mut run = Run {
+            guest,
+            observer,
+            console: Xxh3::new(),
             console_bytes: 0,
+            since: Moment::default(),
         };
-        let mut console = Xxh3::new();
-        let mut since = Moment::default();
+        let (mut digests, mut inputs) = (0, 0);
+        let (mut ending, mut last_digest) = (None, None);
         while let Some(event) = self.next_event()? {
             let at = event.at();
-            let limit = options.until.filter(|&until| until < at.position);
-            let target = limit.map_or(at, |position| Moment { position, ..at });
-            let mut emit = |output: &[Output]| {
-                replayed.console_bytes += hash_output(&mut console, output);
-                observer.output(output);
-            };
-            let reached = advance(guest, target, limit.is_some(), &mut emit)?;
-            if limit.is_some() || !observer.progress(reached) {
-                break;
+            if let Some(until) = options.until.filter(|&until| until < at.position) {
+                let reached = run.advance(until, None);
+                if reached == Reached::Target || reached == Reached::Stopped {
+                    break;
+                }
+                return Err(run.diverged("the position", until.to_string(), run.now().to_string()));
             }
-            let diverged = |what: &str, expected: String, got: String| {
-                ReplayError::Divergence(Box::new(Divergence {
-                    position: reached.position.0,
-                    since: since.position.0,
-                    what: what.into(),
-                    expected,
-                    got,
-                }))
-            };
-            if reached != at {
-                let show = |at: Moment| format!("{} ({})", at.position, at.guest_ns);
-                return Err(diverged("the moment of the next event", show(at), show(reached)));
+            match run.advance(at.position, Some(at.guest_ns)) {
+                Reached::Stopped => break,
+                Reached::Target if run.now() == at => {}
+                Reached::Target | Reached::Stuck => {
+                    let (expected, got) = (at.to_string(), run.now().to_string());
+                    return Err(run.diverged("the moment of the next event", expected, got));
+                }
             }
             match event {
                 Event::Input(stamped) => {
-                    guest.apply(&stamped.input);
-                    replayed.inputs += 1;
+                    run.guest.apply(&stamped.input);
+                    inputs += 1;
                 }
                 Event::Progress(_) => {}
                 Event::Digest(expected) => {
-                    let got = Digest::take(guest);
-                    let ram = guest.ram().layout().total_bytes();
+                    let got = Digest::take(run.guest);
                     if !options.unverified {
+                        let ram = run.guest.ram();
                         if let Some(divergence) =
-                            Divergence::between::<G>(&expected, &got, since, ram)
+                            Divergence::between::<G>(&expected, &got, run.since, ram)
                         {
                             return Err(ReplayError::Divergence(Box::new(divergence)));
                         }
-                        replayed.digests += 1;
+                        digests += 1;
                     }
-                    since = at;
-                    replayed.last_digest = Some(got);
+                    run.since = at;
+                    last_digest = Some(got);
                 }
                 Event::End(end) => {
-                    let hash = Hash128(console.digest128().to_le_bytes());
-                    let differs =
-                        hash != end.console || replayed.console_bytes != end.console_bytes;
+                    let (console, bytes) = run.console();
+                    let differs = (console, bytes) != (end.console, end.console_bytes);
                     if differs && !options.unverified {
                         let show = |hash: Hash128, n: u64| format!("{hash} over {n} bytes");
                         let expected = show(end.console, end.console_bytes);
-                        let got = show(hash, replayed.console_bytes);
-                        return Err(diverged("the console output", expected, got));
+                        return Err(run.diverged(
+                            "the console output",
+                            expected,
+                            show(console, bytes),
+                        ));
                     }
-                    replayed.ending = Some(end.ending);
-                    self.finished = true;
+                    ending = Some(end.ending);
                     break;
                 }
             }
         }
-        replayed.at = Moment { position: guest.position(), guest_ns: guest.guest_ns() };
-        replayed.cut_short = self.cut_short;
-        replayed.console = Hash128(console.digest128().to_le_bytes());
-        Ok(replayed)
+        let (console, console_bytes) = run.console();
+        let (at, cut_short) = (run.now(), self.cut_short);
+        Ok(Replayed { at, ending, cut_short, digests, inputs, last_digest, console, console_bytes })
     }
 }
 
-/// Runs a machine to a moment. Returns where it came to stand: earlier only if it ended or cannot go
-/// on, later never.
-fn advance<G: Guest>(
-    guest: &mut G,
-    target: Moment,
-    position_only: bool,
-    emit: &mut dyn FnMut(&[Output]),
-) -> Result<Moment, ReplayError> {
-    loop {
-        let position = guest.position();
-        let now = Moment { position, guest_ns: guest.guest_ns() };
-        if position > target.position {
-            return Ok(now);
-        }
-        let slice = Position(target.position.0.min(position.0 + SLICE));
-        // An end shows itself only when the machine is asked to go on.
-        let stop = guest.run(slice);
-        let output = guest.take_output();
-        if !output.is_empty() {
-            emit(&output);
-        }
-        let now = Moment { position: guest.position(), guest_ns: guest.guest_ns() };
-        let arrived = now.position == target.position;
-        match stop {
-            Stop::Limit if arrived => return Ok(now),
-            Stop::Limit => {}
-            Stop::End(_) => return Ok(now),
-            Stop::Idle { .. } if arrived && (position_only || now.guest_ns >= target.guest_ns) => {
-                return Ok(now);
+/// A replay under way.
+struct Run<'a, G> {
+    guest: &'a mut G,
+    observer: &'a mut dyn Observer,
+    console: Xxh3,
+    console_bytes: u64,
+    /// When everything was last found equal.
+    since: Moment,
+}
+
+/// Where [`Run::advance`] came to stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// At the position asked for.
+    Target,
+    /// Elsewhere: the machine has ended, waits for an input, or is beyond it.
+    Stuck,
+    /// Where the observer wanted it.
+    Stopped,
+}
+
+impl<G: Guest> Run<'_, G> {
+    fn now(&self) -> Moment {
+        Moment { position: self.guest.position(), guest_ns: self.guest.guest_ns() }
+    }
+
+    fn console(&self) -> (Hash128, u64) {
+        (Hash128(self.console.digest128().to_le_bytes()), self.console_bytes)
+    }
+
+    fn diverged(&self, what: &str, expected: String, got: String) -> ReplayError {
+        ReplayError::Divergence(Box::new(Divergence {
+            position: self.guest.position().0,
+            since: self.since.position.0,
+            what: what.into(),
+            expected,
+            got,
+        }))
+    }
+
+    /// Runs to a position and there, if the machine idles and `time` is given, waits until then. The
+    /// machine is asked to run even where it stands there already: it takes the interrupts that are
+    /// due, and an end shows itself only then.
+    fn advance(&mut self, target: Position, time: Option<GuestNs>) -> Reached {
+        loop {
+            let position = self.guest.position();
+            if position > target {
+                return Reached::Stuck;
             }
-            Stop::Idle { wake } => {
-                let limit = if arrived { Some(target.guest_ns) } else { wake };
-                let Some(limit) = limit else { return Ok(now) };
-                // Runnable or not, the loop runs the machine and looks again.
-                let (Idle::Runnable | Idle::Waiting) = guest.idle_until(limit);
+            let slice = target.min(Position(position.0.saturating_add(SLICE)));
+            let stop = self.guest.run(slice);
+            let output = self.guest.take_output();
+            if !output.is_empty() {
+                self.console_bytes += hash_output(&mut self.console, &output);
+                self.observer.output(&output);
+            }
+            let now = self.now();
+            let arrived = now.position == target;
+            let waited = time.is_none_or(|time| now.guest_ns >= time);
+            match stop {
+                Stop::Limit | Stop::End(_) if arrived => return Reached::Target,
+                Stop::Idle { .. } if arrived && waited => return Reached::Target,
+                Stop::End(_) => return Reached::Stuck,
+                Stop::Limit => {}
+                Stop::Idle { wake } => {
+                    let limit = if arrived { time } else { wake };
+                    let Some(limit) = limit else { return Reached::Stuck };
+                    // Whether it can go on now shows the next run.
+                    let (Idle::Runnable | Idle::Waiting) = self.guest.idle_until(limit);
+                }
+            }
+            if !self.observer.progress(now) {
+                return Reached::Stopped;
             }
         }
     }

@@ -7,6 +7,7 @@ use dejavm_machine::{End, Input, MachineConfig};
 use dejavm_units::{GuestNs, Position};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Version of the machine's behaviour. A recording replays only on the behaviour it was made on:
 /// raise this with every change that a guest could notice.
@@ -19,6 +20,12 @@ pub struct Moment {
     pub position: Position,
     /// Guest time.
     pub guest_ns: GuestNs,
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "position {} ({})", self.position, self.guest_ns)
+    }
 }
 
 /// What was recorded, and on what machine.
@@ -147,6 +154,19 @@ impl Kind {
         ]
         .into_iter()
         .find(|&kind| kind as u16 == number)
+    }
+}
+
+impl Kind {
+    /// Bytes of payload at most. Small where a few bytes become a large struct in memory.
+    pub(super) fn length_max(self) -> u32 {
+        match self {
+            Kind::Header | Kind::Progress | Kind::End | Kind::Mark | Kind::External => 1 << 20,
+            Kind::Inputs => 4 << 20,
+            Kind::Pages => 8 << 20,
+            Kind::Index => 16 << 20,
+            Kind::Start | Kind::Digest => LENGTH_MAX,
+        }
     }
 }
 

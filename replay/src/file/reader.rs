@@ -78,11 +78,16 @@ impl<R: Read + Seek> Reader<R> {
     pub fn next_chunk(&mut self) -> Result<Option<Located>, ReadError> {
         loop {
             let Some((place, frame)) = self.next_frame()? else { return Ok(None) };
+            let offset = place.offset;
+            let kind = Kind::from_number(frame.kind);
+            if kind.is_some_and(|kind| frame.length > kind.length_max()) {
+                return Err(FileError::Oversized { offset, bytes: frame.length }.into());
+            }
             let payload = self.payload(&place, &frame)?;
+            let chunk = kind.map(|kind| Chunk::decode(kind, &payload, offset)).transpose()?;
             self.offset += place.bytes;
-            if let Some(kind) = Kind::from_number(frame.kind) {
-                let chunk = Chunk::decode(kind, &payload, place.offset)?;
-                return Ok(Some(Located { offset: place.offset, chunk }));
+            if let Some(chunk) = chunk {
+                return Ok(Some(Located { offset, chunk }));
             }
         }
     }
@@ -93,6 +98,16 @@ impl<R: Read + Seek> Reader<R> {
         let Some((place, _)) = self.next_frame()? else { return Ok(None) };
         self.offset += place.bytes;
         Ok(Some(place))
+    }
+
+    /// Continues at a place that was read before.
+    pub(crate) fn go_to(&mut self, place: ChunkPlace) {
+        self.seek(place.offset);
+    }
+
+    /// Continues where the next chunk was once.
+    pub(crate) fn seek(&mut self, offset: u64) {
+        self.offset = offset;
     }
 
     fn next_frame(&mut self) -> Result<Option<(ChunkPlace, Frame)>, ReadError> {

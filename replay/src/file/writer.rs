@@ -1,11 +1,13 @@
 //! Appends chunks.
 
 use super::chunk::Chunk;
-use super::frame::{Codec, FILE_HEADER_BYTES, Frame, LENGTH_MAX, STORED_MAX, file_header};
+use super::frame::{Codec, FILE_HEADER_BYTES, FRAME_BYTES, Frame, STORED_MAX, file_header};
 use std::io::{self, Write};
 
 /// Payloads of at least this many bytes are compressed.
 const COMPRESS_FROM: usize = 128;
+/// Chunks in the index at most: an entry takes up to 12 bytes.
+const INDEX_MAX: usize = 1 << 20;
 /// zstd's level: fast; page contents dominate and are mostly compressed kernels already.
 const LEVEL: i32 = 3;
 
@@ -26,7 +28,8 @@ impl<W: Write> Writer<W> {
     /// Appends one chunk.
     pub fn append(&mut self, chunk: &Chunk) -> io::Result<()> {
         let payload = chunk.encode();
-        assert!(payload.len() <= LENGTH_MAX as usize, "recorders keep chunks within the bound");
+        let length_max = chunk.kind().length_max() as usize;
+        assert!(payload.len() <= length_max, "recorders keep chunks within the bound");
         let compressed = (payload.len() >= COMPRESS_FROM)
             .then(|| zstd::bulk::compress(&payload, LEVEL))
             .transpose()?
@@ -43,7 +46,7 @@ impl<W: Write> Writer<W> {
             length: payload.len() as u32,
             payload_crc: crc32c::crc32c(stored),
         };
-        let mut bytes = Vec::with_capacity(24 + stored.len());
+        let mut bytes = Vec::with_capacity(FRAME_BYTES + stored.len());
         bytes.extend_from_slice(&frame.encode());
         bytes.extend_from_slice(stored);
         self.sink.write_all(&bytes)?;
@@ -53,11 +56,14 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Writes the index and gives the sink back.
-    pub fn finish(mut self) -> io::Result<W> {
-        let index = Chunk::Index(std::mem::take(&mut self.index));
-        self.append(&index)?;
-        Ok(self.sink)
+    /// Writes the index, unless there are too many chunks for one (readers scan then). Returns the
+    /// file's length in bytes.
+    pub fn finish(mut self) -> io::Result<u64> {
+        if self.index.len() <= INDEX_MAX {
+            let index = Chunk::Index(std::mem::take(&mut self.index));
+            self.append(&index)?;
+        }
+        Ok(self.offset)
     }
 
     /// Bytes written so far.
