@@ -11,6 +11,7 @@ mod guest;
 mod pages;
 mod record;
 mod replayer;
+mod summary;
 
 pub use digest::{Digest, Hash128};
 pub use divergence::Divergence;
@@ -24,3 +25,4 @@ pub use record::{
     IdleAnswer, Polled, Progress, RecordError, RecordOptions, Recorded, World, record,
 };
 pub use replayer::{CutShort, Observer, ReplayError, ReplayOptions, Replayed, Replayer};
+pub use summary::{KindTotal, Summary};

@@ -176,6 +176,11 @@ impl Machine {
         self.board.take_output()
     }
 
+    /// Sizes and disturbs the CPU's TLB, for tests: no guest can see it.
+    pub fn set_tuning(&mut self, tuning: dejavm_cpu::Tuning) {
+        self.cpu.set_tuning(tuning);
+    }
+
     /// How often the guest used ports where no chip answers, since this object was made: a diagnostic
     /// for people, no part of the state.
     pub fn unknown_ports(&self) -> &BTreeMap<u16, u64> {

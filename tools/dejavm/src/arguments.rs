@@ -1,0 +1,259 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dejavm_cpu::{Model, Tuning};
+use dejavm_memory::RamLayout;
+use std::path::PathBuf;
+
+/// Record a whole x86 virtual machine, replay it bit for bit, as often as you like.
+#[derive(Debug, Parser)]
+#[command(name = "dejavm", version, after_help = crate::exit::table(), disable_help_subcommand = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot a kernel and record all that enters the machine
+    Record(Record),
+    /// Replay a recording at full speed, verify it, and print the guest's console
+    Replay(Replay),
+    /// Replay a recording and verify it, without the console
+    Verify(Verify),
+    /// Say what is in a recording
+    Info(Info),
+    /// List the recordings in a folder
+    Ls(Ls),
+    /// Say which engines this host has, and what each can promise
+    Doctor(Doctor),
+    /// Record and replay a guest built into this program: no file, no network, about a second
+    Demo(Demo),
+    /// Explain a command, or `exit-codes`
+    Help(Help),
+}
+
+/// How idle time of the guest passes while it is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IdlePolicy {
+    /// It is skipped: a guest that sleeps wakes at once.
+    Skip,
+    /// As long as on the host's clock.
+    Realtime,
+}
+
+/// `dejavm record`.
+#[derive(Debug, Args)]
+pub struct Record {
+    /// Kernel: a Linux bzImage, or an ELF image (vmlinux, or with a PVH note)
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
+    pub append: String,
+    /// RAM: MiB, or with a unit: 512, 512M, 2G
+    #[arg(short, long, value_name = "SIZE", default_value = "512", value_parser = memory)]
+    pub memory: RamLayout,
+    /// Virtual CPUs: only 1 in this version
+    #[arg(long, value_name = "N", default_value = "1", value_parser = one_cpu)]
+    pub smp: u32,
+    /// CPU model with options, for example dejavm-v2,+aes
+    #[arg(long, value_name = "MODEL", default_value = "dejavm-v2")]
+    pub cpu: Model,
+    /// The recording to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Overwrite the recording if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// How the guest's idle time passes [default: realtime on a terminal, else skip]
+    #[arg(long, value_name = "HOW")]
+    pub idle: Option<IdlePolicy>,
+    /// Instructions between digests; 0: only one at the end
+    #[arg(long, value_name = "N", default_value_t = 1 << 28)]
+    pub digest_interval: u64,
+    /// Keep kernel and initrd out of the recording: only path, length and hash
+    #[arg(long)]
+    pub external: bool,
+    /// What the guest's real-time clock shows at start, in seconds since 1970 [default: now]
+    #[arg(long, value_name = "SECONDS")]
+    pub rtc_epoch: Option<u64>,
+    /// Stop at this position
+    #[arg(long, value_name = "POSITION")]
+    pub until: Option<u64>,
+    /// Where and how the result is told
+    #[command(flatten)]
+    pub report: Report,
+}
+
+/// `dejavm replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Do not print the guest's console
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Stop at this position
+    #[arg(long, value_name = "POSITION")]
+    pub until: Option<u64>,
+    /// Where and how the result is told
+    #[command(flatten)]
+    pub report: Report,
+    /// For developers
+    #[command(flatten)]
+    pub tuning: TuningOptions,
+}
+
+/// `dejavm verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Stop at this position
+    #[arg(long, value_name = "POSITION")]
+    pub until: Option<u64>,
+    /// Progress on standard error, even where it is no terminal
+    #[arg(long)]
+    pub progress: bool,
+    /// The result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// For developers
+    #[command(flatten)]
+    pub tuning: TuningOptions,
+}
+
+/// Where a command's result, the guest's console and the progress go.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Progress on standard error, even where it is no terminal
+    #[arg(long)]
+    pub progress: bool,
+    /// The result as one JSON object on standard output; the guest's console goes to standard error
+    #[arg(long)]
+    pub json: bool,
+    /// The guest's console goes to this file
+    #[arg(long, value_name = "FILE")]
+    pub console: Option<PathBuf>,
+}
+
+/// Disturbances that no guest can see.
+#[derive(Debug, Args)]
+pub struct TuningOptions {
+    /// Slots of the software TLB in use, 1 to 4096
+    #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub tlb_slots: Option<u16>,
+    /// Flush the software TLB at random moments
+    #[arg(long, value_name = "SEED", hide = true)]
+    pub tlb_flush_seed: Option<u64>,
+}
+
+impl TuningOptions {
+    /// As the CPU takes it.
+    pub fn tuning(&self) -> Tuning {
+        let default = Tuning::default();
+        Tuning {
+            tlb_slots: self.tlb_slots.map_or(default.tlb_slots, usize::from),
+            flush_seed: self.tlb_flush_seed,
+        }
+    }
+}
+
+/// `dejavm info`.
+#[derive(Debug, Args)]
+pub struct Info {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dejavm ls`.
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// The folder
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub folder: PathBuf,
+    /// The result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dejavm doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dejavm demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// The result as one JSON object on standard output; the guest's console goes to standard error
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dejavm help`.
+#[derive(Debug, Args)]
+pub struct Help {
+    /// A command, or `exit-codes`
+    pub topic: Option<String>,
+}
+
+fn one_cpu(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(1) => Ok(1),
+        Ok(_) => Err("this version has machines of one virtual CPU only: use --smp 1".into()),
+        Err(_) => Err("not a number of CPUs".into()),
+    }
+}
+
+/// `512`, `512M`, `2G`: MiB unless a unit follows.
+fn memory(text: &str) -> Result<RamLayout, String> {
+    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "M" | "m" | "MiB" => 1u64 << 20,
+        "G" | "g" | "GiB" => 1 << 30,
+        "K" | "k" | "KiB" => 1 << 10,
+        _ => return Err("a size of RAM is a number of MiB, or one with K, M or G".into()),
+    };
+    let number: u64 =
+        digits.parse().map_err(|_| "a size of RAM is a number of MiB, or one with K, M or G")?;
+    let bytes = number.checked_mul(unit).unwrap_or(u64::MAX);
+    RamLayout::new(bytes).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_of_ram() {
+        for (text, bytes) in
+            [("512", 512 << 20), ("512M", 512 << 20), ("2G", 2 << 30), ("4096K", 4 << 20)]
+        {
+            assert_eq!(memory(text).map(|layout| layout.total_bytes()), Ok(bytes), "{text}");
+        }
+        for text in ["", "M", "-1", "1T", "1.5G", "0", "1", "65G", "99999999999999999999G", "3073K"] {
+            assert!(memory(text).is_err(), "{text}");
+        }
+    }
+}

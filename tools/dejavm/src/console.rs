@@ -1,0 +1,87 @@
+//! Where the guest's console goes.
+
+use crate::exit::{Exit, Failure};
+use dejavm_machine::Output;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// The serial line that is the console: COM1.
+const CONSOLE_PORT: u8 = 0;
+
+/// Receives the guest's console.
+pub struct Console {
+    sink: Option<Box<dyn Write>>,
+    name: String,
+    /// The first failure to write; nothing is written after it.
+    failed: Option<io::Error>,
+}
+
+impl Console {
+    /// The console's place: a file if one is given, else standard error if standard output is for the
+    /// result, else standard output.
+    pub fn new(file: Option<&Path>, json: bool) -> Result<Console, Failure> {
+        let (sink, name): (Box<dyn Write>, String) = match file {
+            Some(path) => {
+                let file = File::create(path).map_err(|error| {
+                    let name = path.display();
+                    let sentence = format!("{name}: the console's file cannot be made: {error}");
+                    Failure::new(Exit::Failed, sentence)
+                })?;
+                (Box::new(file), path.display().to_string())
+            }
+            None if json => (Box::new(io::stderr()), "standard error".into()),
+            None => (Box::new(io::stdout()), "standard output".into()),
+        };
+        Ok(Console { sink: Some(sink), name, failed: None })
+    }
+
+    /// A console that nobody sees.
+    pub fn none() -> Console {
+        Console { sink: None, name: String::new(), failed: None }
+    }
+
+    /// What the guest emitted. Only the console's serial line is printed.
+    pub fn write(&mut self, output: &[Output]) {
+        let Some(sink) = &mut self.sink else { return };
+        if self.failed.is_some() {
+            return;
+        }
+        let mut wrote = Ok(());
+        for piece in output {
+            match piece {
+                Output::Serial { port: CONSOLE_PORT, bytes } => {
+                    wrote = wrote.and_then(|()| sink.write_all(bytes));
+                }
+                Output::Serial { .. } | Output::DebugConsole { .. } => {}
+            }
+        }
+        self.failed = wrote.and_then(|()| sink.flush()).err();
+    }
+
+    /// Whether the console can no longer be written.
+    pub fn is_broken(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// The failure, if the console could not be written.
+    pub fn check(&self) -> Result<(), Failure> {
+        match &self.failed {
+            None => Ok(()),
+            Some(error) => {
+                let sentence = format!(
+                    "the guest's console could not be written to {}: {error}",
+                    self.name
+                );
+                Err(Failure::new(Exit::Failed, sentence))
+            }
+        }
+    }
+}
+
+/// Prints a command's text on standard output.
+pub fn print(text: &str) -> Result<(), Failure> {
+    io::stdout().write_all(text.as_bytes()).map_err(|error| {
+        Failure::new(Exit::Failed, format!("standard output cannot be written: {error}"))
+    })
+}

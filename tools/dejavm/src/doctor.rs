@@ -1,0 +1,87 @@
+//! `dejavm doctor`: which engines this host has, and what each can promise.
+
+use crate::arguments::Doctor;
+use crate::exit::Failure;
+use crate::{Outcome, console};
+use serde_json::{Value, json};
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+
+/// A fact about the host, with its reason in one line.
+struct Finding {
+    present: bool,
+    reason: String,
+}
+
+/// Looks at the host.
+pub fn run(arguments: &Doctor) -> Result<Outcome, Failure> {
+    let (vendor, model) = cpu();
+    let kvm = kvm();
+    let pmu = pmu();
+    if !arguments.json {
+        let yes_no = |present: bool| if present { "yes" } else { "no" };
+        console::print(&format!(
+            "engines\n  soft  {}; {}\n  kvm   not usable; {}\nhost\n  cpu   {vendor}, {model}\n  kvm   \
+             {}; {}\n  pmu   {}; {}\n",
+            "exact",
+            SOFT_REASON,
+            KVM_REASON,
+            yes_no(kvm.present),
+            kvm.reason,
+            yes_no(pmu.present),
+            pmu.reason,
+        ))?;
+    }
+    Ok(Outcome::ok(json!({
+        "engines": [
+            { "name": "soft", "usable": true, "tier": "exact", "reason": SOFT_REASON },
+            { "name": "kvm", "usable": false, "tier": Value::Null, "reason": KVM_REASON },
+        ],
+        "host": {
+            "cpu_vendor": vendor,
+            "cpu_model": model,
+            "kvm": { "present": kvm.present, "reason": kvm.reason },
+            "pmu": { "present": pmu.present, "reason": pmu.reason },
+        },
+    })))
+}
+
+const SOFT_REASON: &str = "the software CPU computes every instruction itself, so a recording replays \
+                           bit for bit on any x86-64 host";
+const KVM_REASON: &str = "the kvm engine is no part of this version";
+
+fn cpu() -> (String, String) {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |key: &str| {
+        let line = text.lines().find(|line| line.split(':').next().map(str::trim) == Some(key));
+        let value = line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim());
+        value.unwrap_or("unknown").to_owned()
+    };
+    (value("vendor_id"), value("model name"))
+}
+
+fn kvm() -> Finding {
+    let path = "/dev/kvm";
+    if !Path::new(path).exists() {
+        let reason = format!("{path} does not exist: no hardware virtualization, or none is offered");
+        return Finding { present: false, reason };
+    }
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(_) => Finding { present: true, reason: format!("{path} opens") },
+        Err(error) => Finding { present: false, reason: format!("{path} does not open: {error}") },
+    }
+}
+
+fn pmu() -> Finding {
+    let folder = "/sys/bus/event_source/devices";
+    let found = ["cpu", "cpu_core", "cpu_atom"]
+        .into_iter()
+        .find(|name| Path::new(folder).join(name).exists());
+    match found {
+        Some(name) => Finding { present: true, reason: format!("{folder}/{name} exists") },
+        None => {
+            let reason = format!("{folder} lists no CPU: performance counters are hidden here");
+            Finding { present: false, reason }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `dejavm info` and `dejavm ls`.
+
+use crate::arguments::{Info, Ls};
+use crate::exit::{Exit, Failure};
+use crate::progress::{seconds, size};
+use crate::record::{debug_exit, ending_name, ending_text, name};
+use crate::{Outcome, console, open};
+use dejavm_replay::{CutShort, Summary};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// Says what is in a recording.
+pub fn info(arguments: &Info) -> Result<Outcome, Failure> {
+    let (file, name) = open::file(arguments.file.as_deref())?;
+    let summary =
+        Summary::read(file).map_err(|error| Failure::from(error).about(&name))?;
+    if !arguments.json {
+        console::print(&describe(&name, &summary))?;
+    }
+    Ok(Outcome::ok(summary_json(&name, &summary)))
+}
+
+/// `complete`, `cut short` or `damaged`.
+fn status(summary: &Summary) -> &'static str {
+    match &summary.cut_short {
+        None => "complete",
+        Some(CutShort::Ends { .. }) => "cut short",
+        Some(CutShort::Damaged(_)) => "damaged",
+    }
+}
+
+fn describe(name: &str, summary: &Summary) -> String {
+    let header = &summary.header;
+    let config = &header.config;
+    let mut lines = vec![format!("{name}: {}", status(summary))];
+    let mut line = |label: &str, text: String| lines.push(format!("  {label:<14}{text}"));
+    match (&summary.ending, &summary.cut_short) {
+        (Some(ending), _) => line("ending", ending_text(*ending)),
+        (None, Some(cut_short)) => line("ending", format!("none: {cut_short}")),
+        (None, None) => {}
+    }
+    line("instructions", summary.last.position.to_string());
+    line("guest time", seconds(summary.last));
+    line("machine", format!("{}, {} MiB of RAM", config.cpu, config.ram.total_bytes() >> 20));
+    for (role, text) in &header.guest {
+        line(role, text.clone());
+    }
+    for external in &summary.externals {
+        line("needs", format!("{} ({}, {} bytes)", external.path, external.role, external.bytes));
+    }
+    line("inputs", summary.inputs.to_string());
+    line("file", size(summary.file_bytes));
+    line("log", size(summary.log_bytes));
+    for (kind, total) in &summary.kinds {
+        let chunks = total.chunks;
+        line("", format!("{:<9}{chunks:>6} chunks, {}", kind_name(*kind), size(total.bytes)));
+    }
+    line("creator", header.creator.clone());
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn kind_name(kind: dejavm_replay::Kind) -> String {
+    format!("{kind:?}").to_lowercase()
+}
+
+fn summary_json(name: &str, summary: &Summary) -> Value {
+    let header = &summary.header;
+    let config = &header.config;
+    let guest: Map<String, Value> =
+        header.guest.iter().map(|(role, text)| (role.clone(), json!(text))).collect();
+    let kinds: Map<String, Value> = summary
+        .kinds
+        .iter()
+        .map(|(kind, total)| {
+            (kind_name(*kind), json!({ "chunks": total.chunks, "bytes": total.bytes }))
+        })
+        .collect();
+    let externals: Vec<Value> = summary
+        .externals
+        .iter()
+        .map(|external| {
+            let hash = blake3::Hash::from_bytes(external.blake3).to_hex();
+            json!({
+                "role": external.role,
+                "path": external.path,
+                "bytes": external.bytes,
+                "blake3": hash.as_str(),
+            })
+        })
+        .collect();
+    json!({
+        "file": name,
+        "status": status(summary),
+        "ending": summary.ending.map(ending_name),
+        "debug_exit": summary.ending.and_then(debug_exit),
+        "cut_short": summary.cut_short.as_ref().map(CutShort::to_string),
+        "position": summary.last.position.0,
+        "instructions": summary.last.position.0,
+        "guest_ns": summary.last.guest_ns.0,
+        "console_bytes": summary.console_bytes,
+        "inputs": summary.inputs,
+        "file_bytes": summary.file_bytes,
+        "log_bytes": summary.log_bytes,
+        "chunks": kinds,
+        "externals": externals,
+        "guest": guest,
+        "machine": {
+            "cpu": config.cpu.to_string(),
+            "ram_bytes": config.ram.total_bytes(),
+            "instructions_per_us": config.instructions_per_us,
+            "rtc_epoch_s": config.rtc_epoch_s,
+        },
+        "digest_interval": header.digest_interval,
+        "semantics": header.semantics,
+        "creator": header.creator,
+    })
+}
+
+/// Lists the recordings in a folder.
+pub fn ls(arguments: &Ls) -> Result<Outcome, Failure> {
+    let folder = &arguments.folder;
+    let paths = open::recordings(folder).map_err(|error| {
+        let exit = match error.kind() {
+            std::io::ErrorKind::NotFound => Exit::NotFound,
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, format!("{}: the folder cannot be read: {error}", folder.display()))
+    })?;
+    let mut values = Vec::new();
+    let mut text = String::new();
+    for path in paths {
+        let shown = name(path.strip_prefix(".").unwrap_or(&path));
+        let (value, line) = entry(&path, &shown);
+        values.push(value);
+        text.push_str(&line);
+    }
+    if !arguments.json {
+        console::print(&text)?;
+    }
+    Ok(Outcome::ok(json!({ "recordings": values })))
+}
+
+fn entry(path: &Path, shown: &str) -> (Value, String) {
+    let read = open::file(Some(path))
+        .and_then(|(file, _)| Summary::read(file).map_err(Failure::from));
+    match read {
+        Ok(summary) => {
+            let line = format!(
+                "{shown}  {}, {} instructions, guest time {}, {}\n",
+                status(&summary),
+                summary.last.position,
+                seconds(summary.last),
+                size(summary.file_bytes),
+            );
+            (summary_json(shown, &summary), line)
+        }
+        Err(failure) => {
+            let value = json!({ "file": shown, "status": "unreadable", "error": failure.sentence });
+            (value, format!("{shown}  unreadable: {failure}\n"))
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Opening a recording and rebuilding its machine.
+
+use crate::exit::{Exit, Failure};
+use crate::record::{name, read};
+use dejavm_machine::{Boot, Machine};
+use dejavm_replay::{External, Replayer};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How recordings are named.
+pub const EXTENSION: &str = "dvr";
+
+/// The recording that a command is about, opened.
+pub fn file(path: Option<&Path>) -> Result<(File, String), Failure> {
+    let Some(path) = path else { return Err(none_named()) };
+    let shown = name(path);
+    if path.is_dir() {
+        let sentence = format!("{shown}: this is a folder; `dejavm ls {shown}` lists its recordings");
+        return Err(Failure::new(Exit::NotFound, sentence));
+    }
+    match File::open(path) {
+        Ok(file) => Ok((file, shown)),
+        Err(error) => {
+            let exit = match error.kind() {
+                io::ErrorKind::NotFound => Exit::NotFound,
+                _ => Exit::Failed,
+            };
+            Err(Failure::new(exit, format!("{shown}: the recording cannot be opened: {error}")))
+        }
+    }
+}
+
+/// The recordings in a folder, in the order of their names.
+pub fn recordings(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == EXTENSION) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn none_named() -> Failure {
+    let found = recordings(Path::new(".")).unwrap_or_default();
+    let names: Vec<String> =
+        found.iter().map(|path| name(path.strip_prefix(".").unwrap_or(path))).collect();
+    let sentence = match names.as_slice() {
+        [] => "no recording is named, and there is none here; `dejavm record` makes one".to_owned(),
+        names => format!("no recording is named; here are {}", names.join(", ")),
+    };
+    Failure::new(Exit::NotFound, sentence)
+}
+
+/// The recorded machine in its start state.
+pub fn machine(replayer: &mut Replayer<File>) -> Result<Machine, Failure> {
+    if replayer.externals().is_empty() {
+        return Ok(replayer.rebuild()?);
+    }
+    let mut kernel = None;
+    let mut initrd = None;
+    for external in replayer.externals() {
+        let contents = contents(external)?;
+        match external.role.as_str() {
+            "kernel" => kernel = Some(contents),
+            "initrd" => initrd = Some(contents),
+            role => {
+                let sentence = format!("it needs a file of a kind that is unknown here: {role:?}");
+                return Err(Failure::new(Exit::Recording, sentence));
+            }
+        }
+    }
+    let Some(kernel) = kernel else {
+        return Err(Failure::new(Exit::Recording, "it needs a kernel but names none"));
+    };
+    let header = replayer.header();
+    let append = header.guest.iter().find(|(role, _)| role == "append");
+    let cmdline = append.map_or("", |(_, text)| text.as_str());
+    let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline };
+    let machine = Machine::boot(&header.config, &boot).map_err(|error| {
+        Failure::new(Exit::Recording, format!("its machine cannot be rebuilt: {error}"))
+    })?;
+    replayer.check_start(&machine)?;
+    Ok(machine)
+}
+
+/// A file that a recording needs, if it is still the same.
+fn contents(external: &External) -> Result<Vec<u8>, Failure> {
+    let External { role, path, bytes, blake3: hash } = external;
+    let contents = read(Path::new(path), &format!("the {role} that it needs")).map_err(|failure| {
+        let advice = "put back the file that was recorded";
+        Failure::new(Exit::Recording, format!("{failure}; {advice}"))
+    })?;
+    if contents.len() as u64 == *bytes && blake3::hash(&contents) == *hash {
+        return Ok(contents);
+    }
+    let sentence = format!(
+        "{path}: the {role} that it needs has changed since it was recorded ({bytes} bytes then, {} \
+         now); put back the file that was recorded",
+        contents.len()
+    );
+    Err(Failure::new(Exit::Recording, sentence))
+}

@@ -1,0 +1,175 @@
+//! `dejavm replay` and `dejavm verify`.
+
+use crate::Outcome;
+use crate::arguments::{Replay, TuningOptions, Verify};
+use crate::console::Console;
+use crate::exit::{Exit, Failure};
+use crate::open;
+use crate::progress::{Meter, rate, seconds};
+use crate::record::{debug_exit, ending_name, ending_text};
+use crate::world::stop_on_signals;
+use dejavm_machine::Output;
+use dejavm_replay::{CutShort, Moment, Observer, ReplayOptions, Replayed, Replayer};
+use dejavm_units::Position;
+use serde_json::{Value, json};
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Replays, verifies, and prints the console.
+pub fn replay(arguments: &Replay) -> Result<Outcome, Failure> {
+    let report = &arguments.report;
+    let console = match arguments.quiet {
+        true => Console::none(),
+        false => Console::new(report.console.as_deref(), report.json)?,
+    };
+    let console_on_terminal = !arguments.quiet
+        && report.console.is_none()
+        && (report.json || io::stdout().is_terminal());
+    let meter = Meter::new(report.progress, console_on_terminal);
+    run(arguments.file.as_deref(), arguments.until, &arguments.tuning, console, meter)
+}
+
+/// Replays and verifies.
+pub fn verify(arguments: &Verify) -> Result<Outcome, Failure> {
+    let meter = Meter::new(arguments.progress, false);
+    let console = Console::none();
+    let outcome =
+        run(arguments.file.as_deref(), arguments.until, &arguments.tuning, console, meter)?;
+    if !arguments.json && outcome.failure.is_none() {
+        let value = &outcome.json;
+        let line = format!(
+            "equal: {} digests over {} instructions\n",
+            value["digests"], value["instructions"]
+        );
+        crate::console::print(&line)?;
+    }
+    Ok(outcome)
+}
+
+fn run(
+    path: Option<&Path>,
+    until: Option<u64>,
+    tuning: &TuningOptions,
+    console: Console,
+    meter: Meter,
+) -> Result<Outcome, Failure> {
+    let (file, name) = open::file(path)?;
+    let stop = stop_on_signals().map_err(|error| {
+        Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
+    })?;
+    let mut watch = Watch { console, meter, stop };
+    let result = replay_file(file, until, tuning, &mut watch);
+    watch.meter.finish();
+    let replayed = result.map_err(|failure| failure.about(&name))?;
+    let time = watch.meter.seconds();
+    if let Some(cut_short) = &replayed.cut_short {
+        eprintln!("dejavm: {name}: the recording was cut short: {cut_short}");
+    }
+    eprintln!(
+        "dejavm: {name}: {}; {} instructions, guest time {}, {} inputs, {} digests equal, {:.0} M/s",
+        match replayed.ending {
+            Some(ending) => format!("replayed to the end: {}", ending_text(ending)),
+            None => format!("replayed to position {}", replayed.at.position),
+        },
+        replayed.at.position,
+        seconds(replayed.at),
+        replayed.inputs,
+        replayed.digests,
+        rate(replayed.at.position.0, time),
+    );
+    let mut value = replayed_json(&replayed, time);
+    value["file"] = json!(name);
+    let failure = failure(&replayed, &watch, until.is_some()).map(|failure| failure.about(&name));
+    if let Some(failure) = &failure {
+        value["result"] = json!("failed");
+        value["exit_code"] = json!(failure.exit.code());
+        value["error"] = json!(failure.sentence);
+    }
+    Ok(Outcome { json: value, failure })
+}
+
+/// What kept a replay without divergence from being a success.
+fn failure(replayed: &Replayed, watch: &Watch, until: bool) -> Option<Failure> {
+    if let Err(failure) = watch.console.check() {
+        return Some(failure);
+    }
+    match &replayed.cut_short {
+        Some(CutShort::Damaged(error)) => {
+            let sentence = format!(
+                "{error}; everything before it replays, up to {}",
+                replayed.at
+            );
+            return Some(Failure::new(Exit::Recording, sentence));
+        }
+        // A killed recorder's leftover is as good as a recording that was stopped there.
+        Some(CutShort::Ends { .. }) => return None,
+        None => {}
+    }
+    if replayed.ending.is_none() && !until && watch.stopped() {
+        let sentence = format!("the replay was stopped at {}", replayed.at);
+        return Some(Failure::new(Exit::Failed, sentence));
+    }
+    None
+}
+
+fn replay_file(
+    file: std::fs::File,
+    until: Option<u64>,
+    tuning: &TuningOptions,
+    watch: &mut Watch,
+) -> Result<Replayed, Failure> {
+    let mut replayer = Replayer::open(file)?;
+    let mut machine = open::machine(&mut replayer)?;
+    machine.set_tuning(tuning.tuning());
+    let options = ReplayOptions { until: until.map(Position), unverified: false };
+    Ok(replayer.run(&mut machine, &options, watch)?)
+}
+
+/// Watches a replay for the user.
+struct Watch {
+    console: Console,
+    meter: Meter,
+    stop: Arc<AtomicBool>,
+}
+
+impl Watch {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.console.is_broken()
+    }
+}
+
+impl Observer for Watch {
+    fn output(&mut self, output: &[Output]) {
+        self.console.write(output);
+    }
+
+    fn progress(&mut self, at: Moment) -> bool {
+        self.meter.show(at, None);
+        !self.stopped()
+    }
+}
+
+/// A replay's result for programs.
+pub fn replayed_json(replayed: &Replayed, seconds: f64) -> Value {
+    let digest = replayed.last_digest.as_ref();
+    json!({
+        "result": "equal",
+        "complete": replayed.ending.is_some(),
+        "ending": replayed.ending.map(ending_name),
+        "debug_exit": replayed.ending.and_then(debug_exit),
+        "cut_short": replayed.cut_short.as_ref().map(CutShort::to_string),
+        "position": replayed.at.position.0,
+        "instructions": replayed.at.position.0,
+        "guest_ns": replayed.at.guest_ns.0,
+        "inputs": replayed.inputs,
+        "digests": replayed.digests,
+        "console_bytes": replayed.console_bytes,
+        "console_hash": replayed.console.to_string(),
+        "machine_hash": digest.map(|digest| digest.machine.to_string()),
+        "memory_hash": digest.map(|digest| digest.memory.to_string()),
+        "seconds": seconds,
+        "million_instructions_per_second": rate(replayed.at.position.0, seconds),
+    })
+}

@@ -1,0 +1,160 @@
+//! The host side of a recording: host time, standard input, signals.
+
+use crate::arguments::IdlePolicy;
+use crate::console::Console;
+use crate::progress::Meter;
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, never};
+use dejavm_machine::{Input, Output};
+use dejavm_replay::{IdleAnswer, Polled, Progress, World};
+use dejavm_units::GuestNs;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Bytes of standard input that enter the machine at once: as many as the FIFO of a 16550 holds. More
+/// would only wait inside the machine, and make every digest longer.
+const BATCH_BYTES: usize = 16;
+/// Bytes that wait here at most before standard input has to.
+const WAITING_BYTES: usize = 4096;
+/// Everything is written down this often once a recording runs, and more often at its beginning.
+const FLUSH_PERIOD: Duration = Duration::from_secs(1);
+const FLUSH_PERIOD_FIRST: Duration = Duration::from_millis(20);
+/// The longest wait: signals are seen only after it.
+const WAIT_MAX: Duration = Duration::from_millis(200);
+
+/// Signals that end a recording as the user's own command does.
+pub fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// A machine's surroundings on this host.
+pub struct HostWorld<'a> {
+    input: Receiver<Vec<u8>>,
+    waiting: VecDeque<u8>,
+    stop: Arc<AtomicBool>,
+    idle: IdlePolicy,
+    /// Since when the machine waits, in guest time and in host time.
+    anchor: Option<(GuestNs, Instant)>,
+    flushed: Instant,
+    flush_period: Duration,
+    console: &'a mut Console,
+    meter: &'a mut Meter,
+}
+
+impl<'a> HostWorld<'a> {
+    /// Surroundings with `input` for the console's serial line. `stop` ends the recording.
+    pub fn new(
+        input: Receiver<Vec<u8>>,
+        stop: Arc<AtomicBool>,
+        idle: IdlePolicy,
+        console: &'a mut Console,
+        meter: &'a mut Meter,
+    ) -> HostWorld<'a> {
+        HostWorld {
+            input,
+            waiting: VecDeque::new(),
+            stop,
+            idle,
+            anchor: None,
+            flushed: Instant::now(),
+            flush_period: FLUSH_PERIOD_FIRST,
+            console,
+            meter,
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.console.is_broken()
+    }
+
+    fn take_arrived(&mut self) {
+        while self.waiting.len() < WAITING_BYTES {
+            match self.input.try_recv() {
+                Ok(bytes) => self.waiting.extend(bytes),
+                Err(TryRecvError::Empty) => return,
+                // The guest goes on without input.
+                Err(TryRecvError::Disconnected) => self.input = never(),
+            }
+        }
+    }
+
+    /// Waits for input; whether some is there now.
+    fn wait(&mut self, time: Duration) -> bool {
+        match self.input.recv_timeout(time.min(WAIT_MAX)) {
+            Ok(bytes) => self.waiting.extend(bytes),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.input = never(),
+        }
+        !self.waiting.is_empty()
+    }
+
+    /// Lets idle time pass as fast as on the host.
+    fn idle_in_real_time(&mut self, now: GuestNs, wake: Option<GuestNs>) -> IdleAnswer {
+        // Guest time stands still while it is waited: the same time is the same wait.
+        let (_, since) = match self.anchor {
+            Some(anchor) if anchor.0 == now => anchor,
+            _ => *self.anchor.insert((now, Instant::now())),
+        };
+        let left = match wake {
+            None => WAIT_MAX,
+            Some(wake) => {
+                Duration::from_nanos(wake.0.saturating_sub(now.0)).saturating_sub(since.elapsed())
+            }
+        };
+        let arrived = !left.is_zero() && self.wait(left);
+        let passed = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let host = GuestNs(now.0.saturating_add(passed));
+        match wake {
+            Some(wake) if host >= wake => IdleAnswer::Until(wake),
+            _ if arrived => IdleAnswer::Until(host),
+            _ => IdleAnswer::PollAgain,
+        }
+    }
+}
+
+impl World for HostWorld<'_> {
+    fn poll(&mut self) -> Polled {
+        self.take_arrived();
+        let bytes: Vec<u8> =
+            self.waiting.drain(..self.waiting.len().min(BATCH_BYTES)).collect();
+        let inputs = match bytes.is_empty() {
+            true => Vec::new(),
+            false => vec![Input::Serial { port: 0, bytes }],
+        };
+        let flush = self.flushed.elapsed() >= self.flush_period;
+        if flush {
+            self.flushed = Instant::now();
+            self.flush_period = (self.flush_period * 2).min(FLUSH_PERIOD);
+        }
+        Polled { inputs, flush, stop: self.stopped() }
+    }
+
+    fn idle(&mut self, now: GuestNs, wake: Option<GuestNs>) -> IdleAnswer {
+        if !self.waiting.is_empty() || self.stopped() {
+            return IdleAnswer::PollAgain;
+        }
+        match (self.idle, wake) {
+            (IdlePolicy::Skip, Some(wake)) => IdleAnswer::Until(wake),
+            (IdlePolicy::Skip, None) => {
+                self.wait(WAIT_MAX);
+                IdleAnswer::PollAgain
+            }
+            (IdlePolicy::Realtime, _) => self.idle_in_real_time(now, wake),
+        }
+    }
+
+    fn output(&mut self, output: &[Output]) {
+        self.console.write(output);
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        self.meter.show(progress.at, Some(progress.log_bytes));
+    }
+}
