@@ -252,7 +252,8 @@ mod tests {
         {
             assert_eq!(memory(text).map(|layout| layout.total_bytes()), Ok(bytes), "{text}");
         }
-        for text in ["", "M", "-1", "1T", "1.5G", "0", "1", "65G", "99999999999999999999G", "3073K"] {
+        for text in ["", "M", "-1", "1T", "1.5G", "0", "1", "65G", "99999999999999999999G", "3073K"]
+        {
             assert!(memory(text).is_err(), "{text}");
         }
     }

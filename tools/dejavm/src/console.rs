@@ -69,10 +69,8 @@ impl Console {
         match &self.failed {
             None => Ok(()),
             Some(error) => {
-                let sentence = format!(
-                    "the guest's console could not be written to {}: {error}",
-                    self.name
-                );
+                let sentence =
+                    format!("the guest's console could not be written to {}: {error}", self.name);
                 Err(Failure::new(Exit::Failed, sentence))
             }
         }

@@ -63,7 +63,8 @@ fn cpu() -> (String, String) {
 fn kvm() -> Finding {
     let path = "/dev/kvm";
     if !Path::new(path).exists() {
-        let reason = format!("{path} does not exist: no hardware virtualization, or none is offered");
+        let reason =
+            format!("{path} does not exist: no hardware virtualization, or none is offered");
         return Finding { present: false, reason };
     }
     match OpenOptions::new().read(true).write(true).open(path) {

@@ -12,8 +12,7 @@ use std::path::Path;
 /// Says what is in a recording.
 pub fn info(arguments: &Info) -> Result<Outcome, Failure> {
     let (file, name) = open::file(arguments.file.as_deref())?;
-    let summary =
-        Summary::read(file).map_err(|error| Failure::from(error).about(&name))?;
+    let summary = Summary::read(file).map_err(|error| Failure::from(error).about(&name))?;
     if !arguments.json {
         console::print(&describe(&name, &summary))?;
     }
@@ -142,8 +141,8 @@ pub fn ls(arguments: &Ls) -> Result<Outcome, Failure> {
 }
 
 fn entry(path: &Path, shown: &str) -> (Value, String) {
-    let read = open::file(Some(path))
-        .and_then(|(file, _)| Summary::read(file).map_err(Failure::from));
+    let read =
+        open::file(Some(path)).and_then(|(file, _)| Summary::read(file).map_err(Failure::from));
     match read {
         Ok(summary) => {
             let line = format!(

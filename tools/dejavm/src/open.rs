@@ -16,7 +16,8 @@ pub fn file(path: Option<&Path>) -> Result<(File, String), Failure> {
     let Some(path) = path else { return Err(none_named()) };
     let shown = name(path);
     if path.is_dir() {
-        let sentence = format!("{shown}: this is a folder; `dejavm ls {shown}` lists its recordings");
+        let sentence =
+            format!("{shown}: this is a folder; `dejavm ls {shown}` lists its recordings");
         return Err(Failure::new(Exit::NotFound, sentence));
     }
     match File::open(path) {
@@ -90,10 +91,11 @@ pub fn machine(replayer: &mut Replayer<File>) -> Result<Machine, Failure> {
 /// A file that a recording needs, if it is still the same.
 fn contents(external: &External) -> Result<Vec<u8>, Failure> {
     let External { role, path, bytes, blake3: hash } = external;
-    let contents = read(Path::new(path), &format!("the {role} that it needs")).map_err(|failure| {
-        let advice = "put back the file that was recorded";
-        Failure::new(Exit::Recording, format!("{failure}; {advice}"))
-    })?;
+    let contents =
+        read(Path::new(path), &format!("the {role} that it needs")).map_err(|failure| {
+            let advice = "put back the file that was recorded";
+            Failure::new(Exit::Recording, format!("{failure}; {advice}"))
+        })?;
     if contents.len() as u64 == *bytes && blake3::hash(&contents) == *hash {
         return Ok(contents);
     }

@@ -27,11 +27,8 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     let initrd = arguments.initrd.as_deref().map(|path| read(path, "the initial RAM disk"));
     let initrd = initrd.transpose()?;
     let rtc_epoch_s = arguments.rtc_epoch.unwrap_or_else(host_seconds);
-    let config = MachineConfig {
-        cpu: arguments.cpu,
-        rtc_epoch_s,
-        ..MachineConfig::new(arguments.memory)
-    };
+    let config =
+        MachineConfig { cpu: arguments.cpu, rtc_epoch_s, ..MachineConfig::new(arguments.memory) };
     let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline: &arguments.append };
     let mut machine = Machine::boot(&config, &boot).map_err(|error| refused(arguments, &error))?;
     let mut externals = Vec::new();
@@ -60,8 +57,8 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     })?;
     let sink = create(arguments)?;
 
-    let console_on_terminal = arguments.report.console.is_none()
-        && (arguments.report.json || io::stdout().is_terminal());
+    let console_on_terminal =
+        arguments.report.console.is_none() && (arguments.report.json || io::stdout().is_terminal());
     let mut meter = Meter::new(arguments.report.progress, console_on_terminal);
     let input = read_stdin(typed, stop.clone());
     let result = {
@@ -240,11 +237,12 @@ fn refuse_to_overwrite(arguments: &Record) -> Result<(), Failure> {
         );
         return Err(Failure::new(Exit::Failed, sentence));
     }
-    let inputs = [Some(&arguments.kernel), arguments.initrd.as_ref(), arguments.report.console.as_ref()];
+    let inputs =
+        [Some(&arguments.kernel), arguments.initrd.as_ref(), arguments.report.console.as_ref()];
     for input in inputs.into_iter().flatten() {
-        let same = input.metadata().is_ok_and(|input| {
-            (input.dev(), input.ino()) == (there.dev(), there.ino())
-        });
+        let same = input
+            .metadata()
+            .is_ok_and(|input| (input.dev(), input.ino()) == (there.dev(), there.ino()));
         if same {
             let sentence = format!(
                 "{}: the recording would overwrite {}; choose another name",

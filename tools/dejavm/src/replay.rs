@@ -24,9 +24,8 @@ pub fn replay(arguments: &Replay) -> Result<Outcome, Failure> {
         true => Console::none(),
         false => Console::new(report.console.as_deref(), report.json)?,
     };
-    let console_on_terminal = !arguments.quiet
-        && report.console.is_none()
-        && (report.json || io::stdout().is_terminal());
+    let console_on_terminal =
+        !arguments.quiet && report.console.is_none() && (report.json || io::stdout().is_terminal());
     let meter = Meter::new(report.progress, console_on_terminal);
     run(arguments.file.as_deref(), arguments.until, &arguments.tuning, console, meter)
 }
@@ -97,10 +96,7 @@ fn failure(replayed: &Replayed, watch: &Watch, until: bool) -> Option<Failure> {
     }
     match &replayed.cut_short {
         Some(CutShort::Damaged(error)) => {
-            let sentence = format!(
-                "{error}; everything before it replays, up to {}",
-                replayed.at
-            );
+            let sentence = format!("{error}; everything before it replays, up to {}", replayed.at);
             return Some(Failure::new(Exit::Recording, sentence));
         }
         // A killed recorder's leftover is as good as a recording that was stopped there.

@@ -122,8 +122,7 @@ impl<'a> HostWorld<'a> {
 impl World for HostWorld<'_> {
     fn poll(&mut self) -> Polled {
         self.take_arrived();
-        let bytes: Vec<u8> =
-            self.waiting.drain(..self.waiting.len().min(BATCH_BYTES)).collect();
+        let bytes: Vec<u8> = self.waiting.drain(..self.waiting.len().min(BATCH_BYTES)).collect();
         let inputs = match bytes.is_empty() {
             true => Vec::new(),
             false => vec![Input::Serial { port: 0, bytes }],
