@@ -1,6 +1,6 @@
 //! Two-operand arithmetic and logic, and the one-operand forms.
 
-use super::access;
+use super::{access, either, two_speeds};
 use crate::code::{Flow, Handler, OpRef, go, leave};
 use crate::cpu::Cpu;
 
@@ -64,13 +64,22 @@ fn compute<const OP: u8, const S: u64>(cpu: &mut Cpu, a: u64, b: u64) -> u64 {
     }
 }
 
-/// One of the operations in one size and form.
-fn alu<const OP: u8, const S: u64, const FORM: u8>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    /// One of the operations in one size and form.
+    alu / alu_slow = alu_body [OP: u8, S: u64, FORM: u8]
+}
+
+#[inline(always)]
+fn alu_body<const SLOW: bool, const OP: u8, const S: u64, const FORM: u8>(
+    cpu: &mut Cpu,
+    op: OpRef,
+) -> Flow {
+    let slow = alu_slow::<OP, S, FORM>;
     let b = match FORM {
         REG_REG | MEM_REG => cpu.get::<S>(op.src),
         REG_MEM => {
             let linear = cpu.effective_address(op);
-            access!(cpu, op, cpu.load_sized::<S>(linear))
+            either!(cpu, op, slow, cpu.load_hit::<S>(linear), cpu.load_sized::<S>(linear))
         }
         _ => op.imm,
     };
@@ -85,12 +94,23 @@ fn alu<const OP: u8, const S: u64, const FORM: u8>(cpu: &mut Cpu, op: OpRef) -> 
     }
     let linear = cpu.effective_address(op);
     match OP {
-        MOV => access!(cpu, op, cpu.store_sized::<S>(linear, b)),
+        MOV => {
+            either!(cpu, op, slow, cpu.store_hit::<S>(linear, b), cpu.store_sized::<S>(linear, b))
+        }
         CMP | TEST => {
-            let a = access!(cpu, op, cpu.load_sized::<S>(linear));
+            let a = either!(cpu, op, slow, cpu.load_hit::<S>(linear), cpu.load_sized::<S>(linear));
             compute::<OP, S>(cpu, a, b);
         }
-        _ => access!(cpu, op, cpu.modify_linear::<S>(linear, |cpu, a| compute::<OP, S>(cpu, a, b))),
+        _ => {
+            let change = |cpu: &mut Cpu, a| compute::<OP, S>(cpu, a, b);
+            either!(
+                cpu,
+                op,
+                slow,
+                cpu.modify_hit::<S>(linear, change),
+                cpu.modify_linear::<S>(linear, change)
+            );
+        }
     }
     go!(cpu, op.next())
 }
@@ -135,10 +155,25 @@ fn compute_one<const OP: u8, const S: u64>(cpu: &mut Cpu, a: u64) -> u64 {
     }
 }
 
-fn one<const OP: u8, const S: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    one / one_slow = one_body [OP: u8, S: u64, MEM: bool]
+}
+
+#[inline(always)]
+fn one_body<const SLOW: bool, const OP: u8, const S: u64, const MEM: bool>(
+    cpu: &mut Cpu,
+    op: OpRef,
+) -> Flow {
     if MEM {
         let linear = cpu.effective_address(op);
-        access!(cpu, op, cpu.modify_linear::<S>(linear, compute_one::<OP, S>));
+        let change = compute_one::<OP, S>;
+        either!(
+            cpu,
+            op,
+            (one_slow::<OP, S, MEM>),
+            cpu.modify_hit::<S>(linear, change),
+            cpu.modify_linear::<S>(linear, change)
+        );
     } else {
         let a = cpu.get::<S>(op.dst);
         let result = compute_one::<OP, S>(cpu, a);
@@ -147,12 +182,21 @@ fn one<const OP: u8, const S: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) ->
     go!(cpu, op.next())
 }
 
-/// IMUL with two or three operands; `FORM` says where the multiplicand comes from, and `IMM` that
-/// the multiplier is an immediate.
-fn imul<const S: u64, const MEM: bool, const IMM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    /// IMUL with two or three operands: `MEM` says where the multiplicand comes from, and `IMM` that
+    /// the multiplier is an immediate.
+    imul / imul_slow = imul_body [S: u64, MEM: bool, IMM: bool]
+}
+
+#[inline(always)]
+fn imul_body<const SLOW: bool, const S: u64, const MEM: bool, const IMM: bool>(
+    cpu: &mut Cpu,
+    op: OpRef,
+) -> Flow {
     let a = if MEM {
         let linear = cpu.effective_address(op);
-        access!(cpu, op, cpu.load_sized::<S>(linear))
+        let slow = imul_slow::<S, MEM, IMM>;
+        either!(cpu, op, slow, cpu.load_hit::<S>(linear), cpu.load_sized::<S>(linear))
     } else {
         cpu.get::<S>(op.src)
     };
@@ -168,11 +212,17 @@ fn imul<const S: u64, const MEM: bool, const IMM: bool>(cpu: &mut Cpu, op: OpRef
     go!(cpu, op.next())
 }
 
-/// CMOVcc. A 32-bit move clears the upper half even when the condition fails.
-fn cmov<const S: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    /// CMOVcc. A 32-bit move clears the upper half even when the condition fails.
+    cmov / cmov_slow = cmov_body [S: u64, MEM: bool]
+}
+
+#[inline(always)]
+fn cmov_body<const SLOW: bool, const S: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let value = if MEM {
         let linear = cpu.effective_address(op);
-        access!(cpu, op, cpu.load_sized::<S>(linear))
+        let slow = cmov_slow::<S, MEM>;
+        either!(cpu, op, slow, cpu.load_hit::<S>(linear), cpu.load_sized::<S>(linear))
     } else {
         cpu.get::<S>(op.src)
     };
@@ -182,12 +232,24 @@ fn cmov<const S: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
     go!(cpu, op.next())
 }
 
-/// SETcc.
-fn setcc<const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    /// SETcc.
+    setcc / setcc_slow = setcc_body [MEM: bool]
+}
+
+#[inline(always)]
+fn setcc_body<const SLOW: bool, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let value = cpu.arith.condition(op.imm as u8).into();
     if MEM {
         let linear = cpu.effective_address(op);
-        access!(cpu, op, cpu.store_sized::<1>(linear, value));
+        let slow = setcc_slow::<MEM>;
+        either!(
+            cpu,
+            op,
+            slow,
+            cpu.store_hit::<1>(linear, value),
+            cpu.store_sized::<1>(linear, value)
+        );
     } else {
         cpu.set::<1>(op.dst, value);
     }

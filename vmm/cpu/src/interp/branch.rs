@@ -1,6 +1,6 @@
 //! Near jumps, calls and returns in flat code segments.
 
-use super::{Exit, access, stack};
+use super::{Exit, access, either, stack, two_speeds};
 use crate::code::{Flow, Handler, OpRef, Way, go, leave};
 use crate::cpu::{Cpu, PAGE_REG, gpr};
 use crate::mmu::is_canonical;
@@ -50,18 +50,30 @@ fn jcc<const CC: u8>(cpu: &mut Cpu, op: OpRef) -> Flow {
     }
 }
 
-fn call<const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    call / call_slow = call_body [W: u64]
+}
+
+#[inline(always)]
+fn call_body<const SLOW: bool, const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let back = cpu.ip_after(op);
-    access!(cpu, op, stack::push::<W>(cpu, back));
+    let slow = call_slow::<W>;
+    either!(cpu, op, slow, stack::push_hit::<W>(cpu, back), stack::push::<W>(cpu, back));
     follow(cpu, op, Way::Taken, op.imm)
 }
 
 /// The target of an indirect branch: a register or memory.
 macro_rules! target {
-    ($cpu:ident, $op:ident, $w:expr, $mem:expr) => {{
+    ($cpu:ident, $op:ident, $slow:ident, $w:expr, $mem:expr) => {{
         let target = if $mem {
             let linear = $cpu.effective_address($op);
-            access!($cpu, $op, $cpu.load_sized::<{ $w }>(linear))
+            either!(
+                $cpu,
+                $op,
+                $slow,
+                $cpu.load_hit::<{ $w }>(linear),
+                $cpu.load_sized::<{ $w }>(linear)
+            )
         } else {
             $cpu.get::<{ $w }>($op.dst)
         };
@@ -73,22 +85,46 @@ macro_rules! target {
     }};
 }
 
-fn jmp_indirect<const W: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
-    let target = target!(cpu, op, W, MEM);
+two_speeds! {
+    jmp_indirect / jmp_indirect_slow = jmp_indirect_body [W: u64, MEM: bool]
+}
+
+#[inline(always)]
+fn jmp_indirect_body<const SLOW: bool, const W: u64, const MEM: bool>(
+    cpu: &mut Cpu,
+    op: OpRef,
+) -> Flow {
+    let slow = jmp_indirect_slow::<W, MEM>;
+    let target = target!(cpu, op, slow, W, MEM);
     jump(cpu, target)
 }
 
-fn call_indirect<const W: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
-    let target = target!(cpu, op, W, MEM);
+two_speeds! {
+    call_indirect / call_indirect_slow = call_indirect_body [W: u64, MEM: bool]
+}
+
+#[inline(always)]
+fn call_indirect_body<const SLOW: bool, const W: u64, const MEM: bool>(
+    cpu: &mut Cpu,
+    op: OpRef,
+) -> Flow {
+    let slow = call_indirect_slow::<W, MEM>;
+    let target = target!(cpu, op, slow, W, MEM);
     let back = cpu.ip_after(op);
-    access!(cpu, op, stack::push::<W>(cpu, back));
+    either!(cpu, op, slow, stack::push_hit::<W>(cpu, back), stack::push::<W>(cpu, back));
     jump(cpu, target)
 }
 
-/// RET, with the bytes of arguments to drop in `imm`.
-fn ret<const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    /// RET, with the bytes of arguments to drop in `imm`.
+    ret / ret_slow = ret_body [W: u64]
+}
+
+#[inline(always)]
+fn ret_body<const SLOW: bool, const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let from = cpu.get::<W>(gpr::RSP as u8);
-    let target = access!(cpu, op, cpu.load_sized::<W>(from));
+    let slow = ret_slow::<W>;
+    let target = either!(cpu, op, slow, cpu.load_hit::<W>(from), cpu.load_sized::<W>(from));
     if !is_canonical(target) {
         cpu.bail_to_reference(op);
         leave!();

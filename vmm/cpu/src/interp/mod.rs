@@ -121,6 +121,37 @@ macro_rules! access {
 }
 use access;
 
+/// Makes two handlers of one body: one that knows only TLB hits, keeps everything in registers that
+/// need not be saved, and goes over to its `#[cold]` twin at a miss; and that twin, which can do all.
+/// The body's first parameter is `SLOW`.
+macro_rules! two_speeds {
+    ($(#[$doc:meta])* $name:ident / $slow:ident = $body:ident [$($g:ident: $t:ty),*]) => {
+        $(#[$doc])*
+        fn $name<$(const $g: $t),*>(cpu: &mut Cpu, op: OpRef) -> Flow {
+            $body::<false $(, $g)*>(cpu, op)
+        }
+        #[cold]
+        #[inline(never)]
+        fn $slow<$(const $g: $t),*>(cpu: &mut Cpu, op: OpRef) -> Flow {
+            $body::<true $(, $g)*>(cpu, op)
+        }
+    };
+}
+/// A memory access in a body made by `two_speeds`: `$hit` if the TLB knows, else `$full`.
+macro_rules! either {
+    ($cpu:ident, $op:ident, $slow:expr, $hit:expr, $full:expr) => {
+        if SLOW {
+            access!($cpu, $op, $full)
+        } else {
+            match $hit {
+                Some(value) => value,
+                None => return $slow($cpu, $op),
+            }
+        }
+    };
+}
+use {either, two_speeds};
+
 /// First operation of every block: charges for all its instructions, or refuses.
 pub(crate) fn enter(cpu: &mut Cpu, op: OpRef) -> Flow {
     let count = op.imm as i64;

@@ -1,7 +1,7 @@
 //! The SSE moves and logic that compilers emit everywhere. Chosen only while SSE instructions need no
 //! check (CR0.EM = CR0.TS = 0, CR4.OSFXSR = 1 are part of the decoding mode).
 
-use super::access;
+use super::{access, either, two_speeds};
 use crate::code::{Flow, Handler, OpRef, go, leave};
 use crate::cpu::Cpu;
 
@@ -22,40 +22,64 @@ fn move_register(cpu: &mut Cpu, op: OpRef) -> Flow {
     go!(cpu, op.next())
 }
 
-fn load<const ALIGNED: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    load / load_slow = load_body [ALIGNED: bool]
+}
+
+#[inline(always)]
+fn load_body<const SLOW: bool, const ALIGNED: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let linear = cpu.effective_address(op);
     if ALIGNED && linear & 15 != 0 {
         cpu.bail_to_reference(op);
         leave!();
     }
-    let value = access!(cpu, op, cpu.load_u128(linear));
+    let slow = load_slow::<ALIGNED>;
+    let value = either!(cpu, op, slow, cpu.load_u128_hit(linear), cpu.load_u128(linear));
     cpu.set_xmm(op.dst, value);
     go!(cpu, op.next())
 }
 
-fn store<const ALIGNED: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    store / store_slow = store_body [ALIGNED: bool]
+}
+
+#[inline(always)]
+fn store_body<const SLOW: bool, const ALIGNED: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let linear = cpu.effective_address(op);
     if ALIGNED && linear & 15 != 0 {
         cpu.bail_to_reference(op);
         leave!();
     }
     let value = cpu.xmm(op.src);
-    access!(cpu, op, cpu.store_u128(linear, value));
+    let slow = store_slow::<ALIGNED>;
+    either!(cpu, op, slow, cpu.store_u128_hit(linear, value), cpu.store_u128(linear, value));
     go!(cpu, op.next())
 }
 
-/// MOVQ, MOVD, MOVSS, MOVSD from memory: the rest of the register clears.
-fn load_scalar<const S: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    /// MOVQ, MOVD, MOVSS, MOVSD from memory: the rest of the register clears.
+    load_scalar / load_scalar_slow = load_scalar_body [S: u64]
+}
+
+#[inline(always)]
+fn load_scalar_body<const SLOW: bool, const S: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let linear = cpu.effective_address(op);
-    let value = access!(cpu, op, cpu.load_sized::<S>(linear));
+    let slow = load_scalar_slow::<S>;
+    let value = either!(cpu, op, slow, cpu.load_hit::<S>(linear), cpu.load_sized::<S>(linear));
     cpu.set_xmm(op.dst, value.into());
     go!(cpu, op.next())
 }
 
-fn store_scalar<const S: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    store_scalar / store_scalar_slow = store_scalar_body [S: u64]
+}
+
+#[inline(always)]
+fn store_scalar_body<const SLOW: bool, const S: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let linear = cpu.effective_address(op);
     let value = cpu.xmm(op.src) as u64;
-    access!(cpu, op, cpu.store_sized::<S>(linear, value));
+    let slow = store_scalar_slow::<S>;
+    either!(cpu, op, slow, cpu.store_hit::<S>(linear, value), cpu.store_sized::<S>(linear, value));
     go!(cpu, op.next())
 }
 
@@ -77,14 +101,20 @@ pub(super) const OR: u8 = 1;
 pub(super) const XOR: u8 = 2;
 pub(super) const AND_NOT: u8 = 3;
 
-fn logic<const OP: u8, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    logic / logic_slow = logic_body [OP: u8, MEM: bool]
+}
+
+#[inline(always)]
+fn logic_body<const SLOW: bool, const OP: u8, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let b = if MEM {
         let linear = cpu.effective_address(op);
         if linear & 15 != 0 {
             cpu.bail_to_reference(op);
             leave!();
         }
-        access!(cpu, op, cpu.load_u128(linear))
+        let slow = logic_slow::<OP, MEM>;
+        either!(cpu, op, slow, cpu.load_u128_hit(linear), cpu.load_u128(linear))
     } else {
         cpu.xmm(op.src)
     };

@@ -1,6 +1,6 @@
 //! PUSH, POP and LEAVE on a stack pointer of the mode's own width (`W` bytes: 4 or 8).
 
-use super::access;
+use super::{access, either, two_speeds};
 use crate::code::{Flow, Handler, OpRef, go, leave};
 use crate::cpu::{Cpu, gpr};
 
@@ -16,36 +16,63 @@ pub(super) fn push<const W: u64>(cpu: &mut Cpu, value: u64) -> Result<(), crate:
     Ok(())
 }
 
+/// Pushes `W` bytes if the TLB knows where.
+#[inline(always)]
+pub(super) fn push_hit<const W: u64>(cpu: &mut Cpu, value: u64) -> Option<()> {
+    let to = cpu.get::<W>(RSP).wrapping_sub(W) & cpu.address_mask;
+    cpu.store_hit::<W>(to, value)?;
+    cpu.set::<W>(RSP, to);
+    Some(())
+}
+
 /// Where the pushed value comes from.
 const REG: u8 = 0;
 const IMM: u8 = 1;
 const MEM: u8 = 2;
 
-fn push_op<const W: u64, const FROM: u8>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    push_op / push_slow = push_body [W: u64, FROM: u8]
+}
+
+#[inline(always)]
+fn push_body<const SLOW: bool, const W: u64, const FROM: u8>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let slow = push_slow::<W, FROM>;
     let value = match FROM {
         REG => cpu.get::<W>(op.dst),
         IMM => op.imm,
         _ => {
             let linear = cpu.effective_address(op);
-            access!(cpu, op, cpu.load_sized::<W>(linear))
+            either!(cpu, op, slow, cpu.load_hit::<W>(linear), cpu.load_sized::<W>(linear))
         }
     };
-    access!(cpu, op, push::<W>(cpu, value));
+    either!(cpu, op, slow, push_hit::<W>(cpu, value), push::<W>(cpu, value));
     go!(cpu, op.next())
 }
 
-fn pop_op<const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    pop_op / pop_slow = pop_body [W: u64]
+}
+
+#[inline(always)]
+fn pop_body<const SLOW: bool, const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let from = cpu.get::<W>(RSP);
-    let value = access!(cpu, op, cpu.load_sized::<W>(from));
+    let slow = pop_slow::<W>;
+    let value = either!(cpu, op, slow, cpu.load_hit::<W>(from), cpu.load_sized::<W>(from));
     // POP RSP keeps the popped value: the increment comes first.
     cpu.set::<W>(RSP, from.wrapping_add(W));
     cpu.set::<W>(op.dst, value);
     go!(cpu, op.next())
 }
 
-fn leave_op<const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
+two_speeds! {
+    leave_op / leave_slow = leave_body [W: u64]
+}
+
+#[inline(always)]
+fn leave_body<const SLOW: bool, const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let from = cpu.get::<W>(RBP);
-    let value = access!(cpu, op, cpu.load_sized::<W>(from));
+    let slow = leave_slow::<W>;
+    let value = either!(cpu, op, slow, cpu.load_hit::<W>(from), cpu.load_sized::<W>(from));
     cpu.set::<W>(RSP, from.wrapping_add(W));
     cpu.set::<W>(RBP, value);
     go!(cpu, op.next())

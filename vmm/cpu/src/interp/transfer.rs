@@ -1,7 +1,7 @@
 //! Moves that widen, compute addresses or swap.
 
-use super::access;
 use super::alu::by_size;
+use super::{access, either, two_speeds};
 use crate::code::{Flow, Handler, OpRef, go, leave};
 use crate::cpu::{Cpu, gpr};
 use crate::flags::sign_extend;
@@ -13,14 +13,26 @@ fn lea<const S: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
     go!(cpu, op.next())
 }
 
-/// MOVZX and MOVSX from `F` bytes to `S`.
-fn extend<const F: u64, const SIGNED: bool, const MEM: bool, const S: u64>(
+two_speeds! {
+    /// MOVZX and MOVSX from `F` bytes to `S`.
+    extend / extend_slow = extend_body [F: u64, SIGNED: bool, MEM: bool, S: u64]
+}
+
+#[inline(always)]
+fn extend_body<
+    const SLOW: bool,
+    const F: u64,
+    const SIGNED: bool,
+    const MEM: bool,
+    const S: u64,
+>(
     cpu: &mut Cpu,
     op: OpRef,
 ) -> Flow {
     let value = if MEM {
         let linear = cpu.effective_address(op);
-        access!(cpu, op, cpu.load_sized::<F>(linear))
+        let slow = extend_slow::<F, SIGNED, MEM, S>;
+        either!(cpu, op, slow, cpu.load_hit::<F>(linear), cpu.load_sized::<F>(linear))
     } else {
         cpu.get::<F>(op.src)
     };

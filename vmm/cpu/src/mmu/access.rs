@@ -109,6 +109,48 @@ impl Cpu {
         }
     }
 
+    /// Loads `S` bytes if the TLB knows them.
+    #[inline(always)]
+    pub(crate) fn load_hit<const S: u64>(&self, linear: u64) -> Option<u64> {
+        hit::<S>(&self.tlb().read[slot_of(linear)], linear).map(read_host::<S>)
+    }
+
+    /// Stores `S` bytes if the TLB knows where.
+    #[inline(always)]
+    pub(crate) fn store_hit<const S: u64>(&mut self, linear: u64, value: u64) -> Option<()> {
+        hit::<S>(&self.tlb().write[slot_of(linear)], linear)
+            .map(|pointer| write_host::<S>(pointer, value))
+    }
+
+    /// Replaces `S` bytes by what `change` makes of them, if the TLB knows where.
+    #[inline(always)]
+    pub(crate) fn modify_hit<const S: u64>(
+        &mut self,
+        linear: u64,
+        change: impl FnOnce(&mut Cpu, u64) -> u64,
+    ) -> Option<()> {
+        let pointer = hit::<S>(&self.tlb().write[slot_of(linear)], linear)?;
+        let new = change(self, read_host::<S>(pointer));
+        write_host::<S>(pointer, new);
+        Some(())
+    }
+
+    /// Loads 16 bytes if the TLB knows them.
+    #[inline(always)]
+    pub(crate) fn load_u128_hit(&self, linear: u64) -> Option<u128> {
+        hit::<16>(&self.tlb().read[slot_of(linear)], linear)
+            // SAFETY: as for `read_host`.
+            .map(|pointer| unsafe { pointer.cast::<u128>().read_unaligned() })
+    }
+
+    /// Stores 16 bytes if the TLB knows where.
+    #[inline(always)]
+    pub(crate) fn store_u128_hit(&mut self, linear: u64, value: u128) -> Option<()> {
+        hit::<16>(&self.tlb().write[slot_of(linear)], linear)
+            // SAFETY: as for `write_host`.
+            .map(|pointer| unsafe { pointer.cast::<u128>().write_unaligned(value) })
+    }
+
     /// Loads 16 bytes at the current privilege level.
     #[inline(always)]
     pub(crate) fn load_u128(&mut self, linear: u64) -> Result<u128, Abort> {
