@@ -268,7 +268,8 @@ impl Bench {
     pub(crate) fn handled(&self) -> Option<u8> {
         let rip = self.cpu.rip;
         let offset = rip.wrapping_sub(tables::HANDLERS + 1);
-        (self.cpu.halted && offset % 16 == 0 && offset / 16 < 256).then(|| (offset / 16) as u8)
+        let handler = self.cpu.halted && offset.is_multiple_of(16) && offset / 16 < 256;
+        handler.then_some((offset / 16) as u8)
     }
 
     /// Runs code until the CPU halts, at most 1000 instructions; the vector handled, if any.

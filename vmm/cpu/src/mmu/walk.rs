@@ -156,7 +156,7 @@ impl Cpu {
                 }
                 if leaf && level > 1 {
                     // Address bits below the page size, PAT bit 12 excepted.
-                    reserved |= (1 << shift) - 1 & !0x1fff;
+                    reserved |= ((1 << shift) - 1) & !0x1fff;
                 }
             } else if leaf && level == 2 {
                 // PSE-36: bits 20:13 carry address bits 39:32; bit 21 is reserved.
