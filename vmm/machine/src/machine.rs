@@ -118,7 +118,7 @@ impl Machine {
     }
 
     /// Runs until exactly `until` instructions have completed since the machine started, or until
-    /// the CPU halts with nothing pending, or the machine ends. All deadlines up to the position
+    /// the CPU halts with nothing pending (also if that is just there), or the machine ends. All deadlines up to the position
     /// reached have fired and the interrupts that the CPU takes there are taken, so that the state at
     /// a position does not depend on where earlier runs stopped.
     pub fn run(&mut self, until: Position) -> Stop {
@@ -130,18 +130,23 @@ impl Machine {
             self.board.fire_deadlines(now);
             let bound = self.board.bound_runs(until);
             match self.cpu.run_until(&mut self.ram, &mut self.board, bound) {
-                dejavm_cpu::Stop::Limit => {
-                    if self.position() >= until && !self.board.deadline_due(self.guest_ns()) {
-                        return Stop::Limit;
+                // Whether the CPU noticed that it halts, or stopped at the bound first, depends on where
+                // the run was cut: it must make no difference here.
+                dejavm_cpu::Stop::Limit | dejavm_cpu::Stop::Halted => {
+                    if self.board.deadline_due(self.guest_ns()) {
+                        continue;
+                    }
+                    if !self.cpu.is_halted() {
+                        if self.position() >= until {
+                            return Stop::Limit;
+                        }
+                    } else if self.cpu.interrupts_enabled() {
+                        return Stop::Idle { wake: self.board.next_deadline() };
+                    } else {
+                        self.board.finish(End::HaltedForever);
                     }
                 }
                 dejavm_cpu::Stop::Board => {}
-                dejavm_cpu::Stop::Halted if !self.cpu.interrupts_enabled() => {
-                    self.board.finish(End::HaltedForever);
-                }
-                dejavm_cpu::Stop::Halted => {
-                    return Stop::Idle { wake: self.board.next_deadline() };
-                }
                 dejavm_cpu::Stop::Shutdown => self.board.finish(End::TripleFault),
             }
         }
