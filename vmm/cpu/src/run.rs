@@ -337,3 +337,62 @@ impl Cpu {
         Err(self.general_protection(0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exception::vector;
+    use crate::testing::{Bench, DATA};
+
+    /// SDM vol. 3A, 6.15, interrupt 17: CPL 3, CR0.AM, EFLAGS.AC.
+    #[test]
+    fn misaligned_accesses_of_user_code_fault_only_while_checked() {
+        // mov eax, [rbx]; mov [rbx], eax
+        let code = [0x8b, 0x03, 0x89, 0x03];
+        for (cpl, am, ac, address, faults) in [
+            (3, true, true, DATA + 1, true),
+            (3, true, true, DATA + 4, false),
+            (3, true, false, DATA + 1, false),
+            (3, false, true, DATA + 1, false),
+            (0, true, true, DATA + 1, false),
+        ] {
+            let mut bench = Bench::long();
+            let mut state = bench.cpu.state();
+            state.cpl = cpl;
+            state.cr0 |= if am { control::CR0_AM } else { 0 };
+            state.rflags |= if ac { rflags::AC } else { 0 };
+            state.gpr[3] = address;
+            bench.poke(state.rip, &code);
+            for skip in [0, 2] {
+                bench.cpu.set_state(&state);
+                let mut state = state.clone();
+                state.rip += skip;
+                bench.cpu.set_state(&state);
+                let result = bench.cpu.try_step(&mut bench.ram, &mut bench.board);
+                let expected = if faults {
+                    Err(AbortReason::Exception { vector: vector::AC, error_code: Some(0) })
+                } else {
+                    Ok(())
+                };
+                assert_eq!(result, expected, "cpl {cpl}, am {am}, ac {ac}, {address:#x}, {skip}");
+            }
+        }
+    }
+
+    /// One block, left in the middle by each budget, gives the state that stepping gives.
+    #[test]
+    fn any_budget_lands_exactly() {
+        // again: add eax, ebx; push rax; pop rcx; imul edx, ecx, 7; inc rbx; jmp again
+        let code = [0x01, 0xd8, 0x50, 0x59, 0x6b, 0xd1, 0x07, 0x48, 0xff, 0xc3, 0xeb, 0xf4];
+        let mut whole = Bench::long();
+        let mut stepped = Bench::long();
+        stepped.poke(crate::testing::CODE, &code);
+        for budget in (1..40).chain([100, 1000]) {
+            assert_eq!(whole.run(&code, budget), Stop::Limit);
+            for _ in 0..budget {
+                stepped.cpu.try_step(&mut stepped.ram, &mut stepped.board).unwrap();
+            }
+            assert_eq!(whole.cpu.state(), stepped.cpu.state(), "budget {budget}");
+        }
+    }
+}

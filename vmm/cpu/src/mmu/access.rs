@@ -278,11 +278,13 @@ impl Cpu {
             Access::Read => (Table::Read, host as u64),
             Access::Fetch => (Table::Fetch, pfn.gpa().0),
             Access::Write => {
+                // Dirty by the translation, whether or not a store follows: so that the set of
+                // dirty pages does not depend on what else is derived from the page.
+                ram.set_flags(pfn, PageFlags::DIRTY);
                 let kept = PageFlags::CODE.union(PageFlags::PAGE_TABLE);
                 if ram.flags(pfn).intersects(kept) {
                     return;
                 }
-                ram.set_flags(pfn, PageFlags::DIRTY);
                 (Table::Write, host as u64)
             }
         };
