@@ -82,6 +82,8 @@ fn xmm(register: Register) -> Option<u8> {
 fn memory(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
     op.segment = match i.memory_segment() {
         Register::FS | Register::GS if !mode.wide => return None,
+        // Never writable.
+        Register::CS if !mode.wide => return None,
         Register::FS => 4,
         Register::GS => 5,
         _ => NO_SEGMENT,

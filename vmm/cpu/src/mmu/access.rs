@@ -158,6 +158,7 @@ impl Cpu {
             // SAFETY: as for `read_host`.
             Some(pointer) => Ok(unsafe { pointer.cast::<u128>().read_unaligned() }),
             None => {
+                self.require_canonical(linear, 16)?;
                 let low = self.load_slow(linear, 8)?;
                 let high = self.load_slow(linear.wrapping_add(8), 8)?;
                 Ok(u128::from(high) << 64 | u128::from(low))
@@ -305,11 +306,15 @@ impl Cpu {
         self.store_as(linear, value, size, user)
     }
 
-    /// An address that no page table can map: the reference path, which knows the segment, says
-    /// which exception that is.
+    /// An access with a byte that no page table can map, or that the limit of a flat segment keeps
+    /// out: the reference path, which knows the segment, says which exception that is.
     #[inline]
-    fn require_canonical(&mut self, linear: u64) -> Result<(), Abort> {
-        if super::is_canonical(linear) || self.alone {
+    fn require_canonical(&mut self, linear: u64, size: u32) -> Result<(), Abort> {
+        let last = linear.wrapping_add(u64::from(size) - 1);
+        let fits = super::is_canonical(linear)
+            && super::is_canonical(last)
+            && (last <= 0xffff_ffff || self.is_64bit());
+        if fits || self.alone {
             return Ok(());
         }
         self.require_alone()
@@ -317,7 +322,7 @@ impl Cpu {
 
     /// Loads with user or supervisor rights.
     pub(crate) fn load_as(&mut self, linear: u64, size: u32, user: bool) -> Result<u64, Abort> {
-        self.require_canonical(linear)?;
+        self.require_canonical(linear, size)?;
         let mut bytes = [0u8; 8];
         for (gpa, from, to) in self.pieces(linear, size, Access::Read, user)? {
             if from == to || self.ram().read(gpa, &mut bytes[from..to]).is_ok() {
@@ -346,7 +351,7 @@ impl Cpu {
         size: u32,
         user: bool,
     ) -> Result<(), Abort> {
-        self.require_canonical(linear)?;
+        self.require_canonical(linear, size)?;
         let pieces = self.pieces(linear, size, Access::Write, user)?;
         self.prepare_stores(&pieces)?;
         let bytes = value.to_le_bytes();
@@ -370,7 +375,7 @@ impl Cpu {
 
     /// Checks that a store of up to 16 bytes would succeed at the current privilege level.
     pub(crate) fn probe_store(&mut self, linear: u64, size: u32) -> Result<(), Abort> {
-        self.require_canonical(linear)?;
+        self.require_canonical(linear, size)?;
         let user = self.cpl == 3;
         let pieces = self.pieces(linear, size, Access::Write, user)?;
         self.prepare_stores(&pieces)
