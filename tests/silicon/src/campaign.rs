@@ -132,7 +132,10 @@ fn judge(
     guest: &mut Guest,
     captures: &mut [u8],
 ) -> Result<Report, String> {
-    let arena = host.run(batch).map_err(|error| explain(&error, batch))?;
+    if let Err(error) = host.run(batch) {
+        return Err(explain(&error, batch, host));
+    }
+    let arena = host.outcomes();
     guest.load(batch);
     let mut report = Report {
         tallies: BTreeMap::new(),
@@ -188,12 +191,18 @@ fn find_stray(batch: &Batch, guest: &mut Guest, captures: &mut [u8]) -> String {
     "none when run alone".to_owned()
 }
 
-fn explain(error: &HostError, batch: &Batch) -> String {
+fn explain(error: &HostError, batch: &Batch, host: &mut Host) -> String {
     match error {
+        HostError::Stray => {
+            let alone = |n: &usize| matches!(host.run(&batch.only(*n)), Err(HostError::Stray));
+            let culprit = (0..batch.tests.len()).find(alone);
+            let culprit = culprit.map(|n| report::describe(batch, n)).unwrap_or_default();
+            format!("{error} (family {}, batch {})\n{culprit}", batch.family, batch.number)
+        }
         HostError::Died { case, .. } | HostError::Hangs { case } => {
             format!("{error}\n{}", report::describe(batch, *case))
         }
-        HostError::Io(_) | HostError::Stray => {
+        HostError::Io(_) => {
             format!("{error} (family {}, batch {})", batch.family, batch.number)
         }
     }

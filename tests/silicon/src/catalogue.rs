@@ -125,6 +125,9 @@ pub fn exclusion(code: Code) -> Option<&'static str> {
         | Code::Popq_GS => {
             return Some("loads a segment from the host's descriptor tables");
         }
+        Code::Movsxd_r16_rm16 => {
+            return Some("AMD reads four bytes of memory, Intel two");
+        }
         Code::Reservednop_rm16_r16_0F0D
         | Code::Reservednop_rm32_r32_0F0D
         | Code::Reservednop_rm64_r64_0F0D => {

@@ -63,8 +63,8 @@ impl Host {
         Ok(Host { child, to, from, shared })
     }
 
-    /// Runs a batch; outcomes and captures are in the arena afterwards.
-    pub fn run(&mut self, batch: &Batch) -> Result<&Arena, HostError> {
+    /// Runs a batch; see [`Host::outcomes`] afterwards.
+    pub fn run(&mut self, batch: &Batch) -> Result<(), HostError> {
         let (region, arena) = self.shared.region_and_arena();
         for page in 0..layout::REGION_PAGES {
             let at = (page * PAGE) as usize;
@@ -88,11 +88,15 @@ impl Host {
         }
         arena.pokes[..batch.pokes.len()].copy_from_slice(&batch.pokes);
         self.exchange()?;
-        let arena = self.shared.arena();
-        if arena.stray != 0 {
+        if self.shared.arena().stray != 0 {
             return Err(HostError::Stray);
         }
-        Ok(arena)
+        Ok(())
+    }
+
+    /// What the last batch left.
+    pub fn outcomes(&mut self) -> &Arena {
+        self.shared.arena()
     }
 
     /// Gives the turn to the runner and waits to get it back.

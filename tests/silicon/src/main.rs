@@ -126,7 +126,9 @@ fn triage(options: &Options) -> Result<bool, String> {
             catalogue.forms.len() - report.missed(&catalogue).len(),
             catalogue.forms.len()
         );
-        println!("not covered: {:?}", report.missed(&catalogue));
+        if options.batch.is_none() {
+            println!("not covered: {:?}", report.missed(&catalogue));
+        }
         if let Some(broken) = &report.broken {
             return Err(broken.clone());
         }

@@ -4,6 +4,7 @@
 use super::{Done, Exec};
 use crate::cpu::{Cpu, gpr};
 use crate::flags::{Arith, zero_extend};
+use crate::segment::SegReg;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 /// The semantics of this family's instructions.
@@ -182,10 +183,13 @@ fn cmpxchg8b(cpu: &mut Cpu, i: &Instruction) -> Done {
 
 fn cmpxchg16b(cpu: &mut Cpu, i: &Instruction) -> Done {
     let (segment, offset) = cpu.operand_offset(i);
-    let linear = cpu.linear(segment, offset, 16, true)?;
-    if linear & 15 != 0 {
+    // Before the segment is asked: on the stack, #GP for the alignment wins over #SS.
+    let has_base = !cpu.is_64bit() || matches!(segment, SegReg::Fs | SegReg::Gs);
+    let base = if has_base { cpu.seg[segment as usize].base } else { 0 };
+    if base.wrapping_add(offset) & 15 != 0 {
         return Err(cpu.general_protection(0));
     }
+    let linear = cpu.linear(segment, offset, 16, true)?;
     cpu.probe_store(linear, 16)?;
     let low = cpu.load(linear, 8)?;
     let high = cpu.load(linear.wrapping_add(8), 8)?;
