@@ -107,6 +107,7 @@ impl Cpu {
             self.step();
             return;
         }
+        self.clear_idle_resume_flag();
         self.end_of_block = false;
         self.address_mask = if mode.wide { u64::MAX } else { 0xffff_ffff };
         self.jump_context = context(self.jump_place(), mode.bits());

@@ -60,7 +60,16 @@ impl Cpu {
     pub(crate) fn is_debug_armed(&self) -> bool {
         self.dr[7] & bits::ENABLES != 0
             || self.pending_debug != 0
-            || self.system_flags & (rflags::TF | rflags::RF) != 0
+            || self.flag(rflags::TF)
+    }
+
+    /// Clears RF where it can have no effect: it only holds off instruction breakpoints, and the
+    /// instruction about to run would clear it when it completes (SDM vol. 3B, 17.3.1.1).
+    #[inline]
+    pub(crate) fn clear_idle_resume_flag(&mut self) {
+        if !self.is_debug_armed() {
+            self.system_flags &= !rflags::RF;
+        }
     }
 
     /// Before an instruction: faults on an instruction breakpoint unless RF is set, and notes that
