@@ -106,7 +106,7 @@ monitor:
         call    put_hex
         print   " flags "
         mov     eax, [ebp + 12]
-        and     eax, 0xfffff02a         /* without the arithmetic flags of the last computation */
+        and     eax, 0xfffef02a         /* without RF, which faults push set (QEMU: clear), and the last computation's flags */
         call    put_hex
         print   "\n"
         leave_with EXIT_OK
@@ -153,11 +153,16 @@ real:
         mov     dword ptr es:[0x510], 0x22222222
         mov     eax, ds:[0x500]
         mov     ds:[RESULTS + 4], eax
+        /* Port 0x92 and the keyboard controller's output port are joined by an OR gate. */
         in      al, 0x92
         and     al, 0xfd
         out     0x92, al
+        mov     al, 0xdd
+        out     0x64, al
         mov     dword ptr es:[0x510], 0x33333333
         mov     ecx, ds:[0x500]
+        mov     al, 0xdf
+        out     0x64, al
         in      al, 0x92
         or      al, 2
         out     0x92, al
