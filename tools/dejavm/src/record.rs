@@ -111,6 +111,7 @@ pub fn ending_name(ending: Ending) -> &'static str {
         Ending::Guest(End::Reset) => "reset",
         Ending::Guest(End::DebugExit(_)) => "debug-exit",
         Ending::Guest(End::TripleFault) => "triple-fault",
+        Ending::Guest(End::Livelock) => "livelock",
         Ending::Guest(End::HaltedForever) => "halted",
         Ending::Stopped => "stopped",
     }
@@ -120,7 +121,9 @@ pub fn ending_name(ending: Ending) -> &'static str {
 pub fn debug_exit(ending: Ending) -> Option<u32> {
     match ending {
         Ending::Guest(End::DebugExit(value)) => Some(value),
-        Ending::Guest(End::PowerOff | End::Reset | End::TripleFault | End::HaltedForever)
+        Ending::Guest(
+            End::PowerOff | End::Reset | End::TripleFault | End::Livelock | End::HaltedForever,
+        )
         | Ending::Stopped => None,
     }
 }
@@ -134,6 +137,10 @@ pub fn ending_text(ending: Ending) -> String {
             format!("the guest left by the debug exit port with {value:#x}")
         }
         Ending::Guest(End::TripleFault) => "the guest died of a triple fault".into(),
+        Ending::Guest(End::Livelock) => {
+            "the guest hangs in interrupts or exceptions that never let an instruction complete"
+                .into()
+        }
         Ending::Guest(End::HaltedForever) => "the guest halted for ever".into(),
         Ending::Stopped => "stopped".into(),
     }

@@ -120,6 +120,11 @@ pub struct Cpu {
     /// DR6 bits.
     pub(crate) pending_debug: u64,
 
+    /// Interrupts and exceptions delivered since an instruction completed, if the last of them was at
+    /// `delivered_at`.
+    pub(crate) deliveries: u32,
+    pub(crate) delivered_at: Position,
+
     // Derived and transient.
     /// RAM and bus, while running.
     pub(crate) context: Context,

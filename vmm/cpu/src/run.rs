@@ -25,7 +25,13 @@ pub enum Stop {
     Board,
     /// Triple fault.
     Shutdown,
+    /// Interrupts or exceptions are delivered without end and no instruction completes.
+    Livelock,
 }
+
+/// Interrupts and exceptions in a row without a completed instruction that are taken for endless.
+/// A double fault needs three.
+const DELIVERIES_MAX: u32 = 100_000;
 
 impl Cpu {
     /// Runs until exactly `limit` instructions have completed since the start, or until something
@@ -72,10 +78,14 @@ impl Cpu {
             if self.abort == AbortReason::Shutdown {
                 return Some(Stop::Shutdown);
             }
+            if self.deliveries > DELIVERIES_MAX && self.delivered_at == self.position {
+                return Some(Stop::Livelock);
+            }
             if self.bus().wants_control() {
                 return Some(Stop::Board);
             }
             if !self.nmi_blocked && !self.interrupt_shadow && self.bus().take_nmi() {
+                self.count_delivery();
                 self.deliver_nmi();
                 continue;
             }
@@ -85,6 +95,7 @@ impl Cpu {
             }
             let at = self.position;
             let vector = self.bus().acknowledge_interrupt(at);
+            self.count_delivery();
             self.deliver_interrupt(vector);
         }
         if self.position.0 >= self.limit {
@@ -133,7 +144,7 @@ impl Cpu {
                     Err(Abort(())) => {
                         self.pending_link = None;
                         self.settle_position();
-                        self.deliver_exception();
+                        self.fault();
                         return;
                     }
                 },
@@ -159,13 +170,29 @@ impl Cpu {
                     self.settle_position();
                     match self.abort {
                         AbortReason::RetryAlone => self.step(),
-                        AbortReason::Exception { .. } => self.deliver_exception(),
+                        AbortReason::Exception { .. } => self.fault(),
                         AbortReason::Shutdown => {}
                     }
                     return;
                 }
             }
         }
+    }
+
+    /// Delivers the exception that `abort` describes.
+    fn fault(&mut self) {
+        self.count_delivery();
+        self.deliver_exception();
+    }
+
+    /// Counts interrupts and exceptions delivered in a row. Hardware whose handlers fault at their
+    /// first instruction delivers for ever; here that would be a run that never returns.
+    fn count_delivery(&mut self) {
+        if self.delivered_at != self.position {
+            self.delivered_at = self.position;
+            self.deliveries = 0;
+        }
+        self.deliveries += 1;
     }
 
     /// Brings `position` up to what `budget` says has run.
@@ -378,6 +405,19 @@ mod tests {
                 assert_eq!(result, expected, "cpl {cpl}, am {am}, ac {ac}, {address:#x}, {skip}");
             }
         }
+    }
+
+    /// A page-fault handler that faults at its first instruction would spin the machine for ever.
+    #[test]
+    fn endless_delivery_ends_the_run() {
+        let mut bench = Bench::real();
+        // Vector 6 leads to an invalid opcode, in real mode, on a stack that wraps.
+        bench.poke(6 * 4, &[0x00, 0x00, 0x00, 0x30]);
+        bench.poke(DATA, &[0x0f, 0x0b]);
+        assert_eq!(bench.run(&[0x0f, 0x0b], 10), Stop::Livelock);
+        assert_eq!(bench.cpu.state().position, Position(0));
+        let again = bench.cpu.run_until(&mut bench.ram, &mut bench.board, Position(10));
+        assert_eq!(again, Stop::Livelock);
     }
 
     /// One block, left in the middle by each budget, gives the state that stepping gives.

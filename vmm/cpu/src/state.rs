@@ -43,6 +43,8 @@ pub struct CpuState {
     pub interrupt_shadow: bool,
     pub nmi_blocked: bool,
     pub pending_debug: u64,
+    /// Interrupts and exceptions delivered since an instruction completed.
+    pub deliveries: u32,
     pub a20: bool,
     pub position: Position,
 }
@@ -89,6 +91,7 @@ impl CpuState {
             interrupt_shadow: false,
             nmi_blocked: false,
             pending_debug: 0,
+            deliveries: 0,
             a20: true,
             position: Position(0),
         }
@@ -128,6 +131,8 @@ impl Cpu {
             interrupt_shadow: false,
             nmi_blocked: false,
             pending_debug: 0,
+            deliveries: 0,
+            delivered_at: Position(0),
             context: Default::default(),
             a20_mask: u64::MAX,
             mmu: Mmu::new(),
@@ -185,6 +190,7 @@ impl Cpu {
             interrupt_shadow: self.interrupt_shadow,
             nmi_blocked: self.nmi_blocked,
             pending_debug: self.pending_debug,
+            deliveries: if self.delivered_at == self.position { self.deliveries } else { 0 },
             a20: self.a20_mask != A20_OFF,
             position: self.position,
         }
@@ -218,6 +224,7 @@ impl Cpu {
             interrupt_shadow,
             nmi_blocked,
             pending_debug,
+            deliveries,
             a20,
             position,
         } = state.clone();
@@ -249,6 +256,8 @@ impl Cpu {
         self.interrupt_shadow = interrupt_shadow;
         self.nmi_blocked = nmi_blocked;
         self.pending_debug = pending_debug;
+        self.deliveries = deliveries;
+        self.delivered_at = position;
         self.a20_mask = if a20 { u64::MAX } else { A20_OFF };
         self.position = position;
         // Whatever was derived belongs to another past: no regime equals this one.

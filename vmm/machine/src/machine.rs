@@ -36,6 +36,8 @@ pub enum End {
     DebugExit(u32),
     /// An exception could not be delivered, not even as a double fault.
     TripleFault,
+    /// Interrupts or exceptions follow one another without end and no instruction completes.
+    Livelock,
     /// The CPU is halted with interrupts off: nothing can wake it.
     HaltedForever,
 }
@@ -148,6 +150,7 @@ impl Machine {
                 }
                 dejavm_cpu::Stop::Board => {}
                 dejavm_cpu::Stop::Shutdown => self.board.finish(End::TripleFault),
+                dejavm_cpu::Stop::Livelock => self.board.finish(End::Livelock),
             }
         }
     }

@@ -58,9 +58,7 @@ impl Cpu {
     /// Whether instructions must run one by one for the sake of breakpoints, TF, RF or a trap.
     #[inline]
     pub(crate) fn is_debug_armed(&self) -> bool {
-        self.dr[7] & bits::ENABLES != 0
-            || self.pending_debug != 0
-            || self.flag(rflags::TF)
+        self.dr[7] & bits::ENABLES != 0 || self.pending_debug != 0 || self.flag(rflags::TF)
     }
 
     /// Clears RF where it can have no effect: it only holds off instruction breakpoints, and the
