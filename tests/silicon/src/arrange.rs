@@ -169,15 +169,10 @@ impl Arrangement<'_> {
         let used: Vec<UsedMemory> = factory.info(i).used_memory().to_vec();
         for m in &used {
             let size = m.memory_size().size().max(1) as u32;
-            let implied_stack =
-                matches!(m.base().full_register(), Register::RSP) && i.is_stack_instruction();
-            let target = if implied_stack {
-                pick_stack(self.r)
-            } else if i.mnemonic() == Mnemonic::Leave {
-                pick_stack(self.r)
-            } else {
-                pick_address(self.r, size, self.bits)
-            };
+            let is_stack = m.base().full_register() == Register::RSP && i.is_stack_instruction()
+                || i.mnemonic() == Mnemonic::Leave;
+            let target =
+                if is_stack { pick_stack(self.r) } else { pick_address(self.r, size, self.bits) };
             self.solve(m, target);
         }
         let size = |m: &UsedMemory| m.memory_size().size().max(1) as u32;

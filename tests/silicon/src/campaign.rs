@@ -112,7 +112,7 @@ fn work(
         if number >= end {
             return Ok(());
         }
-        let batch = Batch::new(catalogue, plan.seed, number);
+        let batch = Batch::new(catalogue, plan.step, plan.seed, number);
         let n = number as usize % guests.len();
         let found = judge(plan, &batch, catalogue, &mut host, &mut guests[n], &mut captures)?;
         let mut report = report.lock().expect("no worker panics with the lock");

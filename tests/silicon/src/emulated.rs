@@ -9,8 +9,31 @@ use dejavm_cpu::{
 use dejavm_memory::{GuestRam, RamLayout};
 use dejavm_units::{Gpa, Position};
 
-/// What executes one instruction: [`Cpu::try_step`] or [`Cpu::try_step_decoded`].
-pub type Step = fn(&mut Cpu, &mut GuestRam, &mut dyn Bus) -> Result<(), AbortReason>;
+/// What executes one instruction in the software CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The reference semantics.
+    Reference,
+    /// The handlers of decoded blocks, and the reference for what they have not.
+    Decoded,
+}
+
+impl Step {
+    /// The option of `silicon triage` that chooses it.
+    pub fn option(self) -> &'static str {
+        match self {
+            Step::Reference => "",
+            Step::Decoded => " --decoded",
+        }
+    }
+
+    fn run(self, cpu: &mut Cpu, ram: &mut GuestRam, bus: &mut dyn Bus) -> Result<(), AbortReason> {
+        match self {
+            Step::Reference => cpu.try_step(ram, bus),
+            Step::Decoded => cpu.try_step_decoded(ram, bus),
+        }
+    }
+}
 
 /// The mode in which 32-bit code runs in the guest. The host always has compatibility mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +113,7 @@ impl Guest {
         }
         let with_fx = batch.family.has_fx();
         self.enter(case, with_fx);
-        let result = (self.step)(&mut self.cpu, &mut self.ram, &mut self.board);
+        let result = self.step.run(&mut self.cpu, &mut self.ram, &mut self.board);
         let state = self.cpu.state();
         for window in &case.window[..case.windows as usize] {
             let into = &mut captures[window.to as usize..][..window.len as usize];

@@ -1,6 +1,5 @@
 //! `silicon`: the comparison by hand, and the native runner that it starts.
 
-use dejavm_cpu::Cpu;
 use dejavm_silicon::campaign::{self, Plan};
 use dejavm_silicon::catalogue::Catalogue;
 use dejavm_silicon::{Family, RUNNER_COMMAND, Step, native};
@@ -61,14 +60,14 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
         seed: 1,
         batch: None,
         case: None,
-        step: Cpu::try_step,
+        step: Step::Reference,
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         mnemonic: None,
     };
     let mut rest = rest.iter();
     while let Some(name) = rest.next() {
         if name == "--decoded" {
-            options.step = Cpu::try_step_decoded;
+            options.step = Step::Decoded;
             continue;
         }
         let value = rest.next().ok_or_else(|| format!("{name} wants a value\n{USAGE}"))?;

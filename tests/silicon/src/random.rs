@@ -30,7 +30,7 @@ impl Random {
     /// A number below `bound`, which is at least 1.
     #[inline]
     pub fn below(&mut self, bound: u32) -> u32 {
-        ((self.next() >> 32) * u64::from(bound) >> 32) as u32
+        (((self.next() >> 32) * u64::from(bound)) >> 32) as u32
     }
 
     /// True in `parts` of 1000 calls.

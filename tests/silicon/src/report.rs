@@ -46,8 +46,11 @@ pub fn describe(batch: &Batch, n: usize) -> String {
     }
     let _ = writeln!(
         text,
-        "  again: cargo run --release -p dejavm-silicon -- triage {} --seed {} --batch {} --case {n}",
-        batch.family, batch.seed, batch.number
+        "  again: cargo run --release -p dejavm-silicon -- triage {} --seed {} --batch {} --case {n}{}",
+        batch.family,
+        batch.seed,
+        batch.number,
+        batch.step.option()
     );
     text
 }

@@ -2,6 +2,7 @@
 
 use crate::arrange::{self, Access, Arrangement, BIT_OFFSET_MAX};
 use crate::catalogue::Catalogue;
+use crate::emulated::Step;
 use crate::encode::{self, Candidate, LENGTH_MAX};
 use crate::family::Family;
 use crate::layout::{self, DATA_PAGE, FILL, PAGE, PageUse, SLOT_BYTES, address};
@@ -43,6 +44,8 @@ pub struct Batch {
     pub seed: u64,
     /// Which batch of the campaign.
     pub number: u64,
+    /// What the software CPU runs it with.
+    pub step: Step,
     /// The region's bytes: code, and data before every case.
     pub region: Vec<u8>,
     /// The tests.
@@ -62,13 +65,14 @@ struct Places {
 
 impl Batch {
     /// Makes a batch.
-    pub fn new(catalogue: &Catalogue, seed: u64, number: u64) -> Batch {
+    pub fn new(catalogue: &Catalogue, step: Step, seed: u64, number: u64) -> Batch {
         let family = catalogue.family;
         let mut r = Random::new(&[seed, family as u64, number]);
         let mut batch = Batch {
             family,
             seed,
             number,
+            step,
             region: vec![FILL; (layout::REGION_PAGES * PAGE) as usize],
             tests: Vec::with_capacity(CASES),
             pokes: Vec::new(),
@@ -289,7 +293,7 @@ impl Places {
             return Some(end - length + over);
         }
         let slot = address(layout::SLOT_PAGE) + self.slots * SLOT_BYTES;
-        let last_in_page = (self.slots + 1) % (PAGE / SLOT_BYTES) == 0;
+        let last_in_page = (self.slots + 1).is_multiple_of(PAGE / SLOT_BYTES);
         let last_slot = self.slots + 1 == layout::SLOT_PAGES * PAGE / SLOT_BYTES;
         let space = if last_in_page && !last_slot { SLOT_BYTES } else { SLOT_BYTES - length - 5 };
         let span = space.saturating_sub(self.free_from);
@@ -487,7 +491,7 @@ fn fill_fx(r: &mut Random, family: Family, fx: &mut [u8; 512], i: &Instruction) 
     // A load wants room: often empty the register that it pushes to.
     if is_x87 && i.fpu_stack_increment_info().increment() < 0 && r.permille(850) {
         for n in 1..=-i.fpu_stack_increment_info().increment() {
-            valid &= !(1 << (i32::from(top) - n & 7));
+            valid &= !(1 << ((i32::from(top) - n) & 7));
         }
     }
     status |= top << 11;
