@@ -399,16 +399,17 @@ fn branch_is_safe(i: &Instruction, entry: u32) -> bool {
     }
 }
 
-/// The register that holds the bit offset is also part of the address; or the address wraps at 32
-/// bits before the segment's base is added, so that the bit may lie 4 GiB away from the operand.
+/// The register that holds the bit offset is also part of the address; or the address wraps before
+/// the segment's base is added, so that the bit may lie far away from the operand.
 fn bit_offset_clashes(i: &Instruction) -> bool {
     let is_bit_test =
         matches!(i.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
     is_bit_test && i.op0_kind() == OpKind::Memory && i.op1_kind() == OpKind::Register && {
         let n = i.op1_register().full_register();
-        let wraps = i.code_size() == iced_x86::CodeSize::Code64
-            && (i.memory_base().size() == 4 || i.memory_index().size() == 4)
-            && matches!(i.memory_segment(), Register::FS | Register::GS);
+        let whole = if i.code_size() == iced_x86::CodeSize::Code64 { 8 } else { 4 };
+        let wraps = matches!(i.memory_segment(), Register::FS | Register::GS)
+            && i.memory_base().size() != whole
+            && i.memory_index().size() != whole;
         wraps || i.memory_base().full_register() == n || i.memory_index().full_register() == n
     }
 }
