@@ -1,0 +1,112 @@
+//! Rules on the text of sources.
+
+use dejavm_tidy::{Source, sources};
+use std::collections::BTreeSet;
+
+/// Beyond this a file has more than one idea.
+const LINES_MAX: usize = 1300;
+
+/// Sleeps outside tests: the bench polls a child process.
+const MAY_SLEEP: &[&str] = &["tests/bench/src/child.rs"];
+
+/// The word is put together here, so that this file does not hold it.
+fn is_unsafe_code(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or("");
+    ["{", "fn ", "impl ", "extern "].iter().any(|what| code.contains(&format!("unsafe {what}")))
+        || code.contains(concat!("#[", "unsafe("))
+}
+
+fn rust() -> impl Iterator<Item = Source> {
+    sources().into_iter().filter(|source| source.path.ends_with(".rs"))
+}
+
+#[test]
+fn unsafe_code_is_explained_and_listed() {
+    let all = sources();
+    let architecture =
+        all.iter().find(|source| source.path == "ARCHITECTURE.md").expect("the map of the project");
+    let mut with_unsafe = 0;
+    for source in all.iter().filter(|source| source.path.ends_with(".rs")) {
+        if !source.lines().any(|(_, line)| is_unsafe_code(line)) {
+            continue;
+        }
+        with_unsafe += 1;
+        let path = &source.path;
+        let opening: Vec<&str> =
+            source.text.lines().take_while(|line| line.starts_with("//!")).collect();
+        let explained = opening.iter().any(|line| line.starts_with("//! UNSAFETY: "));
+        assert!(explained, "{path} must open with an `UNSAFETY:` paragraph");
+        let listed = architecture.text.contains(&format!("`{path}`"));
+        assert!(listed, "{path} must be in ARCHITECTURE.md's list of unsafe modules");
+    }
+    assert!(with_unsafe >= 5, "the memory and the CPU have some");
+    for (number, line) in architecture.lines() {
+        let listed = line.strip_prefix("| `").and_then(|rest| rest.split_once('`'));
+        let Some((path, _)) = listed.filter(|(path, _)| path.ends_with(".rs")) else { continue };
+        let source = all.iter().find(|source| source.path == path);
+        let still = source.is_some_and(|it| it.lines().any(|(_, line)| is_unsafe_code(line)));
+        assert!(still, "ARCHITECTURE.md:{number}: {path} has no unsafe code any more");
+    }
+}
+
+#[test]
+fn unsafe_code_is_recognized() {
+    for code in ["    unsafe { f() }", "pub unsafe fn f()", "unsafe impl Send for X {}"] {
+        assert!(is_unsafe_code(code), "{code}");
+    }
+    for code in ["#![forbid(unsafe_code)]", "// an unsafe { block }", "let unsafety = 1;"] {
+        assert!(!is_unsafe_code(code), "{code}");
+    }
+}
+
+#[test]
+fn no_leftovers() {
+    let everywhere = [
+        concat!("FIX", "ME"),
+        concat!("dbg", "!("),
+        concat!("#[", "ignore"),
+        concat!("should_", "panic"),
+    ];
+    for source in rust() {
+        for (number, line) in source.lines() {
+            for leftover in everywhere {
+                assert!(!line.contains(leftover), "{}:{number}: {leftover}", source.path);
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_sleeps() {
+    let sleep = concat!("thread::", "sleep");
+    let sleepers: BTreeSet<String> =
+        rust().filter(|source| source.text.contains(sleep)).map(|source| source.path).collect();
+    assert_eq!(sleepers, MAY_SLEEP.iter().map(|&path| path.to_owned()).collect());
+}
+
+#[test]
+fn files_have_one_idea() {
+    for source in rust() {
+        let lines = source.text.lines().count();
+        assert!(lines <= LINES_MAX, "{}: {lines} lines; at most {LINES_MAX}", source.path);
+    }
+}
+
+#[test]
+fn folders_say_what_they_are() {
+    let all = sources();
+    let paths: BTreeSet<&str> = all.iter().map(|source| source.path.as_str()).collect();
+    let tops: BTreeSet<&str> = all.iter().map(Source::top).filter(|top| !top.is_empty()).collect();
+    assert!(tops.contains("vmm") && tops.contains("replay"), "{tops:?}");
+    for top in tops {
+        assert!(paths.contains(format!("{top}/README.md").as_str()), "{top}/README.md is missing");
+    }
+}
+
+/// Modules open with what they are; a source without a word about itself is unfinished.
+#[test]
+fn sources_say_what_they_are() {
+    for source in rust() {
+        assert!(source.text.starts_with("//! "), "{} must open with `//! `", source.path);
+    }
+}
