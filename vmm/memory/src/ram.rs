@@ -170,7 +170,9 @@ impl GuestRam {
     /// outside RAM.
     #[inline]
     pub fn read_entry(&self, gpa: Gpa, bytes: u32) -> Option<u64> {
-        assert!(gpa.page_offset() + 8 <= PAGE_SIZE || bytes == 4 && gpa.page_offset().is_multiple_of(4));
+        assert!(
+            gpa.page_offset() + 8 <= PAGE_SIZE || bytes == 4 && gpa.page_offset().is_multiple_of(4)
+        );
         let offset = self.layout.offset(gpa)? as usize;
         let host = self.mapping.as_ptr().wrapping_add(offset);
         // SAFETY: `offset` lies in the mapping, whose size is a multiple of the page size, and the

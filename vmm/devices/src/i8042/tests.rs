@@ -1,3 +1,5 @@
+//! The keyboard controller, keyboard and mouse by their manuals.
+
 use super::*;
 
 /// Enough for any byte to come.
