@@ -460,6 +460,7 @@ impl<G: Guest> Run<'_, G> {
     /// machine is asked to run even where it stands there already: it takes the interrupts that are
     /// due, and an end shows itself only then.
     fn advance(&mut self, target: Position, time: Option<GuestNs>) -> Reached {
+        let mut idled = None;
         loop {
             let position = self.guest.position();
             if position > target {
@@ -483,6 +484,10 @@ impl<G: Guest> Run<'_, G> {
                 Stop::Idle { wake } => {
                     let limit = if arrived { time } else { wake };
                     let Some(limit) = limit else { return Reached::Stuck };
+                    // A machine in an impossible state may idle and not wait: only hostile files.
+                    if idled.replace(now) == Some(now) {
+                        return Reached::Stuck;
+                    }
                     // Whether it can go on now shows the next run.
                     let (Idle::Runnable | Idle::Waiting) = self.guest.idle_until(limit);
                 }
