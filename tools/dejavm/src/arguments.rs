@@ -231,7 +231,7 @@ fn memory(text: &str) -> Result<RamLayout, String> {
     };
     let number: u64 =
         digits.parse().map_err(|_| "a size of RAM is a number of MiB, or one with K, M or G")?;
-    let bytes = number.checked_mul(unit).unwrap_or(u64::MAX);
+    let bytes = number.saturating_mul(unit);
     RamLayout::new(bytes).map_err(|error| error.to_string())
 }
 
