@@ -411,6 +411,9 @@ mod tests {
     #[test]
     fn endless_delivery_ends_the_run() {
         let mut bench = Bench::real();
+        let mut state = bench.cpu.state();
+        state.seg[SegReg::Ss as usize].base = crate::testing::STACK;
+        bench.cpu.set_state(&state);
         // Vector 6 leads to an invalid opcode, in real mode, on a stack that wraps.
         bench.poke(6 * 4, &[0x00, 0x00, 0x00, 0x30]);
         bench.poke(DATA, &[0x0f, 0x0b]);
