@@ -132,6 +132,15 @@ impl Arith {
         self.aux = (cf as u64) << 63 | ((cf ^ of) as u64) << 62;
     }
 
+    /// Flags of a product with the lower half `low`: CF and OF say that the upper half matters; the
+    /// rest, undefined by the manual, are SF and PF of `low`, ZF = AF = 0 (docs/cpu-model.md).
+    #[inline(always)]
+    pub fn set_product(&mut self, low: u64, significant: bool, size: u32) {
+        self.set_result_cf_of(low, significant, significant, size);
+        // Another number with the sign and the low byte of zero.
+        self.result |= ((self.result == 0) as u64) << 8;
+    }
+
     /// Changes CF and keeps the other five.
     #[inline(always)]
     pub fn replace_cf(&mut self, cf: bool) {

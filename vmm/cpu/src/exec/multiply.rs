@@ -3,7 +3,7 @@
 use super::{Done, Exec};
 use crate::cpu::{Cpu, gpr};
 use crate::exception::{Abort, vector};
-use crate::flags::{rflags, sign_extend, zero_extend};
+use crate::flags::{sign_extend, zero_extend};
 use iced_x86::{Instruction, Mnemonic, Register};
 
 /// The semantics of this family's instructions.
@@ -35,13 +35,7 @@ fn write_product(cpu: &mut Cpu, product: u128, significant: bool, size: u32) {
     let (low, high) = pair(size);
     cpu.set_reg(low, product as u64);
     cpu.set_reg(high, (product >> (size * 8)) as u64);
-    set_product_flags(cpu, product as u64, significant, size);
-}
-
-fn set_product_flags(cpu: &mut Cpu, low: u64, significant: bool, size: u32) {
-    cpu.arith.set_result_cf_of(low, significant, significant, size);
-    let bits = cpu.arith.bits() & !rflags::ZF;
-    cpu.arith.set_bits(bits);
+    cpu.arith.set_product(product as u64, significant, size);
 }
 
 fn mul(cpu: &mut Cpu, i: &Instruction) -> Done {
@@ -74,7 +68,7 @@ fn imul(cpu: &mut Cpu, i: &Instruction) -> Done {
     let right = cpu.read_operand(i, right)?;
     let (product, significant) = signed_product(left, right, size);
     cpu.set_reg(i.op0_register(), product as u64);
-    set_product_flags(cpu, product as u64, significant, size);
+    cpu.arith.set_product(product as u64, significant, size);
     Ok(())
 }
 

@@ -207,8 +207,7 @@ fn imul_body<const SLOW: bool, const S: u64, const MEM: bool, const IMM: bool>(
     let result = product as u64;
     let overflow = i128::from(crate::flags::sign_extend(result, size) as i64) != product;
     cpu.set::<S>(op.dst, result);
-    // SF, ZF, AF and PF, undefined by the manual, follow the result here (docs/cpu-model.md).
-    cpu.arith.set_result_cf_of(result, overflow, overflow, size);
+    cpu.arith.set_product(result, overflow, size);
     go!(cpu, op.next())
 }
 

@@ -6,6 +6,8 @@
 //! overwritten) a handler changes nothing and bails out; the run loop then executes the instruction
 //! alone by the reference semantics, which know every special case.
 
+#[cfg(test)]
+mod agreement;
 mod alu;
 mod branch;
 mod build;

@@ -29,13 +29,13 @@ fn shift<const OP: u8, const CL: bool, const S: u64>(cpu: &mut Cpu, op: OpRef) -
         SHL => {
             let result = zero_extend(a << count, size);
             let cf = a >> (bits - count) & 1 != 0;
-            cpu.arith.set_result_cf_of(result, cf, top(result) != cf, size);
+            cpu.arith.set_result_cf_of(result, cf, top(a) != top(a << 1), size);
             result
         }
         SHR => {
             let result = a >> count;
             let cf = a >> (count - 1) & 1 != 0;
-            cpu.arith.set_result_cf_of(result, cf, top(result) != top(result << 1), size);
+            cpu.arith.set_result_cf_of(result, cf, top(a), size);
             result
         }
         SAR => {
