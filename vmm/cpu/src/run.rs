@@ -254,7 +254,7 @@ impl Cpu {
     /// Executes one instruction alone and delivers its exception, or the debug trap that it earned.
     fn step(&mut self) {
         if self.step_alone().is_err() {
-            self.deliver_exception();
+            self.fault();
         } else if self.debug_traps_due() {
             self.deliver_debug_trap();
         }

@@ -38,6 +38,7 @@ pub(crate) struct Tlb {
     is_filled: [bool; SLOTS],
     /// Slots filled for the lower half of the address space since it was last forgotten.
     lower: Vec<u16>,
+    is_lower: [bool; SLOTS],
 }
 
 /// Whether a linear address lies in the lower half of a 48-bit address space.
@@ -66,6 +67,7 @@ impl Tlb {
             filled: Vec::new(),
             is_filled: [false; SLOTS],
             lower: Vec::new(),
+            is_lower: [false; SLOTS],
         })
     }
 
@@ -102,8 +104,10 @@ impl Tlb {
     /// As [`Tlb::fill`], remembering what [`Tlb::forget_lower_half`] must forget.
     pub(crate) fn fill_shared(&mut self, table: Table, linear: u64, page: u64, capacity: usize) {
         self.fill(table, linear, page, capacity);
-        if is_lower_half(linear) {
-            self.lower.push(slot_of(linear) as u16);
+        let slot = slot_of(linear);
+        if is_lower_half(linear) && !self.is_lower[slot] {
+            self.is_lower[slot] = true;
+            self.lower.push(slot as u16);
         }
     }
 
@@ -111,6 +115,7 @@ impl Tlb {
     pub(crate) fn forget_lower_half(&mut self) {
         for slot in std::mem::take(&mut self.lower) {
             let slot = usize::from(slot);
+            self.is_lower[slot] = false;
             for table in [Table::Read, Table::Write, Table::Fetch] {
                 if is_lower_half(self.table(table)[slot].tag) {
                     self.table(table)[slot].tag = empty_tag(slot);
@@ -138,7 +143,9 @@ impl Tlb {
 
     /// Forgets everything.
     pub(crate) fn forget_all(&mut self) {
-        self.lower.clear();
+        for slot in std::mem::take(&mut self.lower) {
+            self.is_lower[usize::from(slot)] = false;
+        }
         for slot in std::mem::take(&mut self.filled) {
             self.empty_slot(usize::from(slot));
         }
