@@ -25,7 +25,7 @@ pub struct Summary {
     pub externals: Vec<External>,
     /// Length of the file in bytes.
     pub file_bytes: u64,
-    /// Bytes of the chunks after the start state, without the index.
+    /// Bytes of the chunks after the start state.
     pub log_bytes: u64,
     /// Chunks by kind; unknown kinds are left out.
     pub kinds: BTreeMap<Kind, KindTotal>,
@@ -91,22 +91,41 @@ impl Summary {
                 Err(error) => return Err(error),
             }
         }
+        // Behind the end there is only the index, which nobody needs.
+        while let Ok(Some(place)) = reader.next_place() {
+            if summary.ending.is_some() && place.kind == Kind::Index as u16 {
+                summary.count(Kind::Index, place.bytes);
+            }
+        }
         Ok(summary)
+    }
+
+    fn count(&mut self, kind: Kind, bytes: u64) {
+        let total = self.kinds.entry(kind).or_default();
+        total.chunks += 1;
+        total.bytes += bytes;
+        match kind {
+            Kind::Header | Kind::Start | Kind::Pages | Kind::External => {}
+            Kind::Inputs | Kind::Progress | Kind::Digest | Kind::End | Kind::Mark | Kind::Index => {
+                self.log_bytes += bytes
+            }
+        }
     }
 
     /// Adds the next chunk; whether there was one.
     fn add_next<R: Read + Seek>(&mut self, reader: &mut Reader<R>) -> Result<bool, ReadError> {
         let Some(place) = reader.next_place()? else { return Ok(false) };
         let Some(kind) = Kind::from_number(place.kind) else { return Ok(true) };
-        let total = self.kinds.entry(kind).or_default();
-        total.chunks += 1;
-        total.bytes += place.bytes;
+        self.count(kind, place.bytes);
         match kind {
-            Kind::Header | Kind::Start | Kind::Pages | Kind::Index => return Ok(true),
-            Kind::External => {}
-            Kind::Inputs | Kind::Progress | Kind::Digest | Kind::End | Kind::Mark => {
-                self.log_bytes += place.bytes;
-            }
+            Kind::Header | Kind::Start | Kind::Pages => return Ok(true),
+            Kind::Inputs
+            | Kind::Progress
+            | Kind::Digest
+            | Kind::End
+            | Kind::Mark
+            | Kind::External
+            | Kind::Index => {}
         }
         reader.go_to(place);
         let Some(located) = reader.next_chunk()? else { return Ok(false) };
