@@ -1,6 +1,6 @@
 //! The RAM itself and the flags of its pages.
 //!
-//! UNSAFETY: the guest's RAM is a shared mapping that the CPU engines access through raw pointers,
+//! UNSAFETY: the guest's RAM is a mapping that the CPU engines access through raw pointers,
 //! so no Rust reference into it may ever exist. All access here goes through `copy_nonoverlapping`
 //! on pointers that were bounds-checked against the mapping, on the machine's one thread.
 #![expect(unsafe_code, reason = "guest RAM is reached through raw pointers; see UNSAFETY above")]
