@@ -163,6 +163,7 @@ impl TuningOptions {
         Tuning {
             tlb_slots: self.tlb_slots.map_or(default.tlb_slots, usize::from),
             flush_seed: self.tlb_flush_seed,
+            ..default
         }
     }
 }

@@ -66,7 +66,7 @@ impl Cpu {
         cpu.step_decoded().map_err(|Abort(())| cpu.abort)
     }
 
-    /// Sizes and disturbs the TLB. No guest can see it; tests check that.
+    /// Sizes and disturbs the TLB, chooses what executes. No guest can see it; tests check that.
     pub fn set_tuning(&mut self, tuning: Tuning) {
         self.mmu.set_tuning(tuning);
         self.regime = [u64::MAX; 4];
@@ -213,9 +213,9 @@ impl Cpu {
     }
 
     /// The decoding mode, or `None` where only the reference semantics serve: 16-bit code, segments
-    /// that are not flat, single stepping, breakpoints, alignment checks.
+    /// that are not flat, single stepping, breakpoints, alignment checks; and everywhere if tuned so.
     fn block_mode(&self) -> Option<Mode> {
-        if self.is_debug_armed() || self.checks_alignment() {
+        if self.is_debug_armed() || self.checks_alignment() || self.mmu.is_reference_only() {
             return None;
         }
         let wide = self.is_64bit();

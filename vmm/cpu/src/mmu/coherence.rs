@@ -108,18 +108,20 @@ pub(crate) struct Selected {
     pub(crate) lower_half_changed: bool,
 }
 
-/// How the TLB is sized and disturbed: host-side choices that no guest can see.
+/// How the TLB is sized and disturbed, and what executes: host-side choices that no guest can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
     /// Slots in use at most, 1 to 4096.
     pub tlb_slots: usize,
     /// Forget all translations at pseudo-random moments (about one fill in 64), seeded: for tests.
     pub flush_seed: Option<u64>,
+    /// Execute everything one by one by the reference semantics, without decoded blocks: slow.
+    pub reference_only: bool,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { tlb_slots: SLOTS, flush_seed: None }
+        Tuning { tlb_slots: SLOTS, flush_seed: None, reference_only: false }
     }
 }
 
@@ -163,6 +165,11 @@ impl Mmu {
     pub(crate) fn set_tuning(&mut self, tuning: Tuning) {
         self.tuning = Tuning { tlb_slots: tuning.tlb_slots.clamp(1, SLOTS), ..tuning };
         self.random = tuning.flush_seed.unwrap_or(0) | 1;
+    }
+
+    /// Whether decoded blocks are not to be used.
+    pub(crate) fn is_reference_only(&self) -> bool {
+        self.tuning.reference_only
     }
 
     /// Sizes the per-page tables for a machine's RAM.
