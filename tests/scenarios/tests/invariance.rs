@@ -24,18 +24,24 @@ fn boot(digest_interval: u64, until: Position) -> (Tape, Desk) {
 #[test]
 fn one_tlb_slot_replays_the_same() {
     let (tape, desk) = boot(10_000_000, BOOT_ONE_SLOT);
-    tape.assert_replays(&desk, Tuning { tlb_slots: 1, flush_seed: None });
+    tape.assert_replays(&desk, Tuning { tlb_slots: 1, flush_seed: None, ..Tuning::default() });
 }
 
 #[test]
 fn tlb_sizes_and_random_flushes_replay_the_same() {
     let (tape, desk) = boot(50_000_000, BOOT);
-    tape.assert_replays(&desk, Tuning { tlb_slots: 64, flush_seed: None });
-    tape.assert_replays(&desk, Tuning { tlb_slots: 4096, flush_seed: None });
+    tape.assert_replays(&desk, Tuning { tlb_slots: 64, flush_seed: None, ..Tuning::default() });
+    tape.assert_replays(&desk, Tuning { tlb_slots: 4096, flush_seed: None, ..Tuning::default() });
     for flush_seed in [0x5eed_0001, 0x5eed_0002] {
         println!("flush seed {flush_seed:#x}");
-        tape.assert_replays(&desk, Tuning { tlb_slots: 4096, flush_seed: Some(flush_seed) });
-        tape.assert_replays(&desk, Tuning { tlb_slots: 64, flush_seed: Some(!flush_seed) });
+        tape.assert_replays(
+            &desk,
+            Tuning { tlb_slots: 4096, flush_seed: Some(flush_seed), ..Tuning::default() },
+        );
+        tape.assert_replays(
+            &desk,
+            Tuning { tlb_slots: 64, flush_seed: Some(!flush_seed), ..Tuning::default() },
+        );
     }
 }
 

@@ -31,7 +31,7 @@ fn lives_and_replays(name: &str) {
     }
     for tlb_slots in [1, 64, 4096] {
         for flush_seed in [None, Some(0x5eed + tlb_slots as u64)] {
-            tape.assert_replays(&desk, Tuning { tlb_slots, flush_seed });
+            tape.assert_replays(&desk, Tuning { tlb_slots, flush_seed, ..Tuning::default() });
         }
     }
 }

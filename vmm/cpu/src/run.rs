@@ -38,7 +38,8 @@ impl Cpu {
     /// needs the board.
     pub fn run_until(&mut self, ram: &mut GuestRam, bus: &mut dyn Bus, limit: Position) -> Stop {
         let Loan { cpu } = &mut self.lend(ram, bus);
-        cpu.limit = limit.0;
+        // The budget is signed; a limit beyond its range is as good as none.
+        cpu.limit = limit.0.min(cpu.position.0.saturating_add(i64::MAX as u64));
         cpu.update_a20();
         loop {
             if let Some(stop) = cpu.between_instructions() {
@@ -122,9 +123,15 @@ impl Cpu {
         self.end_of_block = false;
         self.address_mask = if mode.wide { u64::MAX } else { 0xffff_ffff };
         self.jump_context = context(self.jump_place(), mode.bits());
-        self.budget = (self.limit - self.position.0).min(i64::MAX as u64) as i64;
+        self.budget = (self.limit - self.position.0) as i64;
         // Chains follow one another here until something must be looked at outside.
         loop {
+            if self.budget == 0 {
+                // Not one more: neither an instruction that must run alone, nor a fetch's fault.
+                self.pending_link = None;
+                self.settle_position();
+                return;
+            }
             let linear = self.rip;
             self.gpr[PAGE_REG as usize] = linear & !0xfff;
             let header = match self.jumps.get(linear, self.jump_context) {
@@ -169,6 +176,9 @@ impl Cpu {
                 Exit::Abort => {
                     self.settle_position();
                     match self.abort {
+                        // The chain may have ended with the budget, just before an instruction that
+                        // runs alone.
+                        AbortReason::RetryAlone if self.position.0 >= self.limit => {}
                         AbortReason::RetryAlone => self.step(),
                         AbortReason::Exception { .. } => self.fault(),
                         AbortReason::Shutdown => {}
@@ -421,6 +431,31 @@ mod tests {
         assert_eq!(bench.cpu.state().position, Position(0));
         let again = bench.cpu.run_until(&mut bench.ram, &mut bench.board, Position(10));
         assert_eq!(again, Stop::Livelock);
+    }
+
+    /// A budget that ends just before an instruction that crosses a page (and so runs alone), or just
+    /// before a fetch that faults.
+    #[test]
+    fn budgets_end_before_instructions_that_run_alone() {
+        // At the end of a page: nop; mov ecx, imm32 (two bytes in this page); jmp to a hole.
+        let page = crate::testing::CODE + 0x1000;
+        for (budget, rip, rcx) in [(1, page - 2, 0), (2, page + 3, 7), (3, 0x7000_0000, 7)] {
+            let mut bench = Bench::long().with_tables();
+            let hole = (0x7000_0000 - (page + 8)) as u32;
+            bench.poke(page - 3, &[0x90, 0xb9, 7, 0, 0, 0, 0xe9]);
+            bench.poke(page + 4, &hole.to_le_bytes());
+            for _ in 0..2 {
+                bench.change(|state| {
+                    state.rip = page - 3;
+                    state.gpr[1] = 0;
+                });
+                let start = bench.cpu.state().position.0;
+                // The second time the blocks are there and linked.
+                assert_eq!(bench.go(budget), Stop::Limit);
+                let state = bench.cpu.state();
+                assert_eq!((state.position.0 - start, state.rip, state.gpr[1]), (budget, rip, rcx));
+            }
+        }
     }
 
     /// One block, left in the middle by each budget, gives the state that stepping gives.

@@ -82,3 +82,31 @@ pub(super) fn shift_register(op: u8, size: u64, by_cl: bool) -> Handler {
     }
     pick!(SHL, SHR, SAR, ROL, ROR)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Bench, CODE};
+
+    /// Undefined flags included: which of the two executes must not be seen.
+    #[test]
+    fn shifts_leave_what_the_reference_leaves() {
+        let mut bench = Bench::long();
+        for wide in [false, true] {
+            for digit in [0, 1, 4, 5, 7] {
+                for count in 0..=64u8 {
+                    let prefix = if wide { 0x48 } else { 0x40 };
+                    bench.poke(CODE, &[prefix, 0xc1, 0xc0 | digit << 3, count]);
+                    for value in [0, 1, 0x8000_0001_c000_0003, 0x4000_0000_8000_0000, u64::MAX] {
+                        bench.change(|state| (state.rip, state.gpr[0]) = (CODE, value));
+                        let before = bench.cpu.state();
+                        bench.cpu.try_step(&mut bench.ram, &mut bench.board).unwrap();
+                        let expected = bench.cpu.state();
+                        bench.cpu.set_state(&before);
+                        bench.cpu.try_step_decoded(&mut bench.ram, &mut bench.board).unwrap();
+                        assert_eq!(bench.cpu.state(), expected, "/{digit} {value:#x}, {count}");
+                    }
+                }
+            }
+        }
+    }
+}
