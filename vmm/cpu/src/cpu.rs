@@ -18,7 +18,7 @@ pub(crate) const ZERO_REG: u8 = 16;
 /// of RIP-relative operands in decoded blocks, which know only their place in the page.
 pub(crate) const PAGE_REG: u8 = 17;
 
-/// Names for indices of [`Cpu::gpr`].
+/// Names for indices of [`CpuState::gpr`](crate::CpuState).
 #[expect(missing_docs, reason = "the registers' names")]
 pub mod gpr {
     pub const RAX: usize = 0;

@@ -28,7 +28,7 @@ pub struct Fpu {
     /// TOP, 0 to 7.
     pub top: u8,
     /// Opcode of the last instruction that raised an unmasked exception (11 bits). This and the next
-    /// four are zero unless such an exception is pending ([`Fpu::summarize`]): what the manual calls
+    /// four are zero unless such an exception is pending: what the manual calls
     /// FDP_EXCPTN_ONLY, extended to all five, so that no host's habits show.
     pub opcode: u16,
     /// Its instruction pointer.
