@@ -7,10 +7,10 @@ CARGO := cargo
 export DEJAVM_CACHE ?= $(CURDIR)/.cache
 export DEJAVM_IMAGES ?= $(DEJAVM_CACHE)/images
 
-.PHONY: help deps build images demo test bench ci clean
+.PHONY: help deps build images demo test test-second-build bench ci clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 deps: ## installs what is missing on this machine (apt; nothing when nothing is missing)
 	@tools/install-deps.sh build
@@ -35,6 +35,13 @@ test: images ## runs all tests
 	else \
 	    set -x; $(CARGO) test --release --workspace --all-targets; \
 	fi
+	@$(MAKE) --no-print-directory test-second-build
+
+# Features of two packages can be chosen only when both are built.
+test-second-build: images ## records with one build, replays with another
+	$(CARGO) build --quiet --release -p dejavm
+	$(CARGO) build --quiet --profile second -p dejavm -p dejavm-cpu --features dejavm-cpu/loop-dispatch
+	@tests/second-build.sh $(DEJAVM) target/second/dejavm
 
 bench: images ## measures side by side with QEMU: BENCH="--rounds 5 --json"
 	@tools/install-deps.sh bench
