@@ -190,6 +190,7 @@ impl<G: Guest, W: World, S: Write> Recorder<'_, G, W, S> {
             }
             let target = (self.guest.position().0 + SLICE).min(next_digest).min(until);
             let stop = self.guest.run(Position(target));
+            assert!(self.guest.position().0 <= target, "the machine ran beyond its limit");
             self.take_output();
             match stop {
                 Stop::Limit => {}
