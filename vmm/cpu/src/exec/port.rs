@@ -1,6 +1,7 @@
 //! Port input and output (SDM vol. 1, chapter 19; vol. 2A, IN and INS; vol. 2B, OUT and OUTS).
 
 use super::Exec;
+use super::string::REPETITIONS_MAX;
 use crate::cpu::{Cpu, gpr};
 use crate::exception::Abort;
 use crate::flags::{rflags, zero_extend};
@@ -86,10 +87,16 @@ impl Cpu {
         let repeated = i.has_rep_prefix() || i.has_repne_prefix();
         let at = self.position;
         let step = if self.flag(rflags::DF) { u64::from(size).wrapping_neg() } else { size.into() };
+        let mut allowed = REPETITIONS_MAX;
         loop {
             if repeated && zero_extend(self.gpr[gpr::RCX], width) == 0 {
                 return Ok(());
             }
+            if allowed == 0 {
+                self.repeat_later();
+                return Ok(());
+            }
+            allowed -= 1;
             let offset = zero_extend(self.gpr[index], width);
             if input {
                 self.probe_write(SegReg::Es, offset, size)?;

@@ -118,6 +118,11 @@ impl StringAddress {
     }
 }
 
+/// Elements after which a repeated instruction counts as completed although its counter is not used
+/// up: it is then the next instruction again, as after an interrupt. Without that a count of 2^63 at a
+/// device's address would be one instruction that outlasts its user.
+pub(crate) const REPETITIONS_MAX: u64 = 1 << 22;
+
 /// Runs `one` once, or as often as the counter says. `one` does an element and returns how many it
 /// did (more than one by a chunk, never more than it was told are left) or `None` to stop after this
 /// element.
@@ -131,17 +136,33 @@ fn repeat(
     if !(i.has_rep_prefix() || i.has_repne_prefix()) {
         return one(cpu, 1).map(|_| ());
     }
+    let mut allowed = REPETITIONS_MAX;
     loop {
         let count = s.get(cpu, gpr::RCX);
         if count == 0 {
             return Ok(());
         }
-        let Step { elements, last } = one(cpu, count)?;
-        assert!(elements <= count, "a chunk did more than was left");
+        if allowed == 0 {
+            cpu.repeat_later();
+            return Ok(());
+        }
+        // Exact, so that where it stops does not depend on how elements fell into chunks.
+        let left = count.min(allowed);
+        let Step { elements, last } = one(cpu, left)?;
+        assert!(elements <= left, "a chunk did more than was left");
         s.set(cpu, gpr::RCX, count - elements);
+        allowed -= elements;
         if last {
             return Ok(());
         }
+    }
+}
+
+impl Cpu {
+    /// Makes the current instruction the next one too.
+    pub(crate) fn repeat_later(&mut self) {
+        self.next_rip = self.rip;
+        self.end_of_block = true;
     }
 }
 
@@ -264,8 +285,11 @@ fn scas(cpu: &mut Cpu, i: &Instruction) -> Done {
 #[cfg(test)]
 mod tests {
     use super::super::table::{exception, prepare, step};
+    use super::REPETITIONS_MAX;
+    use crate::cpu::gpr;
+    use crate::run::Stop;
     use crate::state::CpuState;
-    use crate::testing::{Bench, DATA};
+    use crate::testing::{Bench, CODE, DATA};
 
     /// 64-bit mode with the first 2 MiB mapped by 4 KiB pages, of which `absent` is missing.
     fn paged(absent: u64) -> Bench {
@@ -311,6 +335,24 @@ mod tests {
         // With a count of zero nothing is touched, not even an address that cannot be.
         prepare(&mut bench, pointers(1 << 62, 1 << 62, 0));
         step(&mut bench, &REP_MOVSB).unwrap();
+    }
+
+    #[test]
+    fn a_repetition_without_end_comes_up_for_air() {
+        // 4 MiB of RAM lie at 0; beyond is nothing, and not even that answers in this many steps.
+        let mut bench = Bench::protected();
+        bench.change(|state| {
+            state.gpr[gpr::RCX] = 0x8000_0000;
+            state.gpr[gpr::RDI] = 0x4000_0000;
+        });
+        bench.poke(CODE, &[0xf3, 0xaa]);
+        for done in 1..=3u64 {
+            assert_eq!(bench.go(1), Stop::Limit);
+            let state = bench.cpu.state();
+            assert_eq!((state.rip, state.position.0), (CODE, done));
+            assert_eq!(state.gpr[gpr::RCX], 0x8000_0000 - done * REPETITIONS_MAX);
+            assert_eq!(state.gpr[gpr::RDI], 0x4000_0000 + done * REPETITIONS_MAX);
+        }
     }
 
     #[test]
