@@ -9,6 +9,8 @@ mod exec;
 mod flags;
 mod fpu;
 mod interp;
+#[cfg(test)]
+mod invisible;
 mod mmu;
 mod model;
 mod msr;

@@ -215,7 +215,7 @@ impl Cpu {
         if !is_canonical(linear) {
             return Ok(Built::Alone);
         }
-        let gpa = self.translate(linear, Access::Fetch)?;
+        let gpa = self.translate_block(linear)?;
         if self.ram().host_page(gpa.pfn()).is_none() {
             return Ok(Built::Alone);
         }
@@ -315,7 +315,7 @@ impl Cpu {
         if !is_canonical(self.rip) {
             return self.step_alone();
         }
-        let gpa = self.translate(self.rip, Access::Fetch)?;
+        let gpa = self.translate_block(self.rip)?;
         let Some(header) = self.decode_one(gpa, mode) else { return self.step_alone() };
         self.limit = self.position.0 + 1;
         self.budget = 1;

@@ -10,6 +10,7 @@ use dejavm_units::{Gpa, PAGE_SIZE, Pfn};
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 /// `PROT_READ | PROT_WRITE` and `MAP_PRIVATE | MAP_ANONYMOUS`: how the mapping was made, for the
@@ -80,6 +81,9 @@ impl Deref for LoaderView<'_> {
     }
 }
 
+/// The next [`GuestRam::identity`].
+static IDENTITIES: AtomicU64 = AtomicU64::new(1);
+
 /// The RAM of one machine.
 pub struct GuestRam {
     layout: RamLayout,
@@ -88,6 +92,8 @@ pub struct GuestRam {
     flags: Box<[PageFlags]>,
     /// Pages with `CODE` or `PAGE_TABLE` that were written from outside the CPU.
     disturbed: Vec<Pfn>,
+    /// Distinguishes this RAM from every other of the process.
+    identity: u64,
     /// Counts [`GuestRam::take_dirty`]; a change tells the CPU to give up its write rights.
     epoch: u64,
 }
@@ -115,6 +121,7 @@ impl GuestRam {
             mapping,
             flags: vec![PageFlags::default(); pages].into_boxed_slice(),
             disturbed: Vec::new(),
+            identity: IDENTITIES.fetch_add(1, Ordering::Relaxed),
             epoch: 0,
         })
     }
@@ -251,6 +258,13 @@ impl GuestRam {
         }
         self.epoch += 1;
         dirty
+    }
+
+    /// A number that no other RAM of the process has, never 0: whoever keeps what was derived from a
+    /// RAM knows by it when it is lent another one. No part of any state.
+    #[inline]
+    pub fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// The number of epochs ended so far.

@@ -113,7 +113,8 @@ impl CodeCache {
             // The slot is an `Op` only to the vector; see `OpRef::write_links`.
             let handler = chunk[chunk.len() - 1].handler;
             chunk.push(Op::new(handler));
-            OpRef::new(chunk, chunk.len() - 1).write_links();
+            let slot = chunk.len() - 1;
+            OpRef::new(chunk, slot).write_links();
         }
         OpRef::new(chunk, at)
     }

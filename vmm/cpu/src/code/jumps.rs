@@ -75,10 +75,10 @@ impl JumpCache {
             Entry { tag: Tag::new(linear, context), page: linear >> 12, header: Some(header) };
     }
 
-    /// Forgets one target.
-    pub(crate) fn forget(&mut self, linear: u64, context: u64) {
+    /// Forgets one target, if it is this block.
+    pub(crate) fn forget(&mut self, linear: u64, context: u64, header: OpRef) {
         let entry = &mut self.entries[index(linear)];
-        if entry.tag == Tag::new(linear, context) {
+        if entry.tag == Tag::new(linear, context) && entry.header == Some(header) {
             *entry = EMPTY;
         }
     }

@@ -124,8 +124,10 @@ impl Deref for OpRef {
 
 impl OpRef {
     /// The operation at an index of a chunk.
-    pub(crate) fn new(chunk: &[Op], index: usize) -> OpRef {
-        OpRef(NonNull::from(&chunk[index]))
+    pub(crate) fn new(chunk: &mut Vec<Op>, index: usize) -> OpRef {
+        assert!(index < chunk.len());
+        // From the vector's own pointer, which may reach the neighbours and be written through.
+        OpRef(NonNull::new(chunk.as_mut_ptr().wrapping_add(index)).expect("inside the arena"))
     }
 
     /// The operation after this one in its block.

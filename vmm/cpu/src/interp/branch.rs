@@ -34,7 +34,19 @@ fn follow(cpu: &mut Cpu, op: OpRef, way: Way, offset: u64) -> Flow {
         cpu.exit = Exit::Jump;
         leave!();
     }
-    jump(cpu, linear)
+    if let Some(header) = cpu.jumps.get(linear, cpu.jump_context) {
+        cpu.gpr[PAGE_REG as usize] = linear & !0xfff;
+        go!(cpu, header);
+    }
+    // No cached jump leads there, so only here it must be asked: the branch itself faults.
+    if !is_canonical(linear) {
+        cpu.bail_to_reference(op);
+        leave!();
+    }
+    cpu.gpr[PAGE_REG as usize] = linear & !0xfff;
+    cpu.rip = linear;
+    cpu.exit = Exit::Jump;
+    leave!()
 }
 
 /// JMP rel, and the seam at the end of a block that no branch ends.
@@ -56,6 +68,12 @@ two_speeds! {
 
 #[inline(always)]
 fn call_body<const SLOW: bool, const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let is_near = op.near & 1 != 0;
+    if W == 8 && !is_near && !is_canonical(cpu.ip_at(op.imm)) {
+        // Nothing may be pushed.
+        cpu.bail_to_reference(op);
+        leave!();
+    }
     let back = cpu.ip_after(op);
     let slow = call_slow::<W>;
     either!(cpu, op, slow, stack::push_hit::<W>(cpu, back), stack::push::<W>(cpu, back));

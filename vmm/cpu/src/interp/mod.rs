@@ -175,7 +175,7 @@ pub(crate) fn alone(cpu: &mut Cpu, op: OpRef) -> Flow {
 /// Header of a block whose bytes have changed: sends those who still link to it to the run loop.
 pub(crate) fn dead(cpu: &mut Cpu, op: OpRef) -> Flow {
     cpu.rip = cpu.ip_at(op.offset.into());
-    cpu.jumps.forget(cpu.rip, cpu.jump_context);
+    cpu.jumps.forget(cpu.rip, cpu.jump_context, op);
     cpu.exit = Exit::Jump;
     leave!()
 }

@@ -289,7 +289,10 @@ impl Cpu {
                 (Table::Write, host as u64)
             }
         };
-        mmu.fill(ram, table, user, linear, page, pfn);
+        // Handlers take a hit as proof that the address is canonical.
+        if super::is_canonical(linear) {
+            mmu.fill(ram, table, user, linear, page, pfn);
+        }
     }
 
     #[cold]
@@ -464,6 +467,28 @@ impl Cpu {
         code.forget(ram, gpa, bytes, crate::interp::dead);
     }
 
+    /// Prepares for accessed and dirty bits that a walk sets: where they are part of decoded code,
+    /// that code is dropped, by an instruction that runs alone.
+    pub(crate) fn prepare_entry_update(&mut self, gpa: Gpa, bytes: usize) -> Result<(), Abort> {
+        if !self.ram().flags(gpa.pfn()).intersects(PageFlags::CODE) {
+            return Ok(());
+        }
+        let (code, ram) = self.code_and_ram();
+        if code.overlaps(ram, gpa, bytes) {
+            self.require_alone()?;
+            self.forget_code(gpa, bytes);
+        }
+        Ok(())
+    }
+
+    /// Translates the address of an instruction between two chains of blocks.
+    pub(crate) fn translate_block(&mut self, linear: u64) -> Result<Gpa, Abort> {
+        self.alone = true;
+        let gpa = self.translate(linear, Access::Fetch);
+        self.alone = false;
+        gpa
+    }
+
     /// Drops all decoded code. Only between blocks.
     pub(crate) fn forget_all_code(&mut self) {
         let (code, ram) = self.code_and_ram();
@@ -476,7 +501,13 @@ impl Cpu {
     /// that devices or loaders wrote meanwhile.
     pub(crate) fn attach(&mut self) {
         let (mmu, ram) = self.mmu_and_ram();
-        mmu.attach(ram);
+        if mmu.attach(ram) {
+            // Other RAM than before: nothing that was derived means anything.
+            mmu.forget_all(ram);
+            self.forget_all_code();
+            self.regime = [u64::MAX; 4];
+        }
+        let (mmu, ram) = self.mmu_and_ram();
         mmu.follow_epoch(ram);
         for pfn in ram.take_disturbed() {
             self.page_disturbed(pfn);
@@ -501,7 +532,9 @@ impl Cpu {
         let regime = self.paging_regime();
         if regime != self.regime {
             self.regime = regime;
+            let a20_mask = self.a20_mask;
             let (mmu, ram) = self.mmu_and_ram();
+            mmu.set_address_mask(a20_mask);
             mmu.forget_all(ram);
             self.jumps.forget_all();
         }

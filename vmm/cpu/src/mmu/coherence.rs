@@ -139,6 +139,10 @@ pub(crate) struct Mmu {
     free_tables: Vec<u32>,
     /// Where store entries for a RAM page may be: zero for nowhere, slot plus one, or `MANY_SLOTS`.
     write_slot: Vec<u16>,
+    /// Physical addresses are ANDed with this: the A20 gate.
+    address_mask: u64,
+    /// The RAM that all this was derived from.
+    ram_identity: u64,
     /// The RAM epoch in which store entries were made.
     epoch: u64,
 }
@@ -158,6 +162,8 @@ impl Mmu {
             tables: Vec::new(),
             free_tables: Vec::new(),
             write_slot: Vec::new(),
+            address_mask: u64::MAX,
+            ram_identity: 0,
             epoch: 0,
         }
     }
@@ -172,13 +178,22 @@ impl Mmu {
         self.tuning.reference_only
     }
 
-    /// Sizes the per-page tables for a machine's RAM.
-    pub(crate) fn attach(&mut self, ram: &GuestRam) {
-        let pages = (ram.layout().total_bytes() >> 12) as usize;
-        if self.table_of_page.len() != pages {
-            self.table_of_page = vec![0; pages];
-            self.write_slot = vec![0; pages];
+    /// Sizes the per-page tables for a machine's RAM. Returns whether it is another RAM than before:
+    /// then [`Mmu::forget_all`] must follow.
+    pub(crate) fn attach(&mut self, ram: &GuestRam) -> bool {
+        if self.ram_identity == ram.identity() {
+            return false;
         }
+        self.ram_identity = ram.identity();
+        let pages = (ram.layout().total_bytes() >> 12) as usize;
+        self.table_of_page = vec![0; pages];
+        self.write_slot = vec![0; pages];
+        true
+    }
+
+    /// Follows the A20 gate. [`Mmu::forget_all`] must follow.
+    pub(crate) fn set_address_mask(&mut self, mask: u64) {
+        self.address_mask = mask;
     }
 
     /// Selects the address space of a CR3 value (any constant while paging is off). `root` is its
@@ -235,6 +250,7 @@ impl Mmu {
             self.leave(oldest);
             oldest
         };
+        let root = root.filter(|&root| is_upper_half_accessed(ram, root));
         let root = root.filter(|&root| self.note_root(ram, root));
         let companion = root.and_then(|root| self.companion_of(ram, root));
         let (supervisor, fresh) = match companion {
@@ -478,8 +494,10 @@ impl Mmu {
     ) {
         let Some(index) = self.table_at(ram, gpa) else { return };
         let upper = |bit: usize| bit >= 256 && self.tables[index].level == 4;
-        let parted =
-            entries_of(&self.tables[index], gpa, size).any(upper) && self.part_company(index);
+        // An ambiguous table loses all its uses below, those of a shared upper half included.
+        let ambiguous = self.tables[index].ambiguous;
+        let shared = ambiguous || entries_of(&self.tables[index], gpa, size).any(upper);
+        let parted = shared && self.part_company(index);
         if parted {
             forgotten(None);
         }
@@ -527,7 +545,7 @@ impl Mmu {
         if old & PRESENT == 0 || old & LARGE != 0 {
             return false;
         }
-        match self.table_at(ram, Gpa(old & 0xf_ffff_ffff_f000)) {
+        match self.table_at(ram, Gpa(old & 0xf_ffff_ffff_f000 & self.address_mask)) {
             Some(lower) => self.tables[lower].is_unused(),
             // Not tracked: it lost its flag because nothing was left.
             None => true,
@@ -553,6 +571,17 @@ impl Mmu {
         self.forget_all(ram);
         true
     }
+}
+
+/// Whether walks through the upper half of a PML4 will set no accessed bit in it. Else spaces cannot
+/// share by it: what one has walked, the other must walk too, as each sets its own bits.
+fn is_upper_half_accessed(ram: &GuestRam, root: Pfn) -> bool {
+    const PRESENT: u64 = 1 << 0;
+    const ACCESSED: u64 = 1 << 5;
+    (256..512).all(|n| {
+        let entry = ram.read_entry(Gpa(root.gpa().0 + n * 8), 8);
+        entry.is_some_and(|entry| entry & (PRESENT | ACCESSED) != PRESENT)
+    })
 }
 
 fn ram_index(ram: &GuestRam, pfn: Pfn) -> usize {

@@ -88,9 +88,8 @@ impl Cpu {
     /// Sets accessed (and dirty) bits as the walker does.
     fn update_entry(&mut self, gpa: Gpa, value: u64, size: u32) {
         let bytes = value.to_le_bytes();
-        // Outside RAM the update is lost, as on an empty bus. Nothing derived from the page is
-        // dropped: accessed and dirty bits change no translation, and code in a page table that
-        // executes its own accessed bits is beyond what hardware promises.
+        // Outside RAM the update is lost, as on an empty bus. No translation is dropped: accessed and
+        // dirty bits change none.
         let _ = self.ram().write_by_cpu(gpa, &bytes[..size as usize]);
     }
 
@@ -185,13 +184,15 @@ impl Cpu {
             if forbidden {
                 return Err(self.page_fault(linear, access, user, pf::PRESENT));
             }
-            let dirty = access == Access::Write;
-            for (n, &(gpa, entry)) in entries[..used].iter().enumerate() {
-                let last = n == used - 1;
-                let set = ACCESSED | if last && dirty { DIRTY } else { 0 };
-                if entry & set != set {
-                    self.update_entry(gpa, entry | set, entry_size);
-                }
+            let leaf_bits = if access == Access::Write { ACCESSED | DIRTY } else { ACCESSED };
+            let bits = |n| if n == used - 1 { leaf_bits } else { ACCESSED };
+            let updates = entries[..used].iter().enumerate();
+            let updates = updates.filter(|&(n, (_, entry))| entry & bits(n) != bits(n));
+            for (_, &(gpa, _)) in updates.clone() {
+                self.prepare_entry_update(gpa, entry_size as usize)?;
+            }
+            for (n, &(gpa, entry)) in updates {
+                self.update_entry(gpa, entry | bits(n), entry_size);
             }
             let mask = (1u64 << shift) - 1;
             let base = if entry_size == 8 {
