@@ -294,10 +294,14 @@ fn spaces_that_share_a_supervisor_tlb_have_their_own_accessed_bits() {
         bench.poke(root, &0x2007u64.to_le_bytes());
         bench.poke(root + 0x800, &0x2007u64.to_le_bytes());
     }
-    bench.change(|state| (state.gpr[0], state.gpr[3]) = (OTHER, UPPER));
-    // mov rcx, [rbx]; mov cr3, rax; mov rcx, [rbx]
-    let code = [0x48, 0x8b, 0x0b, 0x0f, 0x22, 0xd8, 0x48, 0x8b, 0x0b];
-    assert_eq!(bench.run(&code, 3), Stop::Limit);
+    bench.change(|state| {
+        (state.gpr[0], state.gpr[2], state.gpr[3]) = (OTHER, 0x1000, UPPER);
+    });
+    // Both spaces are known before either has walked through the upper half:
+    // mov cr3, rax; mov cr3, rdx; mov rcx, [rbx]; mov cr3, rax; mov rcx, [rbx]
+    let code =
+        [0x0f, 0x22, 0xd8, 0x0f, 0x22, 0xda, 0x48, 0x8b, 0x0b, 0x0f, 0x22, 0xd8, 0x48, 0x8b, 0x0b];
+    assert_eq!(bench.run(&code, 5), Stop::Limit);
     for root in [0x1000, OTHER] {
         assert_eq!(u64::from_le_bytes(bench.peek(root + 0x800)), 0x2027, "{root:#x}");
     }
