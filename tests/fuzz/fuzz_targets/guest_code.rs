@@ -1,0 +1,11 @@
+//! Arbitrary bytes as guest code; the first byte chooses the mode.
+#![no_main]
+
+use dejavm_hostile::{Mode, guest_code};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some((&first, code)) = bytes.split_first() {
+        guest_code(Mode::ALL[usize::from(first) % Mode::ALL.len()], code, 5000);
+    }
+});

@@ -1,0 +1,12 @@
+//! Entry points that take arbitrary bytes. Whatever the bytes are, each returns: no panic, no endless
+//! loop, no memory beyond a bound. `tests/` feeds them thousands of seeded mutations, `../fuzz` feeds
+//! them what a fuzzer finds.
+#![forbid(unsafe_code)]
+
+mod guest_code;
+mod random;
+mod recording_file;
+
+pub use guest_code::{Mode, guest_code};
+pub use random::Random;
+pub use recording_file::{recording_file, repair, seed_recording};

@@ -1,0 +1,91 @@
+//! Arbitrary bytes as a recording, replayed on the real machine.
+
+use dejavm_machine::{Boot, Machine, MachineConfig, Output};
+use dejavm_memory::RamLayout;
+use dejavm_replay::{
+    Header, IdleAnswer, Moment, Observer, Polled, Progress, RecordOptions, ReplayOptions, Replayer,
+    SEMANTICS, Summary, World, record,
+};
+use dejavm_units::{GuestNs, Position};
+use std::io::Cursor;
+
+/// Positions after which a hostile recording is not followed.
+const POSITIONS_MAX: u64 = 50_000;
+/// Slices of execution and idle stretches that it may take: a hostile timer fires every nanosecond.
+const SLICES_MAX: u32 = 10_000;
+/// RAM of a machine that is worth building here.
+const RAM_MAX: u64 = 64 << 20;
+
+/// Reads and replays `bytes`; whether they were a recording that replays equal, as far as it is
+/// followed.
+pub fn recording_file(bytes: &[u8]) -> bool {
+    let _ = Summary::read(Cursor::new(bytes));
+    let Ok(mut replayer) = Replayer::open(Cursor::new(bytes)) else { return false };
+    if replayer.header().config.ram.low_bytes() > RAM_MAX
+        || replayer.header().config.ram.high_bytes() > 0
+    {
+        return false;
+    }
+    let Ok(mut machine) = replayer.rebuild() else { return false };
+    let options = ReplayOptions { until: Some(Position(POSITIONS_MAX)), unverified: false };
+    replayer.run(&mut machine, &options, &mut Patience(SLICES_MAX)).is_ok()
+}
+
+struct Patience(u32);
+
+impl Observer for Patience {
+    fn progress(&mut self, _at: Moment) -> bool {
+        self.0 -= 1;
+        self.0 > 0
+    }
+}
+
+/// An intact recording to start mutations from: a small guest of our own, with typed input.
+pub fn seed_recording(guest: &[u8]) -> Vec<u8> {
+    struct Typist(u32);
+    impl World for Typist {
+        fn poll(&mut self) -> Polled {
+            self.0 += 1;
+            let bytes = b"hello q".get(self.0 as usize..).and_then(|rest| rest.first());
+            let inputs = bytes
+                .map(|&byte| dejavm_machine::Input::Serial { port: 0, bytes: vec![byte] })
+                .into_iter()
+                .collect();
+            Polled { inputs, flush: true, stop: self.0 > 100 }
+        }
+        fn idle(&mut self, now: GuestNs, wake: Option<GuestNs>) -> IdleAnswer {
+            IdleAnswer::Until(wake.unwrap_or(GuestNs(now.0 + 1000)))
+        }
+        fn output(&mut self, _output: &[Output]) {}
+        fn progress(&mut self, _progress: Progress) {}
+    }
+    let config = MachineConfig::new(RamLayout::new(2 << 20).expect("a constant that fits"));
+    let boot = Boot { image: guest, initrd: None, cmdline: "x" };
+    let mut machine = Machine::boot(&config, &boot).expect("our own guests boot");
+    let header = Header {
+        creator: "hostile".into(),
+        semantics: SEMANTICS,
+        config,
+        guest: Vec::new(),
+        digest_interval: 1000,
+    };
+    let until = Some(Position(POSITIONS_MAX));
+    let options = RecordOptions { header, externals: Vec::new(), embed_pages: true, until };
+    let mut file = Vec::new();
+    record(&mut machine, &mut Typist(0), &mut file, &options).expect("memory takes all");
+    file
+}
+
+/// Makes the checksums of the chunk at `at` right again, so that what was changed in it is read.
+/// Layout: `docs/formats/recording.md`.
+pub fn repair(file: &mut [u8], at: usize) {
+    const FRAME: usize = 24;
+    let Some(frame) = file.get(at..at + FRAME) else { return };
+    let stored = u32::from_le_bytes([frame[8], frame[9], frame[10], frame[11]]) as usize;
+    if let Some(payload) = file.get(at + FRAME..at + FRAME + stored) {
+        let crc = crc32c::crc32c(payload);
+        file[at + 16..at + 20].copy_from_slice(&crc.to_le_bytes());
+    }
+    let crc = crc32c::crc32c(&file[at..at + 20]);
+    file[at + 20..at + 24].copy_from_slice(&crc.to_le_bytes());
+}
