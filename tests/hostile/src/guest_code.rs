@@ -34,7 +34,7 @@ const CODE_MAX: usize = 0x2000;
 const RAM_BYTES: u64 = 2 << 20;
 /// Waits in HLT before the guest is given up, and time.
 const IDLES_MAX: u32 = 100;
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Instructions between two looks at the time.
 const SLICE: u64 = 16;
 
@@ -114,8 +114,8 @@ fn write_surroundings(mode: Mode, ram: &mut GuestRam) {
             }
         }
         Mode::Long => {
-            write(ram, TABLES, &(TABLES + 0x1000 | 7).to_le_bytes());
-            write(ram, TABLES + 0x1000, &(TABLES + 0x2000 | 7).to_le_bytes());
+            write(ram, TABLES, &((TABLES + 0x1000) | 7).to_le_bytes());
+            write(ram, TABLES + 0x1000, &((TABLES + 0x2000) | 7).to_le_bytes());
             for entry in 0..512 {
                 write(ram, TABLES + 0x2000 + 8 * entry, &(entry << 21 | 0x87).to_le_bytes());
             }
@@ -137,7 +137,7 @@ fn registers(mode: Mode, code: &[u8]) -> CpuState {
     cpu.gpr[gpr::RSP] = STACK_TOP;
     cpu.rip = CODE;
     // Interrupts on for half of them.
-    cpu.rflags = 2 | u64::from(code.len() as u64 & 1) << 9;
+    cpu.rflags = 2 | (code.len() as u64 & 1) << 9;
     let (code_rights, flat) = match mode {
         Mode::Real => (0x9b, false),
         Mode::Protected | Mode::Paged => (0xc9b, true),

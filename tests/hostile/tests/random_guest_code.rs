@@ -2,7 +2,7 @@
 
 use dejavm_hostile::{Mode, Random, guest_code};
 
-const PROGRAMS: u64 = 4000;
+const PROGRAMS: u64 = 2000;
 const INSTRUCTIONS: u64 = 2000;
 
 /// Opcodes that random bytes rarely hit: each is a way into the privileged and the odd.
