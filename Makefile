@@ -7,7 +7,7 @@ CARGO := cargo
 export DEJAVM_CACHE ?= $(CURDIR)/.cache
 export DEJAVM_IMAGES ?= $(DEJAVM_CACHE)/images
 
-.PHONY: help deps build images demo test test-second-build bench ci clean
+.PHONY: help deps build images demo test test-second-build silicon bench ci clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -42,6 +42,9 @@ test-second-build: images ## records with one build, replays with another
 	$(CARGO) build --quiet --release -p dejavm
 	$(CARGO) build --quiet --profile second -p dejavm -p dejavm-cpu --features dejavm-cpu/loop-dispatch
 	@tests/second-build.sh $(DEJAVM) target/second/dejavm
+
+silicon: ## compares the software CPU with this processor over 100 million new cases a family
+	DEJAVM_SILICON_SEED=$$(date +%s) DEJAVM_SILICON_CASES=100000000 $(CARGO) test --release -p dejavm-silicon -- --nocapture --test-threads 1
 
 bench: images ## measures side by side with QEMU: BENCH="--rounds 5 --json"
 	@tools/install-deps.sh bench
