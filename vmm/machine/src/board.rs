@@ -39,6 +39,9 @@ fn io_apic_pin(line: u8) -> u8 {
     if line == irq::TIMER { 2 } else { line }
 }
 
+/// Bytes received on COM1 that may wait for the guest to read them.
+const COM1_WAITING_MAX: usize = 1 << 16;
+
 /// Everything of a machine that is neither CPU nor RAM.
 pub(crate) struct Board {
     pub(crate) clock: Clock,
@@ -262,7 +265,10 @@ impl Board {
     pub(crate) fn apply(&mut self, input: &Input) {
         match input {
             Input::Serial { port: 0, bytes } => {
-                self.com1_waiting.extend(bytes);
+                // Beyond this the line drops bytes, as a UART does that nobody reads: the state must not
+                // grow with what the world sends.
+                let room = COM1_WAITING_MAX.saturating_sub(self.com1_waiting.len());
+                self.com1_waiting.extend(&bytes[..bytes.len().min(room)]);
                 self.exchange_serial();
             }
             Input::PowerButton => self.acpi_pm.press_power_button(),

@@ -360,3 +360,12 @@ fn nothing_a_guest_does_to_the_board_is_too_much_and_its_state_can_always_be_res
         }
     }
 }
+
+#[test]
+fn what_nobody_reads_does_not_grow_without_bound() {
+    let mut board = board();
+    for _ in 0..100 {
+        board.apply(&Input::Serial { port: 0, bytes: vec![7; 4096] });
+    }
+    assert_eq!(board.com1_waiting.len(), 1 << 16);
+}
