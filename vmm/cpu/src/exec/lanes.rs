@@ -1,9 +1,8 @@
-//! Packed integer arithmetic on 64-bit words: the lanes of MMX registers, and of halves of XMM
-//! registers for the operations that do not cross the middle.
+//! Packed integer arithmetic on 64-bit words: the lanes of MMX registers. Those of XMM
+//! registers are in `sse/lanes.rs`.
 //!
 //! A lane operation is a closure over one lane: `words(a, b, i16::saturating_add)`. The compiler
 //! turns these into vector code.
-#![allow(dead_code, reason = "the SSE family uses what MMX does not")]
 
 /// Applies `f` to each of eight bytes.
 #[inline(always)]
@@ -94,13 +93,6 @@ pub(crate) fn pack_dwords_signed(a: u64, b: u64) -> u64 {
         [a[0], a[1], b[0], b[1]]
             .map(|dword| (dword as i32).clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as u16),
     )
-}
-
-/// PACKUSDW: signed double words as unsigned words with saturation.
-#[inline(always)]
-pub(crate) fn pack_dwords_unsigned(a: u64, b: u64) -> u64 {
-    let (a, b) = (to_dwords(a), to_dwords(b));
-    from_words([a[0], a[1], b[0], b[1]].map(|dword| (dword as i32).clamp(0, 0xffff) as u16))
 }
 
 /// Interleaves the low 32 bits of both by bytes: a0 b0 a1 b1 a2 b2 a3 b3 (PUNPCKLBW). For PUNPCKH
@@ -323,7 +315,6 @@ mod tests {
         assert_eq!(pack_words_signed(0x7fff_8000_0001_ffff, 0), 0x7f80_01ff);
         assert_eq!(pack_words_unsigned(0x7fff_8000_0001_0100, 0), 0xff00_01ff);
         assert_eq!(pack_dwords_signed(0x7fff_ffff_8000_0000, 1), 0x0000_0001_7fff_8000);
-        assert_eq!(pack_dwords_unsigned(0x7fff_ffff_8000_0000, 1), 0x0000_0001_ffff_0000);
         assert_eq!(interleave_bytes(0x0403_0201, 0x1413_1211), 0x1404_1303_1202_1101);
         assert_eq!(interleave_words(0x0002_0001, 0x0012_0011), 0x0012_0002_0011_0001);
         assert_eq!(interleave_dwords(0x9_0000_0001, 2), 0x2_0000_0001);
