@@ -10,6 +10,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dejavm-devices", &["dejavm-units"]),
     ("dejavm-machine", &["dejavm-cpu", "dejavm-devices", "dejavm-memory", "dejavm-units"]),
     ("dejavm-replay", &["dejavm-machine", "dejavm-memory", "dejavm-units"]),
+    (
+        "dejavm-stub",
+        &["dejavm-cpu", "dejavm-machine", "dejavm-memory", "dejavm-replay", "dejavm-units"],
+    ),
     ("dejavm-images", &[]),
 ];
 
