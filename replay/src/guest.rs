@@ -54,3 +54,35 @@ impl Guest for Machine {
         self.ram_mut()
     }
 }
+
+impl<G: Guest> Guest for &mut G {
+    type State = G::State;
+
+    fn position(&self) -> Position {
+        (**self).position()
+    }
+    fn guest_ns(&self) -> GuestNs {
+        (**self).guest_ns()
+    }
+    fn run(&mut self, until: Position) -> Stop {
+        (**self).run(until)
+    }
+    fn idle_until(&mut self, limit: GuestNs) -> Idle {
+        (**self).idle_until(limit)
+    }
+    fn apply(&mut self, input: &Input) {
+        (**self).apply(input);
+    }
+    fn take_output(&mut self) -> Vec<Output> {
+        (**self).take_output()
+    }
+    fn save(&self) -> G::State {
+        (**self).save()
+    }
+    fn ram(&self) -> &GuestRam {
+        (**self).ram()
+    }
+    fn ram_mut(&mut self) -> &mut GuestRam {
+        (**self).ram_mut()
+    }
+}

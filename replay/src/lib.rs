@@ -22,7 +22,8 @@ pub use file::{
 pub use guest::Guest;
 pub use pages::{PageBatch, PageStoreError};
 pub use record::{
-    IdleAnswer, Polled, Progress, RecordError, RecordOptions, Recorded, World, record,
+    Advance, IdleAnswer, Polled, Progress, RecordError, RecordOptions, Recorded, Recorder, World,
+    record,
 };
 pub use replayer::{CutShort, Observer, ReplayError, ReplayOptions, Replayed, Replayer};
 pub use summary::{KindTotal, Summary};

@@ -106,14 +106,33 @@ pub enum RecordError {
     },
 }
 
-struct Recorder<'a, G, W, S> {
-    guest: &'a mut G,
-    world: &'a mut W,
+/// What [`Recorder::advance`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advance {
+    /// A slice has run, or some idle time has passed: go on.
+    Running,
+    /// The position asked for is reached. No idle time at that position has passed since.
+    Limit,
+    /// The machine has ended, or the world wants the recording to end: [`Recorder::finish`] it.
+    Ended(Ending),
+}
+
+/// A live machine, and the recording of it under way. Whatever its caller does between two calls of
+/// [`Recorder::advance`], and however long, the machine does not notice: only inputs change it.
+///
+/// Dropped without [`Recorder::finish`], it leaves a recording that is cut short.
+pub struct Recorder<G, S> {
+    guest: G,
     writer: Writer<S>,
+    /// Positions between digests, and the position of the next one; `u64::MAX`: none.
+    interval: u64,
+    next_digest: u64,
+    /// The recording ends at this position; `u64::MAX`: not by itself.
+    until: u64,
     /// File length when the log began.
     log_start: u64,
     pending: Vec<Stamped>,
-    /// Bytes that arrived on serial lines in `pending`.
+    /// Bytes of serial input in `pending`.
     pending_bytes: usize,
     console: Xxh3,
     console_bytes: u64,
@@ -128,31 +147,63 @@ pub fn record<G: Guest, W: World, S: Write>(
     sink: S,
     options: &RecordOptions,
 ) -> Result<Recorded, RecordError> {
-    let writer = Writer::new(sink).map_err(|source| RecordError::Write { offset: 0, source })?;
-    let mut recorder = Recorder {
-        guest,
-        world,
-        writer,
-        log_start: 0,
-        pending: Vec::new(),
-        pending_bytes: 0,
-        console: Xxh3::new(),
-        console_bytes: 0,
-        flushed: Moment::default(),
-    };
-    recorder.write_start(options)?;
-    let ending = recorder.run(options)?;
-    recorder.finish(ending)
+    let mut recorder = Recorder::new(guest, sink, options)?;
+    loop {
+        match recorder.advance(world, None)? {
+            Advance::Running | Advance::Limit => {}
+            Advance::Ended(ending) => return recorder.finish(world, ending),
+        }
+    }
 }
 
-impl<G: Guest, W: World, S: Write> Recorder<'_, G, W, S> {
+impl<G: Guest, S: Write> Recorder<G, S> {
+    /// Begins the recording of a machine that has not run yet: writes its start state.
+    pub fn new(guest: G, sink: S, options: &RecordOptions) -> Result<Recorder<G, S>, RecordError> {
+        let writer =
+            Writer::new(sink).map_err(|source| RecordError::Write { offset: 0, source })?;
+        let interval = options.header.digest_interval;
+        let mut recorder = Recorder {
+            guest,
+            writer,
+            interval,
+            next_digest: if interval == 0 { u64::MAX } else { interval },
+            until: options.until.map_or(u64::MAX, |position| position.0),
+            log_start: 0,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            console: Xxh3::new(),
+            console_bytes: 0,
+            flushed: Moment::default(),
+        };
+        recorder.write_start(options)?;
+        Ok(recorder)
+    }
+
+    /// The machine.
+    pub fn guest(&self) -> &G {
+        &self.guest
+    }
+
+    /// The machine, for what no guest can see: tuning and debugger stops. A change of its state would
+    /// make a recording that does not replay; such changes [`enter`](Recorder::enter).
+    pub fn guest_mut(&mut self) -> &mut G {
+        &mut self.guest
+    }
+
+    /// Where the machine is.
+    pub fn now(&self) -> Moment {
+        Moment { position: self.guest.position(), guest_ns: self.guest.guest_ns() }
+    }
+
+    /// How far the recording is.
+    pub fn progress(&self) -> Progress {
+        let file_bytes = self.writer.bytes();
+        Progress { at: self.now(), file_bytes, log_bytes: file_bytes - self.log_start }
+    }
+
     fn append(&mut self, chunk: &Chunk) -> Result<(), RecordError> {
         let offset = self.writer.bytes();
         self.writer.append(chunk).map_err(|source| RecordError::Write { offset, source })
-    }
-
-    fn now(&self) -> Moment {
-        Moment { position: self.guest.position(), guest_ns: self.guest.guest_ns() }
     }
 
     fn write_start(&mut self, options: &RecordOptions) -> Result<(), RecordError> {
@@ -173,60 +224,64 @@ impl<G: Guest, W: World, S: Write> Recorder<'_, G, W, S> {
         Ok(())
     }
 
-    fn run(&mut self, options: &RecordOptions) -> Result<Ending, RecordError> {
-        let interval = options.header.digest_interval;
-        let mut next_digest = if interval == 0 { u64::MAX } else { interval };
-        let until = options.until.map_or(u64::MAX, |position| position.0);
-        loop {
-            let polled = self.world.poll();
-            for input in polled.inputs {
-                self.enter(input)?;
-            }
-            if polled.flush {
-                self.flush()?;
-            }
-            if polled.stop || self.guest.position().0 >= until {
-                return Ok(Ending::Stopped);
-            }
-            let target = (self.guest.position().0 + SLICE).min(next_digest).min(until);
-            let stop = self.guest.run(Position(target));
-            assert!(self.guest.position().0 <= target, "the machine ran beyond its limit");
-            self.take_output();
-            match stop {
-                Stop::Limit => {}
-                Stop::Idle { wake } => self.idle(wake),
-                Stop::End(end) => return Ok(Ending::Guest(end)),
-            }
-            if self.guest.position().0 == next_digest {
-                self.write_digest()?;
-                next_digest = next_digest.saturating_add(interval);
-            }
-            let file_bytes = self.writer.bytes();
-            self.world.progress(Progress {
-                at: self.now(),
-                file_bytes,
-                log_bytes: file_bytes - self.log_start,
-            });
+    /// Asks the world, then runs one slice of some milliseconds, to `limit` at most, or lets the
+    /// world pass idle time. Where slices are cut leaves no trace: digests are taken where they would
+    /// have been, and inputs enter a machine at rest.
+    pub fn advance<W: World>(
+        &mut self,
+        world: &mut W,
+        limit: Option<Position>,
+    ) -> Result<Advance, RecordError> {
+        let polled = world.poll();
+        for input in polled.inputs {
+            self.enter(input)?;
         }
+        if polled.flush {
+            self.flush()?;
+        }
+        let Position(start) = self.guest.position();
+        if polled.stop || start >= self.until {
+            return Ok(Advance::Ended(Ending::Stopped));
+        }
+        let limit = limit.map_or(u64::MAX, |limit| limit.0.max(start));
+        let target = start.saturating_add(SLICE).min(self.next_digest).min(self.until).min(limit);
+        let stop = self.guest.run(Position(target));
+        let Position(position) = self.guest.position();
+        assert!(position <= target, "the machine ran beyond its limit");
+        self.take_output(world);
+        match stop {
+            Stop::Limit => {}
+            // The digest that may be due here follows the idle time: it has not passed yet.
+            Stop::Idle { .. } if position == limit => return Ok(Advance::Limit),
+            Stop::Idle { wake } => self.idle(world, wake),
+            Stop::End(end) => return Ok(Advance::Ended(Ending::Guest(end))),
+        }
+        if position == self.next_digest {
+            self.write_digest()?;
+            self.next_digest = self.next_digest.saturating_add(self.interval);
+        }
+        world.progress(self.progress());
+        Ok(if position == limit { Advance::Limit } else { Advance::Running })
     }
 
-    /// Lets an input enter. The machine comes to rest first (see [`settle`]), as it will in replay.
-    fn enter(&mut self, input: Input) -> Result<(), RecordError> {
+    /// Lets an input enter here and now. The machine comes to rest first (see [`settle`]), as it will
+    /// in replay.
+    pub fn enter(&mut self, input: Input) -> Result<(), RecordError> {
         let bytes = if let Input::Serial { bytes, .. } = &input { bytes.len() } else { 0 };
         assert!(bytes <= INPUT_BYTES_MAX, "the world cuts what arrives into pieces");
         if self.pending.len() >= INPUTS_MAX || self.pending_bytes + bytes > INPUT_BYTES_MAX {
             self.write_inputs()?;
         }
-        settle(self.guest);
+        settle(&mut self.guest);
         self.guest.apply(&input);
         self.pending.push(Stamped { at: self.now(), input });
         self.pending_bytes += bytes;
         Ok(())
     }
 
-    fn idle(&mut self, wake: Option<GuestNs>) {
+    fn idle<W: World>(&mut self, world: &mut W, wake: Option<GuestNs>) {
         let now = self.guest.guest_ns();
-        let IdleAnswer::Until(until) = self.world.idle(now, wake) else { return };
+        let IdleAnswer::Until(until) = world.idle(now, wake) else { return };
         let until = wake.map_or(until, |wake| until.min(wake));
         while self.guest.guest_ns() < until {
             if self.guest.idle_until(until) == Idle::Runnable {
@@ -235,13 +290,13 @@ impl<G: Guest, W: World, S: Write> Recorder<'_, G, W, S> {
         }
     }
 
-    fn take_output(&mut self) {
+    fn take_output<W: World>(&mut self, world: &mut W) {
         let output = self.guest.take_output();
         if output.is_empty() {
             return;
         }
         self.console_bytes += hash_output(&mut self.console, &output);
-        self.world.output(&output);
+        world.output(&output);
     }
 
     fn write_inputs(&mut self) -> Result<(), RecordError> {
@@ -255,14 +310,15 @@ impl<G: Guest, W: World, S: Write> Recorder<'_, G, W, S> {
 
     fn write_digest(&mut self) -> Result<Digest, RecordError> {
         self.write_inputs()?;
-        settle(self.guest);
-        let digest = Digest::take(self.guest);
+        settle(&mut self.guest);
+        let digest = Digest::take(&mut self.guest);
         self.append(&Chunk::Digest(Box::new(digest.clone())))?;
         self.flushed = digest.at;
         Ok(digest)
     }
 
-    fn flush(&mut self) -> Result<(), RecordError> {
+    /// Writes everything down: killed after this, the recording replays to here.
+    pub fn flush(&mut self) -> Result<(), RecordError> {
         self.write_inputs()?;
         let now = self.now();
         if now != self.flushed {
@@ -272,9 +328,14 @@ impl<G: Guest, W: World, S: Write> Recorder<'_, G, W, S> {
         Ok(())
     }
 
-    fn finish(mut self, ending: Ending) -> Result<Recorded, RecordError> {
+    /// Ends the recording here.
+    pub fn finish<W: World>(
+        mut self,
+        world: &mut W,
+        ending: Ending,
+    ) -> Result<Recorded, RecordError> {
         let digest = self.write_digest()?;
-        self.take_output();
+        self.take_output(world);
         let at = digest.at;
         let console = crate::digest::Hash128(self.console.digest128().to_le_bytes());
         let console_bytes = self.console_bytes;
