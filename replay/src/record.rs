@@ -13,9 +13,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// Instructions between two looks at the world: some milliseconds.
 const SLICE: u64 = 4 << 20;
-/// Inputs in one chunk at most, and bytes that arrived on serial lines in them.
+/// Inputs in one chunk at most, and bytes in them.
 const INPUTS_MAX: usize = 4096;
-const INPUT_BYTES_MAX: usize = 1 << 20;
+pub const INPUT_BYTES_MAX: usize = 1 << 20;
 
 /// What the world has for the machine.
 #[derive(Debug, Default)]
@@ -132,7 +132,7 @@ pub struct Recorder<G, S> {
     /// File length when the log began.
     log_start: u64,
     pending: Vec<Stamped>,
-    /// Bytes of serial input in `pending`.
+    /// Bytes in `pending`.
     pending_bytes: usize,
     console: Xxh3,
     console_bytes: u64,
@@ -267,7 +267,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
     /// Lets an input enter here and now. The machine comes to rest first (see [`settle`]), as it will
     /// in replay.
     pub fn enter(&mut self, input: Input) -> Result<(), RecordError> {
-        let bytes = if let Input::Serial { bytes, .. } = &input { bytes.len() } else { 0 };
+        let bytes = input.bytes();
         assert!(bytes <= INPUT_BYTES_MAX, "the world cuts what arrives into pieces");
         if self.pending.len() >= INPUTS_MAX || self.pending_bytes + bytes > INPUT_BYTES_MAX {
             self.write_inputs()?;

@@ -4,7 +4,7 @@ mod toy;
 
 use dejavm_replay::{CutShort, FileError, ReadError, ReplayError, Summary};
 use std::io::Cursor;
-use toy::{Mistake, Random, recording, replay};
+use toy::{Mistake, Random, debugged, recording, replay};
 
 /// What the format says of a frame; declared again here, from the specification.
 const FILE_HEADER: usize = 16;
@@ -124,7 +124,9 @@ fn mutated_payloads_with_right_checksums_are_survived() {
     let seed = 4711;
     let mut random = Random::new(seed);
     let mut outcomes = [0u32; 4];
-    let files: Vec<Vec<u8>> = (0..4).map(|n| recording(30 + n, 3000).0).collect();
+    let files: Vec<Vec<u8>> = (0..4)
+        .map(|n| if n % 2 == 0 { recording(30 + n, 3000).0 } else { debugged(30 + n, 3000).0 })
+        .collect();
     for round in 0..20_000 {
         let mut file = files[round % files.len()].clone();
         let frames = frames(&file);
@@ -214,9 +216,9 @@ fn a_newer_file_is_refused_and_an_unknown_kind_is_skipped() {
     assert_eq!(header, FILE_HEADER);
     assert_eq!(survive(&file).unwrap().at, recorded.at);
 
-    file[10..12].copy_from_slice(&2u16.to_le_bytes());
+    file[10..12].copy_from_slice(&3u16.to_le_bytes());
     let crc = crc32c::crc32c(&file[..12]);
     file[12..16].copy_from_slice(&crc.to_le_bytes());
     let error = survive(&file).unwrap_err().to_string();
-    assert!(error.contains("needs a dejavm that reads format 2"), "{error}");
+    assert!(error.contains("needs a dejavm that reads format 3"), "{error}");
 }

@@ -1,30 +1,41 @@
-//! A recording of format version 1, made when that version was new, must be read for ever.
+//! A recording of each format version, made when that version was new, must be read for ever.
 
 mod toy;
 
-use dejavm_replay::Summary;
+use dejavm_replay::{FORMAT_VERSION, Recorded, Summary};
 use std::io::Cursor;
-use toy::{Mistake, recording, replay};
+use toy::{Mistake, RandomWorld, debugged, recording, replay};
 
-const GOLDEN: &[u8] = include_bytes!("golden/toy-v1.dvr");
-/// What the file holds, as it was when it was made.
+/// What the files hold, as it was when they were made.
 const SEED: u64 = 21;
 const DIGEST_INTERVAL: u64 = 4000;
 
-#[test]
-fn the_golden_recording_still_reads_and_replays() {
-    let fresh = concat!(env!("CARGO_TARGET_TMPDIR"), "/toy-v1.dvr");
-    let (file, recorded, world) = recording(SEED, DIGEST_INTERVAL);
-    std::fs::write(fresh, &file).unwrap();
-    let what_to_do =
-        format!("if the format's version has grown: copy {fresh} beside the golden file");
+type Made = (Vec<u8>, Recorded, RandomWorld);
 
-    let (replayed, _, console) = replay(GOLDEN, Mistake::default()).expect(&what_to_do);
-    assert_eq!(replayed.ending, Some(recorded.ending), "{what_to_do}");
-    assert_eq!(replayed.at, recorded.at, "{what_to_do}");
-    assert_eq!(replayed.last_digest, Some(recorded.digest), "{what_to_do}");
-    assert_eq!(console, world.console, "{what_to_do}");
-    let summary = Summary::read(Cursor::new(GOLDEN)).expect(&what_to_do);
-    assert_eq!(summary.header.creator, "toy");
-    assert_eq!(summary.inputs, world.brought);
+/// Version, file, and how it was made. Version 2 has a debugger's writes.
+const GOLDEN: [(u16, &[u8], fn(u64, u64) -> Made); 2] = [
+    (1, include_bytes!("golden/toy-v1.dvr"), recording),
+    (2, include_bytes!("golden/toy-v2.dvr"), debugged),
+];
+
+#[test]
+fn the_golden_recordings_still_read_and_replay() {
+    assert_eq!(GOLDEN.last().unwrap().0, FORMAT_VERSION, "each version has its file");
+    for (version, golden, make) in GOLDEN {
+        let fresh = format!("{}/toy-v{version}.dvr", env!("CARGO_TARGET_TMPDIR"));
+        let (file, recorded, world) = make(SEED, DIGEST_INTERVAL);
+        std::fs::write(&fresh, &file).unwrap();
+        let what_to_do =
+            format!("if the format's version has grown: copy {fresh} beside the golden files");
+
+        let (replayed, _, console) = replay(golden, Mistake::default()).expect(&what_to_do);
+        assert_eq!(u16::from_le_bytes([golden[8], golden[9]]), version);
+        assert_eq!(replayed.ending, Some(recorded.ending), "{what_to_do}");
+        assert_eq!(replayed.at, recorded.at, "{what_to_do}");
+        assert_eq!(replayed.last_digest, Some(recorded.digest), "{what_to_do}");
+        assert_eq!(console, world.console, "{what_to_do}");
+        let summary = Summary::read(Cursor::new(golden)).expect(&what_to_do);
+        assert_eq!(summary.header.creator, "toy");
+        assert_eq!(summary.inputs, world.brought);
+    }
 }

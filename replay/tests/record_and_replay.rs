@@ -9,13 +9,14 @@ use dejavm_replay::{
 };
 use dejavm_units::{GuestNs, Position};
 use std::io::{self, Cursor, Write};
-use toy::{Mistake, RandomWorld, Toy, options, recording, replay};
+use toy::{Mistake, RandomWorld, Toy, debugged, options, recording, replay};
 
 #[test]
 fn random_inputs_and_waits_replay_equal() {
     let (mut inputs, mut digests) = (0, 0);
     for seed in 0..300 {
-        let (file, recorded, world) = recording(seed, 700);
+        let make = if seed % 2 == 0 { recording } else { debugged };
+        let (file, recorded, world) = make(seed, 700);
         let (replayed, toy, console) =
             replay(&file, Mistake::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         assert_eq!(replayed.at, recorded.at, "seed {seed}");

@@ -1,9 +1,9 @@
 //! The file header and the frames around chunks: what is checked before a payload is believed.
 
 /// The version that this code writes.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 /// The oldest reader that can read what this code writes.
-const READER_VERSION: u16 = 1;
+const READER_VERSION: u16 = 2;
 
 pub(super) const MAGIC: [u8; 8] = *b"\x89DVR\r\n\x1a\n";
 pub(super) const FILE_HEADER_BYTES: usize = 16;

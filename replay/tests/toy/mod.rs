@@ -3,7 +3,7 @@
 //! recordings can be damaged once.
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
-use dejavm_machine::{End, Idle, Input, MachineConfig, Output, Stop};
+use dejavm_machine::{End, Idle, Input, MachineConfig, Output, Register, Stop};
 use dejavm_memory::{GuestRam, RamLayout};
 use dejavm_replay::{
     Guest, Header, IdleAnswer, Observer, Polled, Progress, RecordOptions, Recorded, ReplayError,
@@ -223,6 +223,14 @@ impl Guest for Toy {
             Input::PowerButton => self.state.end = Some(End::PowerOff),
             Input::Key { code, .. } => self.state.registers[3] += u64::from(*code),
             Input::Mouse { right, .. } => self.state.registers[3] ^= *right as u64,
+            Input::WriteRegisters { values } => {
+                for (_, value) in values {
+                    self.state.wide[1] = self.state.wide[1].wrapping_mul(5) ^ value;
+                }
+            }
+            Input::WriteMemory { at, bytes } => {
+                let _ = self.ram.write(*at, bytes);
+            }
         }
     }
     fn take_output(&mut self) -> Vec<Output> {
@@ -249,6 +257,8 @@ pub struct RandomWorld {
     pub console: Vec<u8>,
     /// Idle waits are cut short at random.
     pub cuts: bool,
+    /// A debugger writes registers and memory.
+    pub debugger: bool,
     pub polls: u64,
 }
 
@@ -260,6 +270,7 @@ impl RandomWorld {
             brought: 0,
             console: Vec::new(),
             cuts: true,
+            debugger: false,
             polls: 0,
         }
     }
@@ -271,9 +282,19 @@ impl World for RandomWorld {
         let random = &mut self.random;
         let mut inputs = Vec::new();
         while random.below(1000) < self.inputs {
-            inputs.push(match random.below(8) {
+            inputs.push(match random.below(if self.debugger { 10 } else { 8 }) {
                 0 => Input::Key { code: 0x1c, extended: false, pressed: true },
                 1 => Input::Mouse { right: random.next() as i32, up: -1, wheel: 0, buttons: 1 },
+                8 => Input::WriteRegisters {
+                    values: vec![
+                        (Register::Rip, random.next().into()),
+                        (Register::Xmm(random.below(16) as u8), u128::from(random.next()) << 64),
+                    ],
+                },
+                9 => Input::WriteMemory {
+                    at: Gpa(0x10_0000 + random.below(0x1000)),
+                    bytes: vec![random.next() as u8; 1 + random.below(5000) as usize],
+                },
                 _ => {
                     let bytes = (0..1 + random.below(20)).map(|_| random.next() as u8).collect();
                     Input::Serial { port: 0, bytes }
@@ -332,8 +353,21 @@ pub fn options(digest_interval: u64) -> RecordOptions {
 
 /// Records a toy guest in a random world.
 pub fn recording(seed: u64, digest_interval: u64) -> (Vec<u8>, Recorded, RandomWorld) {
+    recording_in(RandomWorld::new(seed), seed, digest_interval)
+}
+
+/// The same with a debugger.
+pub fn debugged(seed: u64, digest_interval: u64) -> (Vec<u8>, Recorded, RandomWorld) {
+    let world = RandomWorld { debugger: true, ..RandomWorld::new(seed) };
+    recording_in(world, seed, digest_interval)
+}
+
+fn recording_in(
+    mut world: RandomWorld,
+    seed: u64,
+    digest_interval: u64,
+) -> (Vec<u8>, Recorded, RandomWorld) {
     let mut file = Vec::new();
-    let mut world = RandomWorld::new(seed);
     let recorded =
         record(&mut Toy::new(seed), &mut world, &mut file, &options(digest_interval)).unwrap();
     assert_eq!(recorded.file_bytes, file.len() as u64);

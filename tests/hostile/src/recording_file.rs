@@ -1,12 +1,12 @@
 //! Arbitrary bytes as a recording, replayed on the real machine.
 
-use dejavm_machine::{Boot, Machine, MachineConfig, Output};
+use dejavm_machine::{Boot, Input, Machine, MachineConfig, Output, Register};
 use dejavm_memory::RamLayout;
 use dejavm_replay::{
     Header, IdleAnswer, Moment, Observer, Polled, Progress, RecordOptions, ReplayOptions, Replayer,
     SEMANTICS, Summary, World, record,
 };
-use dejavm_units::{GuestNs, Position};
+use dejavm_units::{Gpa, GuestNs, Position};
 use std::io::Cursor;
 
 /// Positions after which a hostile recording is not followed.
@@ -40,17 +40,24 @@ impl Observer for Patience {
     }
 }
 
-/// An intact recording to start mutations from: a small guest of our own, with typed input.
+/// An intact recording to start mutations from: a small guest of our own, with typed input and a
+/// debugger's writes.
 pub fn seed_recording(guest: &[u8]) -> Vec<u8> {
     struct Typist(u32);
     impl World for Typist {
         fn poll(&mut self) -> Polled {
             self.0 += 1;
             let bytes = b"hello q".get(self.0 as usize..).and_then(|rest| rest.first());
-            let inputs = bytes
-                .map(|&byte| dejavm_machine::Input::Serial { port: 0, bytes: vec![byte] })
+            let mut inputs: Vec<Input> = bytes
+                .map(|&byte| Input::Serial { port: 0, bytes: vec![byte] })
                 .into_iter()
                 .collect();
+            // A debugger's writes, harmless until they are mutated.
+            if self.0 < 4 {
+                let values = vec![(Register::Xmm(9), 7), (Register::Rflags, 2)];
+                inputs.push(Input::WriteRegisters { values });
+                inputs.push(Input::WriteMemory { at: Gpa(0x1f_fffe), bytes: vec![9; 4] });
+            }
             Polled { inputs, flush: true, stop: self.0 > 100 }
         }
         fn idle(&mut self, now: GuestNs, wake: Option<GuestNs>) -> IdleAnswer {

@@ -280,6 +280,8 @@ impl Board {
             Input::Mouse { right, up, wheel, buttons } => {
                 self.i8042.move_mouse(*right, *up, *wheel, *buttons);
             }
+            // No chip's business.
+            Input::WriteRegisters { .. } | Input::WriteMemory { .. } => {}
         }
         self.settle();
     }

@@ -1,5 +1,7 @@
 //! What enters the machine from the world, and what leaves it.
 
+use crate::debugger_write::Register;
+use dejavm_units::Gpa;
 use serde::{Deserialize, Serialize};
 
 /// Something that enters the machine from outside. It takes effect at the position and guest time at
@@ -36,6 +38,30 @@ pub enum Input {
     },
     /// The ACPI power button is pressed.
     PowerButton,
+    /// A debugger writes registers, in order; what [`write_register`](crate::write_register) refuses
+    /// changes nothing.
+    WriteRegisters {
+        /// Each with its new value.
+        values: Vec<(Register, u128)>,
+    },
+    /// A debugger writes RAM. Pages that are not RAM keep what they are.
+    WriteMemory {
+        /// The first byte's address.
+        at: Gpa,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+}
+
+impl Input {
+    /// Bytes that it brings, as a recorder counts them against its bounds.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Input::Serial { bytes, .. } | Input::WriteMemory { bytes, .. } => bytes.len(),
+            Input::WriteRegisters { values } => size_of_val(values.as_slice()),
+            Input::Key { .. } | Input::Mouse { .. } | Input::PowerButton => 0,
+        }
+    }
 }
 
 /// Something that the guest emitted.

@@ -10,6 +10,7 @@ mod boot;
 mod bus;
 mod clock;
 mod config;
+mod debugger_write;
 mod input_output;
 mod loader;
 mod machine;
@@ -21,6 +22,9 @@ mod state;
 pub use boot::{Boot, BootError};
 pub use clock::State as ClockState;
 pub use config::{ConfigError, MachineConfig};
+pub use debugger_write::{
+    RFLAGS_WRITABLE, Register, WriteRefused, register_writes, write_register,
+};
 pub use input_output::{Input, Output};
 pub use machine::{End, Idle, Machine, Stop};
 pub use state::{BoardState, MachineState, RestoreError};

@@ -3,11 +3,12 @@
 use crate::board::Board;
 use crate::boot::{self, Boot, BootError};
 use crate::config::MachineConfig;
+use crate::debugger_write::{Register, write_register};
 use crate::input_output::{Input, Output};
 use crate::state::{MachineState, RestoreError};
 use dejavm_cpu::Cpu;
 use dejavm_memory::GuestRam;
-use dejavm_units::{GuestNs, Position};
+use dejavm_units::{Gpa, GuestNs, PAGE_SIZE, Position};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -176,7 +177,33 @@ impl Machine {
 
     /// Lets an input enter at this position and guest time.
     pub fn apply(&mut self, input: &Input) {
-        self.board.apply(input);
+        match input {
+            Input::WriteRegisters { values } => self.write_registers(values),
+            Input::WriteMemory { at, bytes } => self.write_memory(*at, bytes),
+            Input::Serial { .. } | Input::Key { .. } | Input::Mouse { .. } | Input::PowerButton => {
+                self.board.apply(input)
+            }
+        }
+    }
+
+    fn write_registers(&mut self, values: &[(Register, u128)]) {
+        let mut state = self.cpu.state();
+        for &(register, value) in values {
+            // The debugger was told when it tried; only a recording that nobody recorded gets here.
+            let _refused = write_register(&mut state, register, value);
+        }
+        self.cpu.set_state(&state);
+    }
+
+    fn write_memory(&mut self, at: Gpa, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let Some(page) = at.0.checked_add(done as u64) else { return };
+            let room = (PAGE_SIZE - page % PAGE_SIZE) as usize;
+            let piece = &bytes[done..bytes.len().min(done + room)];
+            let _outside = self.ram.write(Gpa(page), piece);
+            done += piece.len();
+        }
     }
 
     /// What the guest emitted since the last call, in order.
