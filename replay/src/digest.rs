@@ -69,14 +69,19 @@ pub(crate) fn bucket_pages(bucket: usize, layout: RamLayout) -> (Gpa, Gpa) {
 impl Digest {
     /// The digest of a machine now; ends the epoch of written pages.
     pub fn take<G: Guest>(guest: &mut G) -> Digest {
+        let dirty = guest.ram_mut().take_dirty();
+        Digest::of(guest, &dirty)
+    }
+
+    /// The digest of a machine now, if these pages were written since the one before, ascending.
+    pub(crate) fn of<G: Guest>(guest: &G, dirty: &[Pfn]) -> Digest {
         let at = Moment { position: guest.position(), guest_ns: guest.guest_ns() };
         let state = crate::file::to_bytes(&guest.save());
-        let dirty = guest.ram_mut().take_dirty();
         let ram = guest.ram();
         let mut all = Xxh3::new();
         let mut buckets = vec![0u64; BUCKETS];
         let mut contents = [0u8; 4096];
-        for &pfn in &dirty {
+        for &pfn in dirty {
             ram.read(pfn.gpa(), &mut contents).expect("dirty pages are RAM");
             let page = xxh3_128(&contents);
             all.update(&pfn.0.to_le_bytes());

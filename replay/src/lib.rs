@@ -12,6 +12,7 @@ mod pages;
 mod record;
 mod replayer;
 mod summary;
+mod timeline;
 
 pub use digest::{Digest, Hash128};
 pub use divergence::Divergence;
@@ -27,3 +28,4 @@ pub use record::{
 };
 pub use replayer::{CutShort, Observer, ReplayError, ReplayOptions, Replayed, Replayer};
 pub use summary::{KindTotal, Summary};
+pub use timeline::{Direction, Reached, Rewind, Timeline, TimelineOptions, TimelineStop, Watcher};

@@ -300,6 +300,11 @@ impl<R: Read + Seek> Replayer<R> {
         if to_bytes(&guest.save()) == self.state { Ok(()) } else { Err(ReplayError::OtherStart) }
     }
 
+    /// For those who read the log by themselves: the reader stands before it.
+    pub(crate) fn into_log(self) -> (Reader<R>, Header, Vec<External>) {
+        (self.reader, self.header, self.externals)
+    }
+
     fn enqueue(&mut self, chunk: Chunk, offset: u64) -> Result<(), FileError> {
         match chunk {
             Chunk::Inputs(inputs) => self.queue.extend(inputs.into_iter().map(Event::Input)),

@@ -7,7 +7,7 @@ use dejavm_machine::{End, Idle, Input, MachineConfig, Output, Register, Stop};
 use dejavm_memory::{GuestRam, RamLayout};
 use dejavm_replay::{
     Guest, Header, IdleAnswer, Observer, Polled, Progress, RecordOptions, Recorded, ReplayError,
-    ReplayOptions, Replayed, Replayer, SEMANTICS, World, record,
+    ReplayOptions, Replayed, Replayer, Rewind, SEMANTICS, World, record,
 };
 use dejavm_units::{Gpa, GuestNs, Position};
 use serde::{Deserialize, Serialize};
@@ -244,6 +244,14 @@ impl Guest for Toy {
     }
     fn ram_mut(&mut self) -> &mut GuestRam {
         &mut self.ram
+    }
+}
+
+impl Rewind for Toy {
+    fn restore(&mut self, state: &ToyState) -> Result<(), String> {
+        self.state = state.clone();
+        self.output.clear();
+        Ok(())
     }
 }
 
