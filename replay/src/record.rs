@@ -255,6 +255,9 @@ impl<G: Guest, S: Write> Recorder<G, S> {
             Stop::Idle { .. } if position == limit => return Ok(Advance::Limit),
             Stop::Idle { wake } => self.idle(world, wake),
             Stop::End(end) => return Ok(Advance::Ended(Ending::Guest(end))),
+            Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => {
+                unreachable!("nobody sets stops on a machine that is recorded")
+            }
         }
         if position == self.next_digest {
             self.write_digest()?;

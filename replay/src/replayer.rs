@@ -496,6 +496,9 @@ impl<G: Guest> Run<'_, G> {
                     // Whether it can go on now shows the next run.
                     let (Idle::Runnable | Idle::Waiting) = self.guest.idle_until(limit);
                 }
+                Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => {
+                    unreachable!("nobody sets stops on a machine that is verified")
+                }
             }
             if !self.observer.progress(now) {
                 return Reached::Stopped;

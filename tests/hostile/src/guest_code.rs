@@ -65,6 +65,7 @@ pub fn guest_code(mode: Mode, code: &[u8], instructions: u64) -> u64 {
                 let (Idle::Runnable | Idle::Waiting) = machine.idle_until(limit);
                 idles += 1;
             }
+            Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => unreachable!("no stops are set"),
         }
         machine.take_output();
     }

@@ -83,6 +83,7 @@ fn advance(machine: &mut Machine, until: Position) -> bool {
                     return true;
                 }
             }
+            Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => unreachable!("no stops are set"),
         }
     }
 }

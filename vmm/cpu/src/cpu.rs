@@ -2,6 +2,7 @@
 
 use crate::code::{CodeCache, JumpCache, OpRef, RecentInstructions, Way};
 use crate::context::Context;
+use crate::debugger::Debugger;
 use crate::exception::{Abort, AbortReason};
 use crate::flags::{Arith, rflags};
 use crate::fpu::Fpu;
@@ -166,6 +167,9 @@ pub struct Cpu {
     pub(crate) end_of_block: bool,
     /// Instructions completed since the machine started.
     pub(crate) position: Position,
+
+    /// Where a debugger wants runs to stop; no part of the state.
+    pub(crate) debugger: Debugger,
 }
 
 impl Cpu {

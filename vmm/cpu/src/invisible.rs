@@ -270,6 +270,7 @@ fn compare(seed: u64) -> u64 {
                 }
             }
             Stop::Shutdown | Stop::Board | Stop::Livelock => break,
+            Stop::Breakpoint { .. } | Stop::Watchpoint(_) => unreachable!("no stops are set"),
         }
     }
     benches[0].cpu.position.0

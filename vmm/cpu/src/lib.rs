@@ -4,6 +4,7 @@ mod bus;
 mod code;
 mod context;
 mod cpu;
+mod debugger;
 mod exception;
 mod exec;
 mod flags;
@@ -23,6 +24,7 @@ mod testing;
 
 pub use bus::Bus;
 pub use cpu::{Cpu, control, gpr};
+pub use debugger::{Breakpoint, Stops, WatchHit, WatchKind, Watchpoint};
 pub use exception::{Abort, AbortReason, vector};
 pub use flags::rflags;
 pub use fpu::{F80, Fpu};

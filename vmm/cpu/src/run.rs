@@ -4,6 +4,7 @@ use crate::bus::Bus;
 use crate::code::{INSTRUCTION_BYTES_MAX, Recent, context, run_chain};
 use crate::context::Loan;
 use crate::cpu::{Cpu, PAGE_REG, control};
+use crate::debugger::WatchHit;
 use crate::exception::{Abort, AbortReason};
 use crate::exec::Exec;
 use crate::flags::rflags;
@@ -11,7 +12,7 @@ use crate::interp::{Built, Exit, Mode};
 use crate::mmu::{Access, Tuning, is_canonical};
 use crate::segment::{SegReg, Segment};
 use dejavm_memory::GuestRam;
-use dejavm_units::Position;
+use dejavm_units::{Gva, Position};
 use iced_x86::{Decoder, DecoderError, Instruction};
 
 /// Why [`Cpu::run_until`] returned.
@@ -27,6 +28,13 @@ pub enum Stop {
     Shutdown,
     /// Interrupts or exceptions are delivered without end and no instruction completes.
     Livelock,
+    /// The next instruction has a breakpoint ([`Cpu::set_stops`]).
+    Breakpoint {
+        /// Its linear address.
+        at: Gva,
+    },
+    /// Watched memory was accessed; the instruction has completed, or the event was delivered, that did.
+    Watchpoint(WatchHit),
 }
 
 /// Interrupts and exceptions in a row without a completed instruction that are taken for endless.
@@ -35,7 +43,8 @@ const DELIVERIES_MAX: u32 = 100_000;
 
 impl Cpu {
     /// Runs until exactly `limit` instructions have completed since the start, or until something
-    /// needs the board.
+    /// needs the board, or until a stop of [`Cpu::set_stops`]: after one, [`Cpu::pass_stop`] goes on.
+    /// Those come before [`Stop::Limit`], so that none at the limit is missed.
     pub fn run_until(&mut self, ram: &mut GuestRam, bus: &mut dyn Bus, limit: Position) -> Stop {
         let Loan { cpu } = &mut self.lend(ram, bus);
         // The budget is signed; a limit beyond its range is as good as none.
@@ -99,6 +108,12 @@ impl Cpu {
             self.count_delivery();
             self.deliver_interrupt(vector);
         }
+        if let Some(hit) = self.watch_hits().next() {
+            return Some(Stop::Watchpoint(hit));
+        }
+        if let Some(at) = self.due_breakpoint() {
+            return Some(Stop::Breakpoint { at });
+        }
         if self.position.0 >= self.limit {
             return Some(Stop::Limit);
         }
@@ -108,8 +123,8 @@ impl Cpu {
         None
     }
 
-    /// Executes at least one instruction or delivers its exception: a chain of blocks if the mode
-    /// has handlers, one instruction otherwise.
+    /// Executes something, or delivers its exception, or comes to a breakpoint: a chain of blocks if
+    /// the mode has handlers, one instruction otherwise.
     fn run_some(&mut self) {
         let Some(mode) = self.block_mode() else {
             self.step();
@@ -145,7 +160,7 @@ impl Cpu {
                     Ok(Built::Alone) => {
                         self.pending_link = None;
                         self.settle_position();
-                        self.step();
+                        self.step_unless_stopped();
                         return;
                     }
                     Err(Abort(())) => {
@@ -169,7 +184,7 @@ impl Cpu {
                 Exit::Budget => {
                     self.settle_position();
                     if self.position.0 < self.limit {
-                        self.step();
+                        self.step_unless_stopped();
                     }
                     return;
                 }
@@ -179,7 +194,7 @@ impl Cpu {
                         // The chain may have ended with the budget, just before an instruction that
                         // runs alone.
                         AbortReason::RetryAlone if self.position.0 >= self.limit => {}
-                        AbortReason::RetryAlone => self.step(),
+                        AbortReason::RetryAlone => self.step_unless_stopped(),
                         AbortReason::Exception { .. } => self.fault(),
                         AbortReason::Shutdown => {}
                     }
@@ -261,6 +276,13 @@ impl Cpu {
         }
     }
 
+    /// As [`Cpu::step`], unless a breakpoint is to be told of first.
+    fn step_unless_stopped(&mut self) {
+        if self.due_breakpoint().is_none() {
+            self.step();
+        }
+    }
+
     /// Executes one instruction alone and delivers its exception, or the debug trap that it earned.
     fn step(&mut self) {
         if self.step_alone().is_err() {
@@ -299,6 +321,7 @@ impl Cpu {
             Err(_) => {
                 self.interrupt_shadow = shadow;
                 self.undo_debugged_instruction(debug);
+                self.drop_unsettled_hits();
             }
         }
         self.alone = false;

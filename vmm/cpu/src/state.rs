@@ -2,6 +2,7 @@
 
 use crate::code::{CodeCache, JumpCache, RecentInstructions};
 use crate::cpu::{Cpu, ZERO_REG};
+use crate::debugger::Debugger;
 use crate::exception::AbortReason;
 use crate::flags::Arith;
 use crate::fpu::Fpu;
@@ -153,6 +154,7 @@ impl Cpu {
             alone: false,
             end_of_block: false,
             position: Position(0),
+            debugger: Debugger::default(),
         };
         cpu.set_state(&CpuState::reset());
         cpu

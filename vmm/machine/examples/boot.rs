@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 while machine.idle_until(GuestNs(u64::MAX)) == Idle::Waiting {}
             }
             Stop::End(end) => break format!("{end:?}"),
+            Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => unreachable!("no stops are set"),
         }
     };
     let (Position(position), elapsed) = (machine.position(), start.elapsed().as_secs_f64());

@@ -12,6 +12,7 @@ mod clock;
 mod config;
 mod debugger_write;
 mod input_output;
+mod inspect;
 mod loader;
 mod machine;
 mod memory_map;
@@ -25,6 +26,7 @@ pub use config::{ConfigError, MachineConfig};
 pub use debugger_write::{
     RFLAGS_WRITABLE, Register, WriteRefused, register_writes, write_register,
 };
+pub use dejavm_cpu::{Breakpoint, CpuState, Stops, WatchHit, WatchKind, Watchpoint};
 pub use input_output::{Input, Output};
 pub use machine::{End, Idle, Machine, Stop};
 pub use state::{BoardState, MachineState, RestoreError};

@@ -6,9 +6,9 @@ use crate::config::MachineConfig;
 use crate::debugger_write::{Register, write_register};
 use crate::input_output::{Input, Output};
 use crate::state::{MachineState, RestoreError};
-use dejavm_cpu::Cpu;
+use dejavm_cpu::{Cpu, WatchHit, WatchKind};
 use dejavm_memory::GuestRam;
-use dejavm_units::{Gpa, GuestNs, PAGE_SIZE, Position};
+use dejavm_units::{Gpa, GuestNs, Gva, PAGE_SIZE, Position};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -24,6 +24,21 @@ pub enum Stop {
     },
     /// The machine has ended; running it again returns the same.
     End(End),
+    /// The next instruction has a breakpoint ([`Machine::set_stops`]). It has not been executed.
+    Breakpoint {
+        /// The linear address of the instruction.
+        at: Gva,
+    },
+    /// Watched memory was accessed. The instruction that did it has completed, so the position is
+    /// after it; where an interrupt or an exception was delivered, the access may have been that.
+    Watchpoint {
+        /// Index in [`Stops::watchpoints`].
+        index: usize,
+        /// The first watched byte that was accessed.
+        address: Gva,
+        /// What the access was: [`WatchKind::Write`] or [`WatchKind::Read`].
+        kind: WatchKind,
+    },
 }
 
 /// How a machine ends.
@@ -55,8 +70,8 @@ pub enum Idle {
 
 /// One machine. See the crate's documentation.
 pub struct Machine {
-    cpu: Cpu,
-    ram: GuestRam,
+    pub(crate) cpu: Cpu,
+    pub(crate) ram: GuestRam,
     board: Board,
 }
 
@@ -123,8 +138,13 @@ impl Machine {
     /// Runs until exactly `until` instructions have completed since the machine started, or until
     /// the CPU halts with nothing pending (also if that is just there), or the machine ends. All deadlines up to the position
     /// reached have fired and the interrupts that the CPU takes there are taken, so that the state at
-    /// a position does not depend on where earlier runs stopped.
+    /// a position does not depend on where earlier runs stopped. That holds at breakpoints and
+    /// watchpoints too.
+    ///
+    /// Arriving at a breakpoint comes before arriving at `until`; a breakpoint where the run starts does
+    /// not stop it. So slices of a run meet each arrival once.
     pub fn run(&mut self, until: Position) -> Stop {
+        self.cpu.pass_stop();
         loop {
             if let Some(end) = self.board.end() {
                 return Stop::End(end);
@@ -150,6 +170,13 @@ impl Machine {
                     }
                 }
                 dejavm_cpu::Stop::Board => {}
+                // What is due here comes first: it may lead elsewhere, and is no other instruction's.
+                dejavm_cpu::Stop::Breakpoint { .. } | dejavm_cpu::Stop::Watchpoint(_)
+                    if self.board.deadline_due(self.guest_ns()) => {}
+                dejavm_cpu::Stop::Breakpoint { at } => return Stop::Breakpoint { at },
+                dejavm_cpu::Stop::Watchpoint(WatchHit { index, address, kind }) => {
+                    return Stop::Watchpoint { index, address, kind };
+                }
                 dejavm_cpu::Stop::Shutdown => self.board.finish(End::TripleFault),
                 dejavm_cpu::Stop::Livelock => self.board.finish(End::Livelock),
             }

@@ -31,11 +31,34 @@ struct Block {
     header: OpRef,
 }
 
+impl Block {
+    fn granules(&self) -> u64 {
+        granules(self.start.into(), u64::from(self.end - self.start))
+    }
+}
+
 #[derive(Default)]
 struct CodePage {
     /// Bit n: bytes 64n to 64n+63 belong to some block.
     granules: u64,
     blocks: Vec<Block>,
+}
+
+impl CodePage {
+    /// Drops some blocks: see [`CodeCache::forget`].
+    fn forget(&mut self, table: &mut BlockTable, dead: Handler, which: impl Fn(&Block) -> bool) {
+        let mut left = 0;
+        self.blocks.retain(|block| {
+            if !which(block) {
+                left |= block.granules();
+                return true;
+            }
+            block.header.retire(dead);
+            table.remove(block.key);
+            false
+        });
+        self.granules = left;
+    }
 }
 
 /// The blocks of one CPU.
@@ -139,21 +162,32 @@ impl CodeCache {
         if page.granules & hit == 0 {
             return;
         }
-        let mut left = 0;
-        let table = &mut self.table;
-        page.blocks.retain(|block| {
-            let own = granules(block.start.into(), u64::from(block.end - block.start));
-            if own & hit == 0 {
-                left |= own;
-                return true;
-            }
-            block.header.retire(dead);
-            table.remove(block.key);
-            false
-        });
-        page.granules = left;
-        if left == 0 {
+        page.forget(&mut self.table, dead, |block| block.granules() & hit != 0);
+        if page.granules == 0 {
             ram.clear_flags(gpa.pfn(), PageFlags::CODE);
+        }
+    }
+
+    /// Drops the blocks that were decoded from bytes at these page offsets, in any page.
+    pub(crate) fn forget_at(
+        &mut self,
+        ram: &mut GuestRam,
+        offsets: impl Fn(u64) -> bool,
+        dead: Handler,
+    ) {
+        for (index, &slot) in self.page_index.iter().enumerate() {
+            let Some(page) = (slot as usize).checked_sub(1) else { continue };
+            let page = &mut self.pages[page];
+            if page.granules == 0 {
+                continue;
+            }
+            page.forget(&mut self.table, dead, |block| {
+                (block.start.into()..block.end.into()).any(&offsets)
+            });
+            if page.granules == 0 {
+                let gpa = ram.layout().gpa((index as u64) << 12);
+                ram.clear_flags(gpa.pfn(), PageFlags::CODE);
+            }
         }
     }
 

@@ -137,6 +137,10 @@ fn repeat(
         return one(cpu, 1).map(|_| ());
     }
     let mut allowed = REPETITIONS_MAX;
+    if s.get(cpu, gpr::RCX) > allowed {
+        // Begun again by itself in the middle, it would be allowed that many anew.
+        cpu.require_alone()?;
+    }
     loop {
         let count = s.get(cpu, gpr::RCX);
         if count == 0 {
@@ -152,6 +156,7 @@ fn repeat(
         assert!(elements <= left, "a chunk did more than was left");
         s.set(cpu, gpr::RCX, count - elements);
         allowed -= elements;
+        cpu.settle_watched();
         if last {
             return Ok(());
         }

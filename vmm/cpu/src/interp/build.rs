@@ -38,8 +38,11 @@ impl Cpu {
         let Some(mut decoded) = self.decode(start, mode, INSTRUCTIONS_MAX) else {
             return Built::Alone;
         };
-        let (code, ram) = self.code_and_ram();
         let Decoded { ops, links, bytes } = &mut decoded;
+        if ops.len() > 1 && self.debugger.cuts_at(start.page_offset()) {
+            ops[0].handler = crate::debugger::enter_checked;
+        }
+        let (code, ram) = self.code_and_ram();
         let header = code.insert(ram, key, start, *bytes, ops, *links);
         let (mmu, ram) = self.mmu_and_ram();
         mmu.revoke_writes(ram, start.pfn());
@@ -68,6 +71,9 @@ impl Cpu {
         let (mut links, mut ended) = (false, false);
         let mut length = 0;
         while ops.len() <= count && !ended {
+            if length > 0 && self.debugger.cuts_at(offset + length) {
+                break;
+            }
             let instruction = decoder.decode();
             if instruction.is_invalid() {
                 break;

@@ -65,8 +65,8 @@ impl Cpu {
     /// Loads `S` bytes at the current privilege level, zero-extended.
     #[inline(always)]
     pub(crate) fn load_sized<const S: u64>(&mut self, linear: u64) -> Result<u64, Abort> {
-        match hit::<S>(&self.tlb().read[slot_of(linear)], linear) {
-            Some(pointer) => Ok(read_host::<S>(pointer)),
+        match self.load_hit::<S>(linear) {
+            Some(value) => Ok(value),
             None => self.load_slow(linear, S as u32),
         }
     }
@@ -289,8 +289,15 @@ impl Cpu {
                 (Table::Write, host as u64)
             }
         };
+        // Watched pages take the slow path. A store entry serves loads too.
+        let watched = match access {
+            Access::Read => self.watches_page(linear, false),
+            Access::Write => self.watches_page(linear, true),
+            Access::Fetch => false,
+        };
         // Handlers take a hit as proof that the address is canonical.
-        if super::is_canonical(linear) {
+        if super::is_canonical(linear) && !watched {
+            let (mmu, ram) = self.mmu_and_ram();
             mmu.fill(ram, table, user, linear, page, pfn);
         }
     }
@@ -327,7 +334,9 @@ impl Cpu {
     pub(crate) fn load_as(&mut self, linear: u64, size: u32, user: bool) -> Result<u64, Abort> {
         self.require_canonical(linear, size)?;
         let mut bytes = [0u8; 8];
-        for (gpa, from, to) in self.pieces(linear, size, Access::Read, user)? {
+        let pieces = self.pieces(linear, size, Access::Read, user)?;
+        self.prepare_watched(linear, size, false)?;
+        for (gpa, from, to) in pieces {
             if from == to || self.ram().read(gpa, &mut bytes[from..to]).is_ok() {
                 continue;
             }
@@ -343,6 +352,7 @@ impl Cpu {
             }
             self.end_of_block = true;
         }
+        self.note_watched(linear, size, false);
         Ok(u64::from_le_bytes(bytes))
     }
 
@@ -357,6 +367,7 @@ impl Cpu {
         self.require_canonical(linear, size)?;
         let pieces = self.pieces(linear, size, Access::Write, user)?;
         self.prepare_stores(&pieces)?;
+        self.prepare_watched(linear, size, true)?;
         let bytes = value.to_le_bytes();
         for (gpa, from, to) in pieces {
             if from == to || self.store_physical(gpa, &bytes[from..to]) {
@@ -373,6 +384,7 @@ impl Cpu {
             }
             self.end_of_block = true;
         }
+        self.note_watched(linear, size, true);
         Ok(())
     }
 
@@ -381,7 +393,8 @@ impl Cpu {
         self.require_canonical(linear, size)?;
         let user = self.cpl == 3;
         let pieces = self.pieces(linear, size, Access::Write, user)?;
-        self.prepare_stores(&pieces)
+        self.prepare_stores(&pieces)?;
+        self.prepare_watched(linear, size, true)
     }
 
     /// Splits an access at its page boundary and translates both parts before anything happens.
@@ -511,6 +524,10 @@ impl Cpu {
         mmu.follow_epoch(ram);
         for pfn in ram.take_disturbed() {
             self.page_disturbed(pfn);
+        }
+        if let Some(cuts) = self.debugger.take_new_cuts() {
+            let (code, ram) = self.code_and_ram();
+            code.forget_at(ram, |offset| cuts.contains(offset), crate::interp::dead);
         }
         self.flush_translations();
     }

@@ -552,6 +552,12 @@ impl Mmu {
         }
     }
 
+    /// Forgets the pages that hold the bytes `first ..= last`.
+    pub(crate) fn forget_pages(&mut self, first: u64, last: u64) {
+        let start = first & !0xfff;
+        self.forget_range(start, (last | 0xfff).wrapping_sub(start).saturating_add(1));
+    }
+
     fn forget_range(&mut self, start: u64, bytes: u64) {
         for tlb in self.each_tlb() {
             let inside: Vec<u64> =

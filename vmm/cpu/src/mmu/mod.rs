@@ -4,11 +4,13 @@ mod access;
 mod chunk;
 pub(crate) mod coherence;
 mod segmentation;
+mod tables;
 mod tlb;
 mod walk;
 
 pub(crate) use coherence::Mmu;
 pub use coherence::Tuning;
 pub(crate) use segmentation::is_canonical;
+pub(crate) use tables::{PHYSICAL_BITS, Paging};
 pub(crate) use tlb::Tlb;
-pub(crate) use walk::{Access, PHYSICAL_BITS};
+pub(crate) use walk::Access;

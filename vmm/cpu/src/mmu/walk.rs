@@ -1,22 +1,13 @@
-//! The page-table walker (SDM vol. 3A, chapter 4): 2-level, PAE and 4-level paging.
+//! The page-table walker: what the tables say, with rights, faults, accessed and dirty bits (SDM
+//! vol. 3A, chapter 4).
 
+use super::tables::Nowhere;
 use crate::cpu::{Cpu, control};
 use crate::exception::{Abort, vector};
 use dejavm_units::Gpa;
 
-const PRESENT: u64 = 1 << 0;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
-/// Bits 51:12.
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-/// Physical address width of every model, as CPUID leaf 0x80000008 says.
-pub(crate) const PHYSICAL_BITS: u32 = 40;
-/// Address bits of an entry that must be zero.
-const RESERVED_ADDRESS: u64 = ADDRESS & !((1 << PHYSICAL_BITS) - 1);
 
 /// What a translation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +70,6 @@ impl Cpu {
         self.exception(vector::PF, Some(code))
     }
 
-    fn read_entry(&mut self, gpa: Gpa, size: u32) -> u64 {
-        // A table outside RAM reads as the empty bus does: all ones, so reserved bits are set.
-        let ram = self.ram();
-        ram.read_entry(gpa, size).unwrap_or(crate::flags::zero_extend(u64::MAX, size))
-    }
-
     /// Sets accessed (and dirty) bits as the walker does.
     fn update_entry(&mut self, gpa: Gpa, value: u64, size: u32) {
         let bytes = value.to_le_bytes();
@@ -96,118 +81,33 @@ impl Cpu {
     /// Walks the page tables for one byte. Sets accessed and dirty bits as the access would, or
     /// raises #PF with CR2 set.
     pub(crate) fn walk(&mut self, linear: u64, access: Access, user: bool) -> Result<Walk, Abort> {
-        if self.cr0 & control::CR0_PG == 0 {
-            let gpa = self.a20(linear & 0xffff_ffff);
-            return Ok(Walk { gpa, steps: [None; 4], entry_size: 8 });
-        }
-        let long = self.is_long_mode();
-        let pae = self.cr4 & control::CR4_PAE != 0;
-        let (levels, entry_size, index_bits) = if long {
-            (4, 8, 9)
-        } else if pae {
-            (2, 8, 9)
-        } else {
-            (2, 4, 10)
-        };
-        let nx_enabled = pae && self.efer & control::EFER_NXE != 0;
-
-        let mut table = self.cr3 & if pae { 0xf_ffff_ffff_f000 } else { 0xffff_f000 };
-        if !long && pae {
-            let pdpte = self.pdpte[(linear >> 30 & 3) as usize];
-            if pdpte & PRESENT == 0 {
-                return Err(self.page_fault(linear, access, user, 0));
-            }
-            table = pdpte & ADDRESS;
-        }
-
-        let mut steps = [None; 4];
-        let (mut writable, mut user_ok, mut no_execute) = (true, true, false);
-        let mut entries = [(Gpa(0), 0u64); 4];
-        let mut used = 0;
-        let mut level = levels;
-        loop {
-            let shift = 12 + index_bits * (u32::from(level) - 1);
-            let index = linear >> shift & ((1 << index_bits) - 1);
-            let gpa = self.a20(table + index * u64::from(entry_size));
-            let entry = self.read_entry(gpa, entry_size);
-            if entry & PRESENT == 0 {
-                return Err(self.page_fault(linear, access, user, 0));
-            }
-            let large_allowed = match (long, pae, level) {
-                (_, _, 1) => false,
-                (true, _, 2 | 3) | (false, true, 2) => true,
-                (false, false, 2) => self.cr4 & control::CR4_PSE != 0,
-                _ => false,
-            };
-            let leaf = level == 1 || large_allowed && entry & LARGE != 0;
-            let mut reserved = 0;
-            if entry_size == 8 {
-                reserved |= RESERVED_ADDRESS;
-                if !nx_enabled {
-                    reserved |= NO_EXECUTE;
-                }
-                if !long {
-                    // PAE entries: bits 62:52 are reserved outside long mode.
-                    reserved |= 0x7ff0_0000_0000_0000;
-                }
-                if long && level == 4 {
-                    reserved |= LARGE;
-                }
-                if leaf && level > 1 {
-                    // Address bits below the page size, PAT bit 12 excepted.
-                    reserved |= ((1 << shift) - 1) & !0x1fff;
-                }
-            } else if leaf && level == 2 {
-                // PSE-36: bits 20:13 carry address bits 39:32; bit 21 is reserved.
-                reserved |= 1 << 21;
-            }
-            if entry & reserved != 0 {
+        let paging = self.paging();
+        let found = match paging.find(self.ram(), linear) {
+            Ok(found) => found,
+            Err(Nowhere::NotPresent) => return Err(self.page_fault(linear, access, user, 0)),
+            Err(Nowhere::Reserved) => {
                 return Err(self.page_fault(linear, access, user, pf::PRESENT | pf::RESERVED));
             }
-            writable &= entry & WRITABLE != 0;
-            user_ok &= entry & USER != 0;
-            no_execute |= nx_enabled && entry & NO_EXECUTE != 0;
-            entries[used] = (gpa, entry);
-            steps[used] = Some(Step { entry: gpa, level });
-            used += 1;
-            if !leaf {
-                table = if entry_size == 8 { entry & ADDRESS } else { entry & 0xffff_f000 };
-                level -= 1;
-                continue;
-            }
-
-            let write_ok = writable || !user && self.cr0 & control::CR0_WP == 0;
-            let smep = self.cr4 & control::CR4_SMEP != 0 && !user && user_ok;
-            let forbidden = user && !user_ok
-                || access == Access::Write && !write_ok
-                || access == Access::Fetch && (no_execute || smep);
-            if forbidden {
-                return Err(self.page_fault(linear, access, user, pf::PRESENT));
-            }
-            let leaf_bits = if access == Access::Write { ACCESSED | DIRTY } else { ACCESSED };
-            let bits = |n| if n == used - 1 { leaf_bits } else { ACCESSED };
-            let updates = entries[..used].iter().enumerate();
-            let updates = updates.filter(|&(n, (_, entry))| entry & bits(n) != bits(n));
-            for (_, &(gpa, _)) in updates.clone() {
-                self.prepare_entry_update(gpa, entry_size as usize)?;
-            }
-            for (n, &(gpa, entry)) in updates {
-                self.update_entry(gpa, entry | bits(n), entry_size);
-            }
-            let mask = (1u64 << shift) - 1;
-            let base = if entry_size == 8 {
-                entry & ADDRESS & !mask
-            } else if level == 2 {
-                entry & 0xffc0_0000 | (entry >> 13 & 0xff) << 32
-            } else {
-                entry & 0xffff_f000
-            };
-            return Ok(Walk {
-                gpa: self.a20(base | linear & mask),
-                steps,
-                entry_size: entry_size as u8,
-            });
+        };
+        if !paging.allows(&found, access, user) {
+            return Err(self.page_fault(linear, access, user, pf::PRESENT));
         }
+        let entries = found.entries();
+        let leaf_bits = if access == Access::Write { ACCESSED | DIRTY } else { ACCESSED };
+        let bits = |n| if n + 1 == entries.len() { leaf_bits } else { ACCESSED };
+        let updates = entries.iter().enumerate();
+        let updates = updates.filter(|&(n, entry)| entry.value & bits(n) != bits(n));
+        for (_, entry) in updates.clone() {
+            self.prepare_entry_update(entry.gpa, found.entry_size.into())?;
+        }
+        for (n, entry) in updates {
+            self.update_entry(entry.gpa, entry.value | bits(n), found.entry_size.into());
+        }
+        let mut steps = [None; 4];
+        for (step, entry) in steps.iter_mut().zip(entries) {
+            *step = Some(Step { entry: entry.gpa, level: entry.level });
+        }
+        Ok(Walk { gpa: found.gpa, steps, entry_size: found.entry_size })
     }
 }
 

@@ -77,6 +77,7 @@ fn run_to_end(machine: &mut Machine, mut step: impl FnMut(&mut Machine) -> u64) 
                 machine.idle_until(wake);
             }
             Stop::End(end) => return (console, end),
+            Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => unreachable!("no stops are set"),
         }
         assert!(machine.position().0 < FAR, "it does not end");
     }
@@ -169,6 +170,7 @@ fn restored_is_as_never_stopped() {
                         }
                     }
                     Stop::End(end) => break end,
+                    other => panic!("no stops are set: {other:?}"),
                 }
                 let copied = copy(&restored);
                 assert_eq!(copied.save(), restored.save(), "{name}, seed {seed}");
@@ -202,7 +204,7 @@ fn typed_input_reaches_the_guest() {
             match machine.run(Position(machine.position().0 + 1_000_000)) {
                 Stop::Limit => {}
                 Stop::Idle { .. } => break,
-                Stop::End(end) => panic!("{end:?}"),
+                other => panic!("{other:?}"),
             }
         }
         machine.apply(&Input::Serial { port: 0, bytes: vec![*key] });
@@ -210,8 +212,8 @@ fn typed_input_reaches_the_guest() {
     let end = loop {
         match machine.run(Position(machine.position().0 + 1_000_000)) {
             Stop::Limit => {}
-            Stop::Idle { .. } => panic!("it waits"),
             Stop::End(end) => break end,
+            other => panic!("{other:?}"),
         }
     };
     for output in machine.take_output() {

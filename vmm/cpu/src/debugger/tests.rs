@@ -1,0 +1,471 @@
+//! Stops where they are meant, in each mode, and nowhere else.
+
+use super::*;
+use crate::mmu::Tuning;
+use crate::run::Stop;
+use crate::segment::SegReg;
+use crate::testing::{Bench, CODE, DATA, STACK, tables};
+
+const AHEAD: u64 = 1000;
+
+fn breakpoints(at: &[u64]) -> Stops {
+    let breakpoint = |&at| Breakpoint { at: Gva(at), space: None };
+    Stops { breakpoints: at.iter().map(breakpoint).collect(), watchpoints: Vec::new() }
+}
+
+fn watch(start: u64, bytes: u64, kind: WatchKind) -> Stops {
+    let watchpoint = Watchpoint { start: Gva(start), bytes, kind, space: None };
+    Stops { breakpoints: Vec::new(), watchpoints: vec![watchpoint] }
+}
+
+fn at(at: u64) -> Stop {
+    Stop::Breakpoint { at: Gva(at) }
+}
+
+fn hit(index: usize, address: u64, kind: WatchKind) -> Stop {
+    Stop::Watchpoint(WatchHit { index, address: Gva(address), kind })
+}
+
+/// Runs as a machine does: past the stop told of before.
+fn go_on(bench: &mut Bench, instructions: u64) -> Stop {
+    bench.cpu.pass_stop();
+    bench.go(instructions)
+}
+
+/// Each mode, by handlers and by the reference semantics alone.
+fn every_mode() -> Vec<Bench> {
+    let mut benches = Vec::new();
+    for reference_only in [false, true] {
+        for mut bench in [Bench::real(), Bench::protected(), Bench::long()] {
+            bench.cpu.set_tuning(Tuning { reference_only, ..Tuning::default() });
+            benches.push(bench);
+        }
+    }
+    benches
+}
+
+// NOP; NOP; NOP; JMP to the first.
+const LOOP: [u8; 5] = [0x90, 0x90, 0x90, 0xeb, 0xfb];
+
+#[test]
+fn a_breakpoint_stops_before_its_instruction_in_every_mode() {
+    for mut bench in every_mode() {
+        bench.cpu.set_stops(&breakpoints(&[CODE + 2]));
+        bench.poke(CODE, &LOOP);
+        for round in 0..5 {
+            assert_eq!(go_on(&mut bench, AHEAD), at(CODE + 2));
+            assert_eq!(bench.cpu.position.0, 2 + round * 4, "{:#x}", bench.cpu.cr0);
+            assert_eq!(bench.cpu.cs_linear(bench.cpu.rip), CODE + 2);
+            // Until it is passed, the CPU does not move.
+            assert_eq!(bench.go(AHEAD), at(CODE + 2));
+        }
+    }
+}
+
+#[test]
+fn a_breakpoint_where_the_run_starts_does_not_stop_it() {
+    for mut bench in every_mode() {
+        bench.poke(CODE, &LOOP);
+        bench.cpu.set_stops(&breakpoints(&[CODE]));
+        assert_eq!(go_on(&mut bench, AHEAD), at(CODE));
+        assert_eq!(bench.cpu.position.0, 4);
+        // Nor after a run of nothing.
+        assert_eq!(go_on(&mut bench, 0), Stop::Limit);
+        assert_eq!(go_on(&mut bench, AHEAD), at(CODE));
+        assert_eq!(bench.cpu.position.0, 8);
+    }
+}
+
+#[test]
+fn arriving_at_a_breakpoint_comes_before_arriving_at_the_limit() {
+    for mut bench in every_mode() {
+        bench.poke(CODE, &LOOP);
+        bench.cpu.set_stops(&breakpoints(&[CODE + 2]));
+        let mut arrivals = Vec::new();
+        while bench.cpu.position.0 < 20 {
+            if go_on(&mut bench, 1) == at(CODE + 2) {
+                arrivals.push(bench.cpu.position.0);
+            }
+        }
+        assert_eq!(arrivals, [2, 6, 10, 14, 18]);
+    }
+}
+
+#[test]
+fn breakpoints_enter_decoded_code_and_leave_it() {
+    let mut bench = Bench::long();
+    bench.poke(CODE, &LOOP);
+    assert_eq!(go_on(&mut bench, 400), Stop::Limit);
+    bench.cpu.set_stops(&breakpoints(&[CODE + 1, CODE + 3]));
+    assert_eq!(go_on(&mut bench, AHEAD), at(CODE + 1));
+    assert_eq!(go_on(&mut bench, AHEAD), at(CODE + 3));
+    bench.cpu.set_stops(&breakpoints(&[CODE + 2]));
+    assert_eq!(go_on(&mut bench, AHEAD), at(CODE + 2));
+    bench.cpu.set_stops(&Stops::default());
+    assert_eq!(go_on(&mut bench, AHEAD), Stop::Limit);
+    // As a debugger does at each stop: nothing is decoded anew for the same places.
+    bench.cpu.set_stops(&breakpoints(&[CODE + 2]));
+    assert!(bench.cpu.debugger.new_cuts.is_empty());
+    assert_eq!(go_on(&mut bench, AHEAD), at(CODE + 2));
+    assert_eq!(bench.cpu.position.0, 406 + AHEAD + 4);
+}
+
+/// Twice as many as there are page offsets, of which most are used no more.
+#[test]
+fn breakpoints_that_come_and_go_are_all_met() {
+    let mut bench = Bench::long();
+    // 5000 NOPs; JMP back.
+    let mut code = vec![0x90; 5000];
+    code.push(0xe9);
+    code.extend((-5005i32).to_le_bytes());
+    bench.poke(CODE, &code);
+    for n in 0..8192u64 {
+        let place = CODE + n * 1237 % 5000;
+        bench.cpu.set_stops(&breakpoints(&[place]));
+        assert_eq!(go_on(&mut bench, 5001), at(place), "{n}");
+    }
+}
+
+#[test]
+fn an_instruction_across_pages_is_stopped_at_too() {
+    let mut bench = Bench::long();
+    // NOP; MOV ECX, imm32 across the page's end; JMP back.
+    let start = CODE + 0x1000 - 3;
+    bench.poke(start, &[0x90, 0xb9, 7, 0, 0, 0, 0xeb, 0xf8]);
+    bench.change(|state| state.rip = start);
+    bench.cpu.set_stops(&breakpoints(&[start + 1]));
+    for round in 0..3 {
+        assert_eq!(go_on(&mut bench, AHEAD), at(start + 1));
+        assert_eq!(bench.cpu.position.0, 1 + round * 3);
+    }
+}
+
+/// Two processes share a page of code, at different addresses; the breakpoint is in one.
+#[test]
+fn a_breakpoint_belongs_to_its_space() {
+    const OTHER: u64 = 0x30_0000;
+    const TABLE: u64 = 0x30_1000;
+    const SHARED: u64 = 0x8000_0000;
+    for tables_differ in [false, true] {
+        let mut bench = Bench::long();
+        // Both map the code at 2 GiB; the second, if asked, by tables of its own.
+        bench.poke(0x2010, &(TABLE | 7).to_le_bytes());
+        bench.poke(TABLE, &0x87u64.to_le_bytes());
+        let pdpt = if tables_differ { OTHER + 0x2000 } else { 0x2000 };
+        bench.poke(OTHER, &(pdpt | 7).to_le_bytes());
+        for (n, entry) in [0x3007, 0, TABLE | 7].iter().enumerate() {
+            bench.poke(OTHER + 0x2000 + n as u64 * 8, &u64::to_le_bytes(*entry));
+        }
+        // MOV CR3, RAX; XCHG RAX, RDX; INC RCX; JMP back
+        let code = [0x0f, 0x22, 0xd8, 0x48, 0x92, 0x48, 0xff, 0xc1, 0xeb, 0xf6];
+        bench.poke(CODE, &code);
+        bench.change(|state| {
+            (state.gpr[0], state.gpr[2]) = (OTHER, 0x1000);
+            state.rip = SHARED + CODE;
+        });
+        let place = SHARED + CODE + 5;
+        let here = Breakpoint { at: Gva(place), space: Some(Gpa(OTHER)) };
+        bench.cpu.set_stops(&Stops { breakpoints: vec![here], watchpoints: vec![] });
+        for round in 0..4 {
+            assert_eq!(go_on(&mut bench, AHEAD), at(place));
+            let state = bench.cpu.state();
+            assert_eq!((state.cr3, state.gpr[1]), (OTHER, round * 2), "{tables_differ}");
+        }
+        // The same physical page at another linear address is another place.
+        bench.cpu.set_stops(&breakpoints(&[CODE + 5]));
+        assert_eq!(go_on(&mut bench, AHEAD), Stop::Limit);
+    }
+}
+
+#[test]
+fn an_instruction_that_cannot_be_fetched_is_not_reached() {
+    let mut bench = Bench::long().with_tables();
+    let hole = 0x7000_0000;
+    // JMP to the hole, whose page fault is handled by a HLT.
+    let mut code = vec![0xe9];
+    code.extend(((hole - (CODE + 5)) as i32).to_le_bytes());
+    bench.poke(CODE, &code);
+    bench.cpu.set_stops(&breakpoints(&[hole]));
+    assert_eq!(go_on(&mut bench, AHEAD), Stop::Halted);
+    assert_eq!(bench.handled(), Some(14));
+}
+
+#[test]
+fn an_interrupt_goes_before_a_breakpoint() {
+    let mut bench = Bench::long().with_tables();
+    bench.poke(CODE, &LOOP);
+    bench.change(|state| state.rflags |= crate::flags::rflags::IF);
+    // The handler returns.
+    bench.poke(tables::HANDLERS + 0x30 * 16, &[0x48, 0xcf]);
+    bench.cpu.set_stops(&breakpoints(&[CODE + 2, tables::HANDLERS + 0x30 * 16]));
+    assert_eq!(go_on(&mut bench, 2), at(CODE + 2));
+    bench.board.interrupt = Some(0x30);
+    assert_eq!(go_on(&mut bench, AHEAD), at(tables::HANDLERS + 0x30 * 16));
+    assert_eq!(bench.cpu.position.0, 2);
+    assert_eq!(go_on(&mut bench, AHEAD), at(CODE + 2));
+    assert_eq!(bench.cpu.position.0, 3);
+}
+
+/// 32-bit code, 16-bit stack pointer arithmetic left aside: (code, first watched byte, bytes, kind,
+/// the stop's address or none).
+#[test]
+fn accesses_stop_after_their_instruction() {
+    let data = DATA as u32;
+    let absolute = |opcode: &[u8], at: u32| [opcode, &at.to_le_bytes(), &[0x90]].concat();
+    let (write, read, access) = (WatchKind::Write, WatchKind::Read, WatchKind::Access);
+    for (code, start, bytes, kind, address, seen) in [
+        // MOV [DATA], EAX; MOV EAX, [DATA]; ADD [DATA], EAX
+        (absolute(&[0xa3], data), 0, 4, write, Some(0), write),
+        (absolute(&[0xa3], data), 0, 4, read, None, write),
+        (absolute(&[0xa3], data), 0, 4, access, Some(0), write),
+        (absolute(&[0xa1], data), 0, 4, write, None, read),
+        (absolute(&[0xa1], data), 0, 4, read, Some(0), read),
+        (absolute(&[0xa1], data), 0, 4, access, Some(0), read),
+        (absolute(&[0x01, 0x05], data), 0, 4, write, Some(0), write),
+        (absolute(&[0x01, 0x05], data), 0, 4, read, Some(0), read),
+        (absolute(&[0x01, 0x05], data), 0, 4, access, Some(0), write),
+        // One byte of four, and the neighbours.
+        (absolute(&[0xa3], data), 3, 1, write, Some(3), write),
+        (absolute(&[0xa3], data), 4, 1, write, None, write),
+        (absolute(&[0xa3], data + 4), 0, 4, write, None, write),
+        (absolute(&[0xa3], data + 4), 0, 5, write, Some(4), write),
+        // Across the page's end, watched on either side.
+        (absolute(&[0xa3], data + 0xffe), 0xfff, 1, write, Some(0xfff), write),
+        (absolute(&[0xa3], data + 0xffe), 0x1001, 1, write, Some(0x1001), write),
+        (absolute(&[0xa3], data + 0xffe), 0x1002, 1, write, None, write),
+        (absolute(&[0xa1], data + 0xffe), 0x1001, 1, read, Some(0x1001), read),
+        // Long ranges: ends with its last byte.
+        (absolute(&[0xa3], data + 0x2800), 0, 0x2801, write, Some(0x2800), write),
+        (absolute(&[0xa3], data + 0x2800), 0, 0x2800, write, None, write),
+        (absolute(&[0xa3], data), 0, u64::MAX, write, Some(0), write),
+    ] {
+        for reference_only in [false, true] {
+            let mut bench = Bench::protected();
+            bench.cpu.set_tuning(Tuning { reference_only, ..Tuning::default() });
+            // Decoded and in the TLB before it is watched.
+            assert_eq!(bench.run(&code, 1), Stop::Limit);
+            bench.change(|state| state.rip = CODE);
+            bench.cpu.set_stops(&watch(DATA + start, bytes, kind));
+            let expected = match address {
+                Some(address) => hit(0, DATA + address, seen),
+                None => Stop::Limit,
+            };
+            let context = format!("{code:x?} {start:#x} {bytes:#x} {kind:?} {reference_only}");
+            assert_eq!(go_on(&mut bench, 2), expected, "{context}");
+            if address.is_some() {
+                let state = bench.cpu.state();
+                assert_eq!((state.position.0, state.rip), (2, CODE + code.len() as u64 - 1));
+                assert_eq!(go_on(&mut bench, 1), Stop::Limit, "{context}");
+            }
+            bench.cpu.set_stops(&Stops::default());
+            bench.change(|state| state.rip = CODE);
+            assert_eq!(go_on(&mut bench, 2), Stop::Limit, "{context}");
+        }
+    }
+}
+
+#[test]
+fn wide_stores_and_loads_are_seen() {
+    // (code with RBX = DATA, last byte touched, kind)
+    for (code, last, kind) in [
+        (&[0x0f, 0x11, 0x03][..], 15, WatchKind::Write), // movups [rbx], xmm0
+        (&[0x0f, 0x10, 0x03], 15, WatchKind::Read),      // movups xmm0, [rbx]
+        (&[0x66, 0x0f, 0xd6, 0x03], 7, WatchKind::Write), // movq [rbx], xmm0
+        (&[0x0f, 0x54, 0x03], 15, WatchKind::Read),      // andps xmm0, [rbx]
+        (&[0x0f, 0xae, 0x03], 0x19f, WatchKind::Write),  // fxsave [rbx]
+        (&[0xdb, 0x3b], 9, WatchKind::Write),            // fstp tbyte [rbx]
+        (&[0x48, 0x0f, 0xc7, 0x0b], 15, WatchKind::Write), // cmpxchg16b [rbx]
+        (&[0xf0, 0x48, 0x0f, 0xc1, 0x03], 7, WatchKind::Write), // lock xadd [rbx], rax
+        (&[0x48, 0x87, 0x03], 7, WatchKind::Write),      // xchg [rbx], rax
+        (&[0xff, 0x33], 7, WatchKind::Read),             // push [rbx]
+        (&[0x8f, 0x03], 7, WatchKind::Write),            // pop [rbx]
+        (&[0x0f, 0x01, 0x03], 9, WatchKind::Write),      // sgdt [rbx]
+    ] {
+        for (first, wanted) in [(DATA + last, true), (DATA + last + 1, false)] {
+            let mut bench = Bench::long();
+            bench.change(|state| state.gpr[3] = DATA);
+            assert_eq!(bench.run(code, 1), Stop::Limit, "{code:x?}");
+            bench.cpu.set_stops(&watch(first, 1, kind));
+            bench.change(|state| state.rip = CODE);
+            let expected = if wanted { hit(0, first, kind) } else { Stop::Limit };
+            assert_eq!(go_on(&mut bench, 1), expected, "{code:x?} {first:#x}");
+            assert_eq!(bench.cpu.state().rip, CODE + code.len() as u64);
+        }
+    }
+}
+
+#[test]
+fn the_cpus_own_pushes_are_seen() {
+    let mut bench = Bench::long().with_tables();
+    bench.poke(CODE, &LOOP);
+    bench.change(|state| state.rflags |= crate::flags::rflags::IF);
+    bench.cpu.set_stops(&watch(STACK - 16, 8, WatchKind::Write));
+    assert_eq!(go_on(&mut bench, 10), Stop::Limit);
+    bench.board.interrupt = Some(0x30);
+    // Watched on the way: RSP's slot of the frame.
+    assert_eq!(go_on(&mut bench, 10), hit(0, STACK - 16, WatchKind::Write));
+    let state = bench.cpu.state();
+    assert_eq!((state.position.0, state.rip), (10, tables::HANDLERS + 0x30 * 16));
+    // A page fault's frame too.
+    let mut bench = Bench::long().with_tables();
+    bench.poke(CODE, &[0xa0, 0, 0, 0, 0, 1, 0, 0, 0]);
+    bench.cpu.set_stops(&watch(STACK - 8, 1, WatchKind::Access));
+    assert_eq!(go_on(&mut bench, 10), hit(0, STACK - 8, WatchKind::Write));
+    let state = bench.cpu.state();
+    assert_eq!((state.position.0, state.rip), (0, tables::HANDLERS + 14 * 16));
+    assert_eq!(go_on(&mut bench, 10), Stop::Halted);
+}
+
+#[test]
+fn descriptors_that_become_accessed_are_stores() {
+    let mut bench = Bench::protected().with_tables();
+    let descriptor = crate::testing::segment_descriptor(0, 0xfffff, 0x92, 0xc);
+    bench.set_descriptor(tables::FREE, descriptor);
+    bench.change(|state| state.gpr[0] = tables::FREE.into());
+    let access_byte = tables::GDT + u64::from(tables::FREE) + 5;
+    bench.cpu.set_stops(&watch(access_byte, 1, WatchKind::Write));
+    // MOV DS, EAX, twice: the second finds it accessed.
+    bench.poke(CODE, &[0x8e, 0xd8, 0x8e, 0xd8]);
+    assert!(matches!(go_on(&mut bench, 2), Stop::Watchpoint(_)));
+    assert_eq!(bench.cpu.position.0, 1);
+    assert_eq!(go_on(&mut bench, 1), Stop::Limit);
+}
+
+const REP_MOVSB: [u8; 2] = [0xf3, 0xa4];
+
+#[test]
+fn a_repetition_is_done_when_it_stops() {
+    // (watched offset in the target, bytes, seen at): the copy takes 0x2800 bytes to DATA + 3.
+    for (start, bytes, address) in [
+        (0, 3, None),
+        (0, 4, Some(3)),
+        (3, 1, Some(3)),
+        (0x1800, 2, Some(0x1800)),
+        (0xff0, 0x1020, Some(0xff0)),
+        (0x2802, 1, Some(0x2802)),
+        (0x2803, 1, None),
+    ] {
+        for (kind, base) in [(WatchKind::Write, DATA), (WatchKind::Read, DATA + 0x8000)] {
+            let mut bench = Bench::long();
+            let pattern: Vec<u8> = (0..0x2800).map(|n| (n * 7 + n / 256) as u8).collect();
+            bench.poke(DATA + 0x8003, &pattern);
+            bench.poke(CODE, &REP_MOVSB);
+            bench.change(|state| {
+                (state.gpr[6], state.gpr[7]) = (DATA + 0x8003, DATA + 3);
+                state.gpr[1] = 0x2800;
+            });
+            bench.cpu.set_stops(&watch(base + start, bytes, kind));
+            let expected = match address {
+                Some(address) => hit(0, base + address, kind),
+                None => Stop::Limit,
+            };
+            assert_eq!(go_on(&mut bench, 1), expected, "{start:#x} {bytes:#x} {kind:?}");
+            let state = bench.cpu.state();
+            assert_eq!((state.position.0, state.rip, state.gpr[1]), (1, CODE + 2, 0));
+            assert!(bench.peek::<0x2800>(DATA + 3)[..] == pattern);
+        }
+    }
+}
+
+/// What was accessed before a fault is told even so: the elements are done.
+#[test]
+fn a_repetition_that_faults_tells_what_it_did() {
+    for (watched, kind) in [(DATA, WatchKind::Read), (0x3f_fff8, WatchKind::Write)] {
+        let mut bench = Bench::long().with_tables();
+        bench.poke(CODE, &REP_MOVSB);
+        // Eight bytes of target are left before nothing is mapped.
+        bench.change(|state| {
+            (state.gpr[6], state.gpr[7], state.gpr[1]) = (DATA, 0x3f_fff8, 100);
+        });
+        bench.cpu.set_stops(&watch(watched, 1, kind));
+        assert_eq!(go_on(&mut bench, 10), hit(0, watched, kind));
+        let state = bench.cpu.state();
+        assert_eq!((state.position.0, state.gpr[1]), (0, 92));
+        assert_eq!(state.rip, tables::HANDLERS + 14 * 16);
+    }
+}
+
+/// A load whose instruction then faults is told of when the instruction completes.
+#[test]
+fn an_instruction_that_faults_did_not_load() {
+    let mut bench = Bench::long().with_tables();
+    // MOVSB from DATA to where nothing is mapped.
+    bench.poke(CODE, &[0xa4]);
+    bench.change(|state| (state.gpr[6], state.gpr[7]) = (DATA, 0x7000_0000));
+    bench.cpu.set_stops(&watch(DATA, 1, WatchKind::Read));
+    assert_eq!(go_on(&mut bench, 10), Stop::Halted);
+    assert_eq!(bench.handled(), Some(14));
+}
+
+#[test]
+fn a_watchpoint_belongs_to_its_space() {
+    const OTHER: u64 = 0x30_0000;
+    let mut bench = Bench::long();
+    bench.poke(OTHER, &0x2007u64.to_le_bytes());
+    // MOV CR3, RAX; XCHG RAX, RDX; INC qword [RBX]; JMP back
+    let code = [0x0f, 0x22, 0xd8, 0x48, 0x92, 0x48, 0xff, 0x03, 0xeb, 0xf6];
+    bench.poke(CODE, &code);
+    bench.change(|state| {
+        (state.gpr[0], state.gpr[2], state.gpr[3]) = (OTHER, 0x1000, DATA);
+    });
+    let mut stops = watch(DATA, 8, WatchKind::Write);
+    stops.watchpoints[0].space = Some(Gpa(0x1000));
+    bench.cpu.set_stops(&stops);
+    for round in 0..4 {
+        assert_eq!(go_on(&mut bench, AHEAD), hit(0, DATA, WatchKind::Write));
+        assert_eq!(u64::from_le_bytes(bench.peek(DATA)), 2 + 2 * round);
+        assert_eq!(bench.cpu.cr3, 0x1000);
+    }
+}
+
+#[test]
+fn every_watchpoint_of_an_instruction_is_told() {
+    let mut bench = Bench::long();
+    // MOVSQ: a load from DATA + 0x100, a store to DATA.
+    bench.poke(CODE, &[0x48, 0xa5]);
+    bench.change(|state| (state.gpr[6], state.gpr[7]) = (DATA + 0x100, DATA));
+    let watchpoint =
+        |start, bytes, kind| Watchpoint { start: Gva(start), bytes, kind, space: None };
+    let watchpoints = vec![
+        watchpoint(DATA, 1, WatchKind::Write),
+        watchpoint(DATA + 4, 0x1000, WatchKind::Access),
+        watchpoint(DATA + 8, 1, WatchKind::Access),
+        watchpoint(DATA + 0x107, 1, WatchKind::Read),
+        watchpoint(DATA, 0, WatchKind::Access),
+    ];
+    bench.cpu.set_stops(&Stops { breakpoints: vec![], watchpoints });
+    assert_eq!(go_on(&mut bench, 1), hit(1, DATA + 4, WatchKind::Write));
+    let hits: Vec<_> =
+        bench.cpu.watch_hits().map(|hit| (hit.index, hit.address.0, hit.kind)).collect();
+    let expected = [
+        (1, DATA + 4, WatchKind::Write),
+        (3, DATA + 0x107, WatchKind::Read),
+        (0, DATA, WatchKind::Write),
+    ];
+    assert_eq!(hits, expected);
+}
+
+/// Real mode: linear addresses with a segment's base, and the stack.
+#[test]
+fn real_mode_is_watched() {
+    let mut bench = Bench::real();
+    bench.change(|state| state.seg[2].base = STACK);
+    // PUSH AX
+    bench.poke(CODE, &[0x50]);
+    bench.cpu.set_stops(&watch(STACK + 0xffee, 2, WatchKind::Write));
+    assert_eq!(go_on(&mut bench, 1), hit(0, STACK + 0xffee, WatchKind::Write));
+}
+
+/// An access that wraps at 4 GiB touches both ends.
+#[test]
+fn an_access_around_4_gib_touches_both_ends() {
+    for (start, wanted) in [(0xffff_ffff, true), (1, true), (2, false)] {
+        let mut bench = Bench::protected();
+        // MOV [DS base + 0xfffe], EAX: linear 0xfffffffe.
+        bench.change(|state| state.seg[SegReg::Ds as usize].base = 0xffff_0000);
+        bench.poke(CODE, &[0xa3, 0xfe, 0xff, 0, 0]);
+        bench.cpu.set_stops(&watch(start, 1, WatchKind::Write));
+        let stop = go_on(&mut bench, 1);
+        assert_eq!(stop == hit(0, start, WatchKind::Write), wanted, "{start:#x}: {stop:?}");
+    }
+}

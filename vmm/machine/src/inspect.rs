@@ -1,0 +1,93 @@
+//! What debuggers and people who study a guest ask of a machine at rest: stops, registers, memory by
+//! linear address. Looking changes nothing, and stops change nothing but where runs return.
+
+use crate::machine::Machine;
+use dejavm_cpu::{CpuState, Stops, WatchHit};
+use dejavm_units::{Gpa, Gva, PAGE_SIZE};
+
+impl Machine {
+    /// Sets where runs stop; nowhere by default. No part of the state: it stays through
+    /// [`Machine::restore`]. Cheap when unchanged, and breakpoints that were set recently cost little
+    /// to set again.
+    pub fn set_stops(&mut self, stops: &Stops) {
+        self.cpu.set_stops(stops);
+    }
+
+    /// Where runs stop.
+    pub fn stops(&self) -> &Stops {
+        self.cpu.stops()
+    }
+
+    /// All that watchpoints saw when the last run stopped for one: at most one hit for each, in the
+    /// order of the accesses. [`Stop::Watchpoint`](crate::Stop::Watchpoint) tells the first.
+    pub fn watch_hits(&self) -> Vec<WatchHit> {
+        self.cpu.watch_hits().collect()
+    }
+
+    /// The breakpoint on the next instruction, if there is one, also where no run stops for it: after a
+    /// watchpoint's stop, which goes first, or where a run would start.
+    pub fn breakpoint_here(&self) -> Option<Gva> {
+        self.cpu.breakpoint_here(&self.ram)
+    }
+
+    /// The registers.
+    pub fn cpu_state(&self) -> CpuState {
+        self.cpu.state()
+    }
+
+    /// Sets the registers: for live machines only, where the change is an input.
+    pub fn set_cpu_state(&mut self, state: &CpuState) {
+        self.cpu.set_state(state);
+    }
+
+    /// The physical address that a linear one leads to, by the page tables of the address space with
+    /// this CR3 base (bits 51:12), or of the current one, in the current paging mode. Pure: sets no
+    /// accessed or dirty bits. `None` where nothing is mapped; rights do not matter.
+    pub fn translate(&self, at: Gva, space: Option<Gpa>) -> Option<Gpa> {
+        self.cpu.inspect(&self.ram, at, space)
+    }
+
+    /// Reads RAM by linear address, as [`Machine::translate`] finds it. Returns how many bytes come
+    /// before the first that is not mapped to RAM; devices are not asked.
+    pub fn read_virtual(&self, at: Gva, space: Option<Gpa>, into: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < into.len() {
+            let Some((gpa, bytes)) = self.piece(at, space, done, into.len()) else { break };
+            if self.ram.read(gpa, &mut into[done..done + bytes]).is_err() {
+                break;
+            }
+            done += bytes;
+        }
+        done
+    }
+
+    /// Writes RAM by linear address, read-only pages too, as [`Machine::read_virtual`] reads: for live
+    /// machines only, where the change is an input. Marks pages dirty, and drops decoded code and
+    /// translations as a store would. Returns how many bytes come before the first that is not mapped
+    /// to RAM.
+    pub fn write_virtual(&mut self, at: Gva, space: Option<Gpa>, from: &[u8]) -> usize {
+        let mut done = 0;
+        while done < from.len() {
+            let Some((gpa, bytes)) = self.piece(at, space, done, from.len()) else { break };
+            if self.ram.write(gpa, &from[done..done + bytes]).is_err() {
+                break;
+            }
+            done += bytes;
+        }
+        done
+    }
+
+    /// Where the byte `done` of `length` bytes at `at` lies, and how many of them lie in that page.
+    fn piece(
+        &self,
+        at: Gva,
+        space: Option<Gpa>,
+        done: usize,
+        length: usize,
+    ) -> Option<(Gpa, usize)> {
+        let linear = Gva(at.0.checked_add(done as u64)?);
+        let gpa = self.translate(linear, space)?;
+        let in_page = (PAGE_SIZE - linear.page_offset()) as usize;
+        Some((gpa, in_page.min(length - done)))
+    }
+}
