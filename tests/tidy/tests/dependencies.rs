@@ -10,9 +10,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dejavm-devices", &["dejavm-units"]),
     ("dejavm-machine", &["dejavm-cpu", "dejavm-devices", "dejavm-memory", "dejavm-units"]),
     ("dejavm-replay", &["dejavm-machine", "dejavm-memory", "dejavm-units"]),
+    ("dejavm-linux", &["dejavm-cpu", "dejavm-machine", "dejavm-units"]),
     (
         "dejavm-stub",
-        &["dejavm-cpu", "dejavm-machine", "dejavm-memory", "dejavm-replay", "dejavm-units"],
+        &[
+            "dejavm-cpu",
+            "dejavm-linux",
+            "dejavm-machine",
+            "dejavm-memory",
+            "dejavm-replay",
+            "dejavm-units",
+        ],
     ),
     ("dejavm-images", &[]),
 ];

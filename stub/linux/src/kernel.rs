@@ -1,0 +1,376 @@
+//! A Linux kernel found in a guest, and how it is found.
+
+use crate::btf::Btf;
+use crate::image::{Anchors, Image, spaces};
+use crate::kallsyms::Symbols;
+use crate::layout::Layout;
+use crate::paging::{Paging, Space};
+use crate::reader::Reader;
+use crate::view::GuestView;
+use crate::vmcoreinfo::Vmcoreinfo;
+use dejavm_units::{Gpa, Gva};
+use memchr::memmem;
+
+/// Page reads that finding a kernel may take, the copy of its image apart.
+const FIND_PAGES_MAX: u64 = 2 << 20;
+/// vCPUs that are looked at.
+const VCPUS_MAX: usize = 256;
+
+/// Why there is nothing to tell. Each is a sentence for the user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// No vCPU has paging on.
+    #[error("the guest has not switched paging on yet; try again at a later position")]
+    NoPaging,
+    /// Neither LSTAR, SYSENTER_EIP nor the IDT lead into a kernel.
+    #[error(
+        "the guest's kernel has not set its entry points yet, or it is no Linux; try again at a later position"
+    )]
+    NoEntryPoints,
+    /// Nothing is mapped where Linux puts its image.
+    #[error("no Linux kernel image is mapped where the entry points lead")]
+    NoImage,
+    /// The structures' layout is not known.
+    #[error("the kernel has no type information (BTF) and the place of `{0}` is not known yet")]
+    NoLayout(&'static str),
+    /// The list of tasks is not there, or not yet.
+    #[error("the kernel's list of tasks cannot be read at this position: {0}")]
+    NoTasks(&'static str),
+}
+
+/// How much of what introspection says has been checked against the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Confidence {
+    /// Every invariant held.
+    Verified,
+    /// It works, and this could not be checked or found.
+    Partial(String),
+}
+
+impl std::fmt::Display for Confidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Confidence::Verified => f.write_str("verified"),
+            Confidence::Partial(reason) => write!(f, "partial: {reason}"),
+        }
+    }
+}
+
+/// A Linux kernel: what does not change between two looks at it.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    pub(crate) layout: Layout,
+    pub(crate) confidence: Confidence,
+    pub(crate) paging: Paging,
+    /// `init_top_pgt` or `swapper_pg_dir`: the kernel's own page tables.
+    pub(crate) kernel_root: Option<Gpa>,
+    pub(crate) init_task: Option<Gva>,
+    pub(crate) image: Image,
+    pub(crate) anchors: Anchors,
+    pub(crate) symbols: Option<Symbols>,
+    pub(crate) facts: ImageFacts,
+}
+
+/// What a debugger wants to know of the kernel's image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Runtime address of `_text`, randomization included: gdb's `TextSeg` of `qOffsets`.
+    pub text: Option<Gva>,
+    /// `_etext`, `_end`: ends of the code and of the image.
+    pub etext: Option<Gva>,
+    /// End of the image.
+    pub end: Option<Gva>,
+    /// Physical address of `_text`.
+    pub text_physical: Option<Gpa>,
+    /// The GNU build id.
+    pub build_id: Option<Vec<u8>>,
+    /// `uname -r`.
+    pub release: Option<String>,
+    /// The line `Linux version ...`.
+    pub banner: Option<String>,
+}
+
+impl Kernel {
+    /// Finds the kernel of a machine at rest, needing nothing but the machine.
+    pub fn find(view: &dyn GuestView) -> Result<Kernel, Reason> {
+        let mut kernel = Kernel::find_image(view)?;
+        let copy = kernel.image.copy(view);
+        kernel.find_symbols(&copy);
+        kernel.find_root(view);
+        let btf = Btf::find(&copy);
+        if let Some(layout) = btf.and_then(|btf| Layout::from_btf(&btf, kernel.pointer_bytes())) {
+            kernel.layout = layout;
+        }
+        kernel.apply_symbols(view, &copy);
+        kernel.check(view);
+        Ok(kernel)
+    }
+
+    /// Bytes of a pointer: 4 or 8.
+    pub fn pointer_bytes(&self) -> u64 {
+        match self.paging {
+            Paging::TwoLevel | Paging::Pae => 4,
+            Paging::FourLevel | Paging::FiveLevel => 8,
+        }
+    }
+
+    /// How much was checked.
+    pub fn confidence(&self) -> &Confidence {
+        &self.confidence
+    }
+
+    /// Where things are in the kernel's structures.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What a debugger wants to know of the image.
+    pub fn facts(&self) -> &ImageFacts {
+        &self.facts
+    }
+
+    /// The kernel's own entry points.
+    pub fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    /// The kernel's symbol table, if it was found.
+    pub fn symbols(&self) -> Option<&Symbols> {
+        self.symbols.as_ref()
+    }
+
+    /// `init_task`, if it is known.
+    pub fn init_task(&self) -> Option<Gva> {
+        self.init_task
+    }
+
+    /// The kernel's image as the page tables of some vCPU show it.
+    pub(crate) fn find_image(view: &dyn GuestView) -> Result<Kernel, Reason> {
+        let mut reason = Reason::NoPaging;
+        let mut best: Option<Kernel> = None;
+        for vcpu in 0..view.vcpus().min(VCPUS_MAX) {
+            let cpu = view.cpu_state(vcpu);
+            for space in spaces(&cpu) {
+                let reader = Reader::new(view, space, FIND_PAGES_MAX);
+                let anchors = Anchors::of(&cpu, &reader);
+                if anchors.any().is_none() {
+                    if reason == Reason::NoPaging {
+                        reason = Reason::NoEntryPoints;
+                    }
+                    continue;
+                }
+                let Some(image) = Image::find(&reader, &anchors) else {
+                    reason = Reason::NoImage;
+                    continue;
+                };
+                // The user half of isolated page tables maps little of the image.
+                if best.as_ref().is_none_or(|best| image.bytes > best.image.bytes) {
+                    best = Some(Kernel {
+                        layout: Layout::default(),
+                        confidence: Confidence::Partial(
+                            "only the kernel's image was looked for".to_owned(),
+                        ),
+                        paging: space.paging,
+                        kernel_root: None,
+                        init_task: None,
+                        image,
+                        anchors,
+                        symbols: None,
+                        facts: ImageFacts::default(),
+                    });
+                }
+            }
+        }
+        best.ok_or(reason)
+    }
+
+    pub(crate) fn find_symbols(&mut self, copy: &[u8]) {
+        let Image { start, exact, .. } = self.image;
+        let Anchors { syscall, sysenter, page_fault } = self.anchors;
+        let judge = |symbols: &Symbols| {
+            let [text, entry_64, entry_32, entry_compat, fault, old_fault] =
+                symbols.addresses_of([
+                    "_text",
+                    "entry_SYSCALL_64",
+                    "entry_SYSENTER_32",
+                    "entry_SYSENTER_compat",
+                    "asm_exc_page_fault",
+                    "page_fault",
+                ]);
+            let equal =
+                |symbol: Option<Gva>, anchor: Option<Gva>| symbol.is_some() && symbol == anchor;
+            exact && text == Some(start)
+                || equal(entry_64, syscall)
+                || equal(entry_32, sysenter)
+                || equal(entry_compat, sysenter)
+                || equal(fault, page_fault)
+                || equal(old_fault, page_fault)
+        };
+        self.symbols = Symbols::find(copy, start, self.pointer_bytes() as usize, &judge);
+    }
+
+    /// The page tables of `init_mm`, which no process takes with it when it ends.
+    fn find_root(&mut self, view: &dyn GuestView) {
+        let Some(symbols) = &self.symbols else { return };
+        let [top, swapper, level4] =
+            symbols.addresses_of(["init_top_pgt", "swapper_pg_dir", "init_level4_pgt"]);
+        let root =
+            [top, swapper, level4].into_iter().flatten().find_map(|at| self.image.to_physical(at));
+        self.kernel_root = root.filter(|&root| {
+            let space = Space { root, paging: self.paging };
+            space.translate(view, self.image.start) == Some(self.image.physical)
+        });
+    }
+
+    /// A space in which the kernel is mapped, now.
+    pub(crate) fn kernel_space(&self, view: &dyn GuestView) -> Option<Space> {
+        let maps = |space: &Space| {
+            space.paging == self.paging
+                && space.translate(view, self.image.start) == Some(self.image.physical)
+        };
+        if let Some(root) = self.kernel_root {
+            return Some(Space { root, paging: self.paging }).filter(maps);
+        }
+        (0..view.vcpus().min(VCPUS_MAX))
+            .flat_map(|vcpu| spaces(&view.cpu_state(vcpu)).into_iter().rev())
+            .find(maps)
+    }
+
+    pub(crate) fn reader<'a>(&self, view: &'a dyn GuestView, pages_max: u64) -> Option<Reader<'a>> {
+        Some(Reader::new(view, self.kernel_space(view)?, pages_max))
+    }
+
+    /// Takes from the symbols, VMCOREINFO and the image what they say about the kernel.
+    pub(crate) fn apply_symbols(&mut self, view: &dyn GuestView, copy: &[u8]) {
+        self.layout.pointer_bytes = self.pointer_bytes();
+        let mut facts = ImageFacts::default();
+        if self.image.exact {
+            facts.text = Some(self.image.start);
+        }
+        let mut banner = None;
+        let mut notes = (None, None);
+        let mut stext = None;
+        if let Some(symbols) = &self.symbols {
+            let [
+                text,
+                stext_found,
+                etext,
+                end,
+                init_task,
+                current,
+                stack_start,
+                stack_end,
+                linux_banner,
+                notes_start,
+                notes_end,
+            ] = symbols.addresses_of([
+                "_text",
+                "_stext",
+                "_etext",
+                "_end",
+                "init_task",
+                "current_task",
+                "__start_init_task",
+                "__end_init_task",
+                "linux_banner",
+                "__start_notes",
+                "__stop_notes",
+            ]);
+            stext = stext_found;
+            facts.text = text.or(facts.text);
+            facts.etext = etext;
+            facts.end = end;
+            self.init_task = init_task;
+            // Kernels that have `pcpu_hot` instead have no such symbol, and BTF told.
+            if let Some(current) = current {
+                self.layout.per_cpu_current = Some(current.0);
+            }
+            if let (Some(start), Some(end)) = (stack_start, stack_end) {
+                let bytes = end.0.wrapping_sub(start.0);
+                self.layout.thread_size = (bytes.is_power_of_two()
+                    && (0x1000..=0x10_0000).contains(&bytes))
+                .then_some(bytes);
+            }
+            banner = linux_banner;
+            notes = (notes_start, notes_end);
+        }
+        facts.text_physical = facts.text.and_then(|text| self.image.to_physical(text));
+        // The information must be about this kernel, not one that ran before a reboot.
+        let agrees = |info: &Vmcoreinfo| match (info.symbol("_stext"), stext) {
+            (Some(said), Some(found)) => said == found,
+            (Some(said), None) => self.image.to_physical(said).is_some(),
+            (None, _) => true,
+        };
+        let info = Vmcoreinfo::find(view, &agrees);
+        facts.banner = self.banner(copy, banner);
+        facts.build_id = info
+            .as_ref()
+            .and_then(Vmcoreinfo::build_id)
+            .or_else(|| build_id(self.slice(copy, notes.0?, notes.1?)?));
+        facts.release =
+            info.as_ref().and_then(|info| info.value("OSRELEASE")).map(str::to_owned).or_else(
+                || {
+                    let banner = facts.banner.as_ref()?;
+                    banner.strip_prefix("Linux version ")?.split(' ').next().map(str::to_owned)
+                },
+            );
+        if self.kernel_root.is_none()
+            && let Some(info) = &info
+        {
+            let root = info.symbol("swapper_pg_dir").or(info.symbol("init_top_pgt"));
+            self.kernel_root = root.and_then(|root| self.image.to_physical(root)).filter(|&root| {
+                let space = Space { root, paging: self.paging };
+                space.translate(view, self.image.start) == Some(self.image.physical)
+            });
+        }
+        self.facts = facts;
+    }
+
+    fn slice<'a>(&self, copy: &'a [u8], start: Gva, end: Gva) -> Option<&'a [u8]> {
+        let from = start.0.checked_sub(self.image.start.0)? as usize;
+        let to = end.0.checked_sub(self.image.start.0)? as usize;
+        copy.get(from..to)
+    }
+
+    /// The line `Linux version ...`, at its symbol or anywhere in the image.
+    fn banner(&self, copy: &[u8], at: Option<Gva>) -> Option<String> {
+        let line = |at: usize| {
+            let bytes: Vec<u8> = copy
+                .get(at..)?
+                .iter()
+                .copied()
+                .take(512)
+                .take_while(|&byte| byte != 0 && byte != b'\n')
+                .collect();
+            let text = String::from_utf8(bytes).ok()?;
+            // The same words stand in format strings.
+            let digit = text
+                .strip_prefix("Linux version ")?
+                .starts_with(|first: char| first.is_ascii_digit());
+            digit.then_some(text)
+        };
+        if let Some(text) = at.and_then(|at| line(at.0.checked_sub(self.image.start.0)? as usize)) {
+            return Some(text);
+        }
+        memmem::find_iter(copy, b"Linux version ").take(256).find_map(line)
+    }
+}
+
+/// The build id in a run of ELF notes (type 3, owner `GNU`).
+fn build_id(notes: &[u8]) -> Option<Vec<u8>> {
+    let mut at: usize = 0;
+    let field = |at: usize| {
+        let bytes = notes.get(at..at.checked_add(4)?)?;
+        Some(u32::from_le_bytes(bytes.try_into().expect("four bytes")) as usize)
+    };
+    loop {
+        let (name_bytes, bytes, kind) = (field(at)?, field(at + 4)?, field(at + 8)?);
+        let name = at + 12;
+        let content = name.checked_add(name_bytes.checked_next_multiple_of(4)?)?;
+        let end = content.checked_add(bytes)?;
+        if kind == 3 && notes.get(name..name + 4) == Some(b"GNU\0".as_slice()) && bytes <= 64 {
+            return notes.get(content..end).map(<[u8]>::to_vec);
+        }
+        at = end.checked_next_multiple_of(4)?;
+    }
+}

@@ -1,0 +1,163 @@
+//! What introspection says of a Linux guest, against what the guest says of itself.
+
+use dejavm_linux::{Confidence, Kernel, Task};
+use dejavm_machine::{Input, Machine, Output, Stop};
+use dejavm_scenarios::{Debian, Kernel as Flavour};
+use dejavm_units::Position;
+use std::collections::BTreeMap;
+
+/// Instructions between two looks at the console.
+const SLICE: u64 = 2_000_003;
+/// More than any of these guests takes to answer.
+const PATIENCE: u64 = 12_000_000_000;
+
+/// A guest at a shell prompt, driven by text.
+struct Guest {
+    machine: Machine,
+    console: String,
+    /// How much of the console was waited for.
+    read: usize,
+}
+
+impl Guest {
+    /// Boots to the prompt of the workload `idle`.
+    fn at_prompt(flavour: Flavour) -> Guest {
+        let machine = Debian::new(flavour, "idle").boot();
+        let mut guest = Guest { machine, console: String::new(), read: 0 };
+        guest.wait_for("guest# ");
+        guest
+    }
+
+    /// Runs `instructions` more, and through idle time.
+    fn run(&mut self, instructions: u64) {
+        let until = Position(self.machine.position().0 + instructions);
+        while self.machine.position() < until {
+            match self.machine.run(until) {
+                Stop::Limit => {}
+                Stop::Idle { wake: Some(wake) } => {
+                    self.machine.idle_until(wake);
+                }
+                stop => panic!("{stop:?}\n{}", self.console),
+            }
+            for output in self.machine.take_output() {
+                if let Output::Serial { port: _, bytes } = output {
+                    self.console.push_str(&String::from_utf8_lossy(&bytes).replace('\r', ""));
+                }
+            }
+        }
+    }
+
+    /// Runs until the guest has printed `text`; returns what came before it.
+    fn wait_for(&mut self, text: &str) -> String {
+        let limit = self.machine.position().0 + PATIENCE;
+        loop {
+            if let Some(at) = self.console[self.read..].find(text) {
+                let before = self.console[self.read..self.read + at].to_owned();
+                self.read += at + text.len();
+                return before;
+            }
+            assert!(self.machine.position().0 < limit, "no {text:?} in\n{}", self.console);
+            self.run(SLICE);
+        }
+    }
+
+    /// Types a command; returns what it prints until the next prompt.
+    fn command(&mut self, line: &str) -> String {
+        self.machine.apply(&Input::Serial { port: 0, bytes: format!("{line}\n").into_bytes() });
+        self.wait_for("guest# ")
+    }
+
+    /// Name and state of every process, by pid, as `/proc` shows them.
+    fn proc_stat(&mut self) -> BTreeMap<u32, (String, char)> {
+        let text = self.command("cat /proc/[0-9]*/stat");
+        let mut found = BTreeMap::new();
+        for line in text.lines() {
+            // 88 (idle) S 1 0 0 ...
+            let Some((pid, rest)) = line.split_once(" (") else { continue };
+            let (Ok(pid), Some((name, rest))) = (pid.parse(), rest.rsplit_once(") ")) else {
+                continue;
+            };
+            found.insert(pid, (name.to_owned(), rest.chars().next().expect("a state")));
+        }
+        assert!(found.len() > 20, "{text}");
+        found
+    }
+}
+
+/// The tasks are those that the guest lists itself, give or take who came and went in between.
+fn assert_same_tasks(tasks: &[Task], said: &BTreeMap<u32, (String, char)>) {
+    let found: BTreeMap<u32, &Task> = tasks.iter().map(|task| (task.pid, task)).collect();
+    assert_eq!(found.len(), tasks.len(), "no pid twice");
+    for (pid, (name, state)) in said {
+        // The `cat` that listed itself has ended.
+        if name == "cat" {
+            continue;
+        }
+        let task = found.get(pid).unwrap_or_else(|| panic!("{pid} ({name}) is missing"));
+        // Workers say more about themselves in /proc than in their comm.
+        assert!(name.starts_with(&task.comm), "{pid}: {name} {task:?}");
+        assert!(
+            task.comm.len() == 15 || name == &task.comm || name.starts_with("kworker"),
+            "{pid}: {name} {task:?}"
+        );
+        assert_eq!(task.tgid, *pid, "{task:?}");
+        assert!(task.state == *state || task.state == 'R' || *state == 'R', "{state} {task:?}");
+    }
+    for task in tasks {
+        let known = said.contains_key(&task.pid) || task.pid == 0 || task.state == 'R';
+        assert!(known, "/proc does not list {task:?}");
+    }
+}
+
+fn named<'a>(tasks: &'a [Task], comm: &str) -> &'a Task {
+    tasks.iter().find(|task| task.comm == comm).unwrap_or_else(|| panic!("no {comm} in {tasks:#?}"))
+}
+
+fn tasks_are_the_guests(flavour: Flavour, word: u64) {
+    let mut guest = Guest::at_prompt(flavour);
+    guest.command("sleep 1000 &");
+    let said = guest.proc_stat();
+    let release = guest.command("uname -r");
+    let kernel = Kernel::find(&guest.machine).unwrap();
+    assert_eq!(*kernel.confidence(), Confidence::Verified);
+    assert!(release.contains(kernel.facts().release.as_ref().unwrap()), "{release}");
+    assert_eq!(kernel.layout().pointer_bytes, word);
+    let tasks = kernel.tasks(&guest.machine).unwrap();
+    assert_same_tasks(&tasks, &said);
+    assert_eq!(tasks[0].pid, 0);
+    assert!(!named(&tasks, "sleep").kernel_thread && named(&tasks, "kthreadd").kernel_thread);
+    let running: Vec<&Task> = tasks.iter().filter(|task| task.running == Some(0)).collect();
+    assert_eq!(running.len(), 1);
+    assert_eq!(kernel.current(&guest.machine), [Some(running[0].address)]);
+
+    // A loop in user mode, and who it is.
+    guest.command("(while :; do :; done) & echo LOOP $!");
+    let pid: u32 =
+        guest.console.rsplit_once("LOOP ").unwrap().1.lines().next().unwrap().parse().unwrap();
+    let mut seen_in_user_mode = 0;
+    for _ in 0..20 {
+        guest.run(SLICE);
+        let tasks = kernel.tasks(&guest.machine).unwrap();
+        let running = tasks.iter().find(|task| task.running == Some(0)).expect("somebody runs");
+        let cpu = guest.machine.cpu_state();
+        if cpu.cpl == 3 {
+            assert_eq!(running.pid, pid, "{running:?}");
+            assert_eq!(
+                running.user_pgd.unwrap().0,
+                cpu.cr3 & 0xf_ffff_ffff_f000 & if word == 4 { 0xffff_ffe0 } else { !0 }
+            );
+            seen_in_user_mode += 1;
+        }
+    }
+    assert!(seen_in_user_mode > 10);
+}
+
+#[test]
+fn tasks_of_the_cloud_kernel() {
+    tasks_are_the_guests(Flavour::Cloud, 8);
+}
+
+#[test]
+fn tasks_of_the_generic_kernel() {
+    tasks_are_the_guests(Flavour::Generic, 8);
+}
