@@ -2,11 +2,12 @@
 //! Random programs that edit their own page tables and code run on CPUs tuned differently, side by side.
 
 use crate::cpu::{Cpu, control};
+use crate::debugger::{Breakpoint, Stops, WatchHit, WatchKind, Watchpoint};
 use crate::mmu::Tuning;
 use crate::run::Stop;
 use crate::testing::{Bench, CODE, tables};
 use dejavm_memory::{GuestRam, RamLayout};
-use dejavm_units::{Gpa, Position};
+use dejavm_units::{Gpa, Gva, Position};
 
 const ROOTS: [u64; 3] = [0x20_0000, 0x20_1000, 0x20_2000];
 const PDPT: u64 = 0x20_3000;
@@ -274,6 +275,115 @@ fn compare(seed: u64) -> u64 {
         }
     }
     benches[0].cpu.position.0
+}
+
+/// Stops at random where programs run, near `rip` above all, and where they load and store.
+fn random_stops(random: &mut Random, rip: u64) -> Stops {
+    let space = |random: &mut Random| {
+        let spaces = [None, None, Some(Gpa(ROOTS[0])), Some(Gpa(ROOTS[1] | 0x18))];
+        random.pick(&spaces)
+    };
+    let breakpoints = (0..random.below(40))
+        .map(|_| {
+            let near = (rip & !(SLOT - 1)).wrapping_add(random.below(12) * SLOT);
+            let label = if random.below(3) == 0 { random.label() } else { near };
+            let at = label.wrapping_add(random.pick(&[0, 0, 10, 20, 13, 23, 3, 1]));
+            Breakpoint { at: Gva(at), space: space(random) }
+        })
+        .collect();
+    let watchpoints = (0..random.below(5))
+        .map(|_| {
+            let start = Gva(random.address());
+            let bytes = random.pick(&[1, 1, 2, 8, 16, 200, 4096, 9000]);
+            let kind = random.pick(&[WatchKind::Write, WatchKind::Read, WatchKind::Access]);
+            Watchpoint { start, bytes, kind, space: space(random) }
+        })
+        .collect();
+    Stops { breakpoints, watchpoints }
+}
+
+/// What a run was stopped by on its way, and where.
+type Met = Vec<(Position, u64, Stop, Vec<WatchHit>)>;
+
+/// As [`go`], past all stops.
+fn go_past_stops(bench: &mut Bench, instructions: u64, cut: u64, met: &mut Met) -> Stop {
+    let end = bench.cpu.position.0 + instructions;
+    let mut last = Stop::Limit;
+    for limit in [bench.cpu.position.0 + cut.min(instructions), end] {
+        loop {
+            bench.cpu.pass_stop();
+            last = bench.cpu.run_until(&mut bench.ram, &mut bench.board, Position(limit));
+            let (Stop::Breakpoint { .. } | Stop::Watchpoint(_)) = last else { break };
+            let hits = bench.cpu.watch_hits().collect();
+            met.push((bench.cpu.position, bench.cpu.rip, last, hits));
+            assert!(met.len() < 100_000, "it goes on");
+        }
+        if last != Stop::Limit {
+            break;
+        }
+    }
+    last
+}
+
+/// Runs one program without stops and, decoded and one by one, with the same stops; how many were met.
+fn compare_stops(seed: u64) -> usize {
+    let default = Tuning::default();
+    let reference = Tuning { reference_only: true, tlb_slots: 64, flush_seed: Some(seed) };
+    let mut plain = bench(seed, default);
+    let mut stopped = [
+        bench(seed, default),
+        bench(seed, reference),
+        bench(seed, Tuning { tlb_slots: 1, ..default }),
+    ];
+    let random = &mut Random(seed ^ 0x7777_7777);
+    let mut count = 0;
+    for round in 0..60 {
+        if random.below(2) == 0 {
+            let stops = random_stops(random, plain.cpu.rip);
+            stopped.iter_mut().for_each(|bench| bench.cpu.set_stops(&stops));
+        }
+        let instructions = 1 + random.below(400);
+        let stop = go(&mut plain, instructions, instructions);
+        let mut mets = Vec::new();
+        for bench in &mut stopped {
+            let context = format!("seed {seed:#x}, round {round}");
+            let mut met = Met::new();
+            let cut = random.below(instructions + 1);
+            assert_eq!(stop, go_past_stops(bench, instructions, cut, &mut met), "{context}");
+            assert_eq!(plain.cpu.state(), bench.cpu.state(), "{context}");
+            mets.push(met);
+        }
+        assert_eq!(mets[0], mets[1], "seed {seed:#x}, round {round}");
+        assert_eq!(mets[0], mets[2], "seed {seed:#x}, round {round}");
+        count += mets[0].len();
+        if round % 8 == 7 {
+            let (dirty, ram) = (plain.ram.take_dirty(), whole_ram(&plain));
+            for bench in &mut stopped {
+                assert_eq!(dirty, bench.ram.take_dirty(), "seed {seed:#x}, round {round}");
+                assert!(ram == whole_ram(bench), "seed {seed:#x}, round {round}");
+            }
+        }
+        if stop == Stop::Halted {
+            let label = random.label();
+            for bench in stopped.iter_mut().chain([&mut plain]) {
+                bench.cpu.halted = false;
+                bench.cpu.rip = label;
+                bench.cpu.gpr[4] = crate::testing::STACK;
+            }
+        } else if stop != Stop::Limit {
+            break;
+        }
+    }
+    count
+}
+
+#[test]
+fn stops_change_nothing_and_are_met_the_same_everywhere() {
+    let mut count = 0;
+    for seed in 1..=12u64 {
+        count += compare_stops(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+    assert!(count > 2_000, "only {count} stops were met");
 }
 
 #[test]

@@ -141,6 +141,10 @@ impl Machine {
     /// a position does not depend on where earlier runs stopped. That holds at breakpoints and
     /// watchpoints too.
     ///
+    /// Where idle time was skipped, the interrupt that ends it is delivered at the position at which the
+    /// CPU halted: a stop in its handler, or for what its delivery stored, has the position of the rest
+    /// before the jump, and another guest time.
+    ///
     /// Arriving at a breakpoint comes before arriving at `until`; a breakpoint where the run starts does
     /// not stop it. So slices of a run meet each arrival once.
     pub fn run(&mut self, until: Position) -> Stop {
@@ -250,5 +254,7 @@ impl Machine {
     }
 }
 
+#[cfg(test)]
+mod stops_tests;
 #[cfg(test)]
 mod tests;

@@ -7,21 +7,21 @@ use dejavm_units::PAGE_SIZE;
 /// How a guest that is content ends.
 const CONTENT: End = End::DebugExit(dejavm_images::EXIT_OK as u32);
 /// No guest here needs more instructions.
-const FAR: u64 = 2_000_000_000;
+pub(super) const FAR: u64 = 2_000_000_000;
 
 fn config() -> MachineConfig {
     MachineConfig::new(RamLayout::new(2 << 20).unwrap())
 }
 
-fn boot(image: &[u8]) -> Machine {
+pub(super) fn boot(image: &[u8]) -> Machine {
     Machine::boot(&config(), &Boot { image, initrd: None, cmdline: "" }).unwrap()
 }
 
 /// xorshift64*: the seed is the test's, so that a failure can be run again.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -30,7 +30,7 @@ impl Random {
 }
 
 /// All of RAM.
-fn pages(machine: &Machine) -> Vec<Vec<u8>> {
+pub(super) fn pages(machine: &Machine) -> Vec<Vec<u8>> {
     machine
         .ram()
         .pages()
@@ -43,7 +43,7 @@ fn pages(machine: &Machine) -> Vec<Vec<u8>> {
 }
 
 /// A machine made from another's state and RAM.
-fn copy(machine: &Machine) -> Machine {
+pub(super) fn copy(machine: &Machine) -> Machine {
     let mut copy = Machine::from_state(&config(), &machine.save()).unwrap();
     let pfns: Vec<_> = machine.ram().pages().collect();
     for (pfn, page) in pfns.into_iter().zip(pages(machine)) {
@@ -53,7 +53,10 @@ fn copy(machine: &Machine) -> Machine {
 }
 
 /// Runs in steps that `step` chooses until the machine ends; what it printed, and how it ended.
-fn run_to_end(machine: &mut Machine, mut step: impl FnMut(&mut Machine) -> u64) -> (Vec<u8>, End) {
+pub(super) fn run_to_end(
+    machine: &mut Machine,
+    mut step: impl FnMut(&mut Machine) -> u64,
+) -> (Vec<u8>, End) {
     let mut console = Vec::new();
     let mut chosen = step(machine);
     loop {
