@@ -1,7 +1,8 @@
 //! What a timeline needs of a machine beyond what a replay needs.
 
 use crate::guest::Guest;
-use dejavm_machine::{Machine, MachineState};
+use dejavm_machine::{Machine, MachineState, Stops};
+use dejavm_units::Gva;
 
 /// A machine that can be put back.
 pub trait Rewind: Guest {
@@ -10,10 +11,26 @@ pub trait Rewind: Guest {
     /// # Errors
     /// Why no machine can be in such a state. This one is in none then.
     fn restore(&mut self, state: &Self::State) -> Result<(), String>;
+    /// Sets where runs stop; see [`Machine::set_stops`].
+    fn set_stops(&mut self, stops: &Stops);
+    /// See [`Machine::breakpoint_here`].
+    fn breakpoint_here(&self) -> Option<Gva>;
+    /// Interrupts and exceptions delivered since an instruction completed: tells apart what a machine is
+    /// at one position and time.
+    fn deliveries(&self) -> u32;
 }
 
 impl Rewind for Machine {
     fn restore(&mut self, state: &MachineState) -> Result<(), String> {
         self.restore(state).map_err(|error| error.to_string())
+    }
+    fn set_stops(&mut self, stops: &Stops) {
+        self.set_stops(stops);
+    }
+    fn breakpoint_here(&self) -> Option<Gva> {
+        self.breakpoint_here()
+    }
+    fn deliveries(&self) -> u32 {
+        self.cpu_state().deliveries
     }
 }

@@ -24,15 +24,17 @@ mod log;
 mod page_set;
 mod pages;
 mod policy;
+mod run;
 mod travel;
 
 pub use guest::Rewind;
+pub use run::Judge;
 
 use crate::file::{External, Header, Mark, Moment};
 use crate::replayer::{CutShort, ReplayError, Replayer};
 use checkpoints::{Checkpoints, Console};
-use dejavm_machine::Machine;
-use dejavm_units::Position;
+use dejavm_machine::{Machine, WatchKind};
+use dejavm_units::{Gva, Position};
 use log::{Cursor, Log};
 use page_set::PageSet;
 use pages::Content;
@@ -77,6 +79,20 @@ pub enum Direction {
 /// Why a step or a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimelineStop {
+    /// A breakpoint. Its instruction is the next to execute.
+    Breakpoint {
+        /// Its linear address.
+        at: Gva,
+    },
+    /// A watchpoint. Forwards, the access has happened; backwards, it is about to.
+    Watchpoint {
+        /// Which, in [`Stops::watchpoints`](dejavm_machine::Stops).
+        index: usize,
+        /// The first watched byte that was accessed.
+        address: Gva,
+        /// What the access was: `Write` or `Read`.
+        kind: WatchKind,
+    },
     /// The position asked for.
     Position,
     /// The first position of the recording.
@@ -260,7 +276,8 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             }
             Direction::Backward => {
                 // Back to the arrival is a step of its own.
-                let count = if self.at_rest { count } else { count.saturating_sub(1) };
+                let moved = self.back_to_arrival()?;
+                let count = count.saturating_sub(u64::from(moved));
                 let short = (count > here.0).then_some(TimelineStop::Start);
                 (Position(here.0.saturating_sub(count)), short)
             }
@@ -269,5 +286,15 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             true => Ok(short.unwrap_or(TimelineStop::Position)),
             false => Ok(TimelineStop::Interrupted),
         }
+    }
+
+    /// Goes back to where the machine arrived at this position; whether it was further on.
+    fn back_to_arrival(&mut self) -> Result<bool, ReplayError> {
+        if self.at_rest {
+            return Ok(false);
+        }
+        let point = self.point();
+        self.go(self.guest.position(), &mut |_| true)?;
+        Ok(self.point() != point)
     }
 }

@@ -30,6 +30,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Somebody runs to who knows where.
+    pub(super) fn depart(&mut self) {
+        self.taken = Position(0);
+        self.wanted.clear();
+    }
+
+    /// Somebody stands at `here`.
+    pub(super) fn focus_on(&mut self, here: Position) {
+        self.focus = here;
+    }
+
     /// Somebody goes from `here` to stand at `target`.
     pub(super) fn approach(&mut self, here: Position, target: Position) {
         self.focus = target;

@@ -9,14 +9,22 @@ use crate::digest::{Digest, Hash128};
 use crate::divergence::Divergence;
 use crate::file::{FileError, Moment, from_bytes, to_bytes};
 use crate::replayer::ReplayError;
-use dejavm_machine::{Idle, Stop};
+use dejavm_machine::{Idle, Stop, Stops};
 use dejavm_units::{Pfn, Position};
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 use std::sync::Arc;
 
 /// Instructions between two calls of the watcher: some 50 ms.
-const SLICE: u64 = 16 << 20;
+pub(super) const SLICE: u64 = 16 << 20;
+
+/// What [`Timeline::advance`] came to.
+pub(super) enum Moved {
+    /// The position asked for. At rest.
+    Arrived,
+    /// A breakpoint or watchpoint on the way.
+    Stopped(Stop),
+}
 
 impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
     /// Arrives at a position that is not behind the end; `false`: interrupted on the way.
@@ -30,13 +38,14 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         if here > target || here == target && !self.at_rest || here < nearest {
             self.put_back(nearest)?;
         }
+        self.guest.set_stops(&Stops::default());
         self.plan.approach(self.guest.position(), target);
         let arrived = self.forward_to(target, watcher);
         self.recover(arrived)
     }
 
     /// Runs to a position; `false`: interrupted on the way.
-    fn forward_to(
+    pub(super) fn forward_to(
         &mut self,
         target: Position,
         watcher: &mut Watcher<'_>,
@@ -44,8 +53,10 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         while self.guest.position() < target {
             let here = self.guest.position();
             let slice = Position(here.0.saturating_add(SLICE)).min(target);
-            self.advance(self.next_pause(slice))?;
-            self.arrived()?;
+            match self.advance(self.next_pause(slice))? {
+                Moved::Arrived => self.arrived()?,
+                Moved::Stopped(_) => unreachable!("no stops are set"),
+            }
             if self.guest.position() < target && !watcher(self.now()) {
                 return Ok(false);
             }
@@ -54,7 +65,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
     }
 
     /// After an error the machine is nowhere in particular: puts it where it was still right.
-    fn recover<T>(&mut self, result: Result<T, ReplayError>) -> Result<T, ReplayError> {
+    pub(super) fn recover<T>(&mut self, result: Result<T, ReplayError>) -> Result<T, ReplayError> {
         if result.is_err() {
             let sound = self.checkpoints.last_until(self.since.position);
             self.put_back(sound)?;
@@ -90,18 +101,22 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
     /// Replays what the log holds at the last position, and undoes it.
     fn check_end(&mut self) -> Result<(), ReplayError> {
         self.take_checkpoint();
+        self.guest.set_stops(&Stops::default());
         while let Some(event) = self.log.peek(self.cursor)? {
             let at = event.at;
-            self.wait_for(at)?;
-            self.consume()?;
+            match self.wait_for(at)? {
+                Moved::Arrived => self.consume()?,
+                Moved::Stopped(_) => unreachable!("no stops are set"),
+            }
         }
         self.end_checked = true;
         let here = self.guest.position();
         self.put_back(here)
     }
 
-    /// Runs until the machine arrives at `target`, which lies ahead and not behind the end.
-    pub(super) fn advance(&mut self, target: Position) -> Result<(), ReplayError> {
+    /// Runs until the machine arrives at `target`, which lies ahead and not behind the end, or stops on
+    /// the way.
+    pub(super) fn advance(&mut self, target: Position) -> Result<Moved, ReplayError> {
         let mut idled = None;
         loop {
             let here = self.guest.position();
@@ -109,12 +124,14 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             if here >= target {
                 assert!(here == target, "the machine stops where it is asked to");
                 self.at_rest = true;
-                return Ok(());
+                return Ok(Moved::Arrived);
             }
             self.at_rest = false;
             let limit = match next {
                 Some(at) if at.position == here => {
-                    self.wait_for(at)?;
+                    if let Moved::Stopped(stop) = self.wait_for(at)? {
+                        return Ok(Moved::Stopped(stop));
+                    }
                     self.consume()?;
                     continue;
                 }
@@ -126,6 +143,11 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             let now = self.now();
             match stop {
                 Stop::Limit => {}
+                Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => {
+                    // What was delivered may have come on arrival or later: `step` finds out.
+                    self.at_rest = now.position > here && self.guest.deliveries() == 0;
+                    return Ok(Moved::Stopped(stop));
+                }
                 Stop::Idle { .. } | Stop::End(_) if now.position == limit => {}
                 Stop::Idle { wake: Some(wake) } if idled.replace(now) != Some(now) => {
                     let (Idle::Runnable | Idle::Waiting) = self.guest.idle_until(wake);
@@ -139,16 +161,19 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
     }
 
     /// At the position of an event: waits until its time.
-    fn wait_for(&mut self, at: Moment) -> Result<(), ReplayError> {
+    fn wait_for(&mut self, at: Moment) -> Result<Moved, ReplayError> {
         let mut idled = None;
         loop {
             let stop = self.guest.run(at.position);
             self.take_output();
             let now = self.now();
-            if now == at {
-                return Ok(());
-            }
             match stop {
+                Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => {
+                    return Ok(Moved::Stopped(stop));
+                }
+                Stop::Idle { .. } | Stop::Limit | Stop::End(_) if now == at => {
+                    return Ok(Moved::Arrived);
+                }
                 Stop::Idle { .. } if now < at && idled.replace(now) != Some(now) => {
                     let (Idle::Runnable | Idle::Waiting) = self.guest.idle_until(at.guest_ns);
                 }
@@ -226,7 +251,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
     }
 
     /// The machine cannot come to where the log says that something happened.
-    fn astray(&self, expected: Moment) -> ReplayError {
+    pub(super) fn astray(&self, expected: Moment) -> ReplayError {
         self.diverged("the moment of the next event", expected.to_string(), self.now().to_string())
     }
 
