@@ -28,4 +28,6 @@ pub use record::{
 };
 pub use replayer::{CutShort, Observer, ReplayError, ReplayOptions, Replayed, Replayer};
 pub use summary::{KindTotal, Summary};
-pub use timeline::{Direction, Reached, Rewind, Timeline, TimelineOptions, TimelineStop, Watcher};
+pub use timeline::{
+    Direction, Judge, Reached, Rewind, Timeline, TimelineOptions, TimelineStop, Watcher,
+};

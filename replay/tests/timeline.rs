@@ -2,13 +2,13 @@
 
 mod toy;
 
-use dejavm_machine::{Idle, Stop};
+use dejavm_machine::{Breakpoint, Idle, Stop, Stops, WatchKind, Watchpoint};
 use dejavm_memory::GuestRam;
 use dejavm_replay::{
-    Chunk, Direction, Guest, Hash128, Moment, Reached, Reader, Replayer, Timeline, TimelineOptions,
-    TimelineStop,
+    Chunk, Direction, Guest, Hash128, Moment, Reached, Reader, Replayer, Rewind, Timeline,
+    TimelineOptions, TimelineStop,
 };
-use dejavm_units::{Pfn, Position};
+use dejavm_units::{Gva, Pfn, Position};
 use std::io::Cursor;
 use toy::{Random, Toy, ToyState, recording};
 
@@ -24,15 +24,25 @@ fn ram_hash(ram: &GuestRam) -> u128 {
     ram.pages().fold(0, |sum, pfn| sum.wrapping_add(page_hash(ram, pfn)))
 }
 
-/// What the toy is at rest at every position, found by going there once, step by step. Nothing of this
-/// uses the timeline.
+/// A stop, and what the toy was then.
+struct Met {
+    stop: Stop,
+    state: ToyState,
+    ram: u128,
+    /// When the toy arrived at the position, not while it stood there.
+    arriving: bool,
+}
+
+/// What the toy is at rest at every position, and where it would stop, found by going there once, step by
+/// step. Nothing of this uses the timeline.
 struct Reference {
     states: Vec<ToyState>,
     rams: Vec<u128>,
+    met: Vec<Met>,
 }
 
 impl Reference {
-    fn of(file: &[u8]) -> Reference {
+    fn of(file: &[u8], stops: &Stops) -> Reference {
         let mut replayer = Replayer::open(Cursor::new(file)).unwrap();
         let mut toy = Toy::from_state(replayer.start_state().unwrap());
         replayer.load_pages(&mut toy).unwrap();
@@ -49,23 +59,27 @@ impl Reference {
         let mut pages: Vec<u128> = toy.ram.pages().map(|pfn| page_hash(&toy.ram, pfn)).collect();
         let numbers: Vec<Pfn> = toy.ram.pages().collect();
         let mut sum = pages.iter().fold(0u128, |sum, page| sum.wrapping_add(*page));
-        let mut reference = Reference { states: Vec::new(), rams: Vec::new() };
+        let mut reference = Reference { states: Vec::new(), rams: Vec::new(), met: Vec::new() };
+        toy.set_stops(stops);
         let mut inputs = inputs.into_iter().peekable();
         toy.ram.take_dirty();
         toy.run(Position(0));
         loop {
-            for pfn in toy.ram.take_dirty() {
-                let page = &mut pages[numbers.binary_search(&pfn).unwrap()];
-                sum = sum.wrapping_sub(*page);
-                *page = page_hash(&toy.ram, pfn);
-                sum = sum.wrapping_add(*page);
-            }
+            let mut ram_now = |toy: &mut Toy| {
+                for pfn in toy.ram.take_dirty() {
+                    let page = &mut pages[numbers.binary_search(&pfn).unwrap()];
+                    sum = sum.wrapping_sub(*page);
+                    *page = page_hash(&toy.ram, pfn);
+                    sum = sum.wrapping_add(*page);
+                }
+                sum
+            };
             let here = toy.position();
             assert_eq!(here.0, reference.states.len() as u64);
             reference.states.push(toy.save());
-            reference.rams.push(sum);
+            reference.rams.push(ram_now(&mut toy));
             if here == end {
-                assert_eq!(sum, ram_hash(&toy.ram));
+                assert_eq!(ram_now(&mut toy), ram_hash(&toy.ram));
                 return reference;
             }
             while toy.position() == here {
@@ -73,7 +87,11 @@ impl Reference {
                 let next = Position(here.0 + u64::from(due.is_none()));
                 let stop = toy.run(next);
                 let now = Moment { position: toy.position(), guest_ns: toy.guest_ns() };
-                if due == Some(now) {
+                if let Stop::Breakpoint { .. } | Stop::Watchpoint { .. } = stop {
+                    let arriving = now.position != here;
+                    let (state, ram) = (toy.save(), ram_now(&mut toy));
+                    reference.met.push(Met { stop, state, ram, arriving });
+                } else if due == Some(now) {
                     toy.apply(&inputs.next().unwrap().input);
                 } else if let (Stop::Idle { wake }, true) = (stop, toy.position() == here) {
                     let limit = due.map(|at| at.guest_ns).or(wake).unwrap();
@@ -111,7 +129,7 @@ fn a_random_walk_finds_at_each_position_what_was_there() {
     let mut random = Random::new(seed);
     for (guest, operations) in [(21, 4000), (22, 3000), (23, 3000)] {
         let (file, recorded, _) = recording(guest, 700);
-        let reference = Reference::of(&file);
+        let reference = Reference::of(&file, &Stops::default());
         let end = recorded.at.position.0;
         let mut timeline = timeline(&file, tight());
         assert_eq!(timeline.end(), Position(end));
@@ -150,4 +168,172 @@ fn a_random_walk_finds_at_each_position_what_was_there() {
         }
         assert!(removed, "the bound was never near: {} bytes", timeline.checkpoint_bytes());
     }
+}
+
+/// What a stop is to the timeline.
+fn reason(stop: Stop) -> TimelineStop {
+    match stop {
+        Stop::Breakpoint { at } => TimelineStop::Breakpoint { at },
+        Stop::Watchpoint { index, address, kind } => {
+            TimelineStop::Watchpoint { index, address, kind }
+        }
+        Stop::Limit | Stop::Idle { .. } | Stop::End(_) => panic!("no stop"),
+    }
+}
+
+#[test]
+fn runs_stop_where_a_run_that_never_turned_would_have_stopped() {
+    let seed = 6;
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    let mut kinds = [0; 6];
+    for (guest, breakpoints, watched) in
+        [(21, 12, 3000), (24, 1, 800), (25, 0, 30_000), (26, 3, 0), (27, 128, 500)]
+    {
+        let mut stops = Stops::default();
+        for _ in 0..breakpoints {
+            stops.breakpoints.push(Breakpoint { at: Gva(random.below(256)), space: None });
+        }
+        if watched > 0 {
+            let start = Gva(0x10_0000 + random.below(0x8_0000));
+            let watch = Watchpoint { start, bytes: watched, kind: WatchKind::Write, space: None };
+            stops.watchpoints.push(watch);
+        }
+        let (file, recorded, _) = recording(guest, 900);
+        let reference = Reference::of(&file, &stops);
+        let end = recorded.at.position.0;
+        let mut timeline = timeline(&file, tight());
+        // The stop at which the timeline stands, if it stands further on than at an arrival.
+        let mut standing: Option<usize> = None;
+        for operation in 0..1500 {
+            let why = format!("seed {seed}, guest {guest}, operation {operation}");
+            let here = timeline.now().position.0;
+            let modulus = random.below(4);
+            let counts = |state: &ToyState| match modulus {
+                0 => state.deliveries() > 0,
+                modulus => state.position % modulus == 0,
+            };
+            let met = reference.met.iter().enumerate();
+            let met = met.filter(|(_, met)| counts(&met.state));
+            let mut judge = |toy: &Toy, _: &Stop| counts(&toy.state);
+            let mut watcher = |_| true;
+            match random.below(5) {
+                0 => {
+                    let target = random.below(end + 1);
+                    timeline.seek(Position(target)).unwrap();
+                    reference.assert_at(&timeline, target, &why);
+                    standing = None;
+                }
+                1 if standing.is_none() => {
+                    timeline.step(Direction::Backward, 1).unwrap();
+                    reference.assert_at(&timeline, here.saturating_sub(1), &why);
+                }
+                1 => {
+                    timeline.step(Direction::Backward, 1).unwrap();
+                    reference.assert_at(&timeline, here, &why);
+                    standing = None;
+                }
+                2 | 3 => {
+                    let until = random.below(2) == 0;
+                    let until = until.then(|| here + random.below(3000));
+                    let goal = until.unwrap_or(end).min(end);
+                    let ahead = |index: usize, met: &Met| {
+                        let position = met.state.position;
+                        match standing {
+                            Some(standing) => index > standing,
+                            None => position > here || position == here && !met.arriving,
+                        }
+                    };
+                    // A run to where it stands does not start.
+                    let next = met.clone().find(|(index, met)| {
+                        let position = met.state.position;
+                        here < goal
+                            && ahead(*index, met)
+                            && (position < goal || position == goal && met.arriving)
+                    });
+                    let until = until.map(Position);
+                    let stop = timeline
+                        .run(Direction::Forward, until, &stops, &mut judge, &mut watcher)
+                        .unwrap();
+                    match next {
+                        Some((index, met)) => {
+                            assert_eq!(stop, reason(met.stop), "{why}");
+                            assert_eq!(timeline.machine().state, met.state, "{why}");
+                            assert_eq!(ram_hash(timeline.machine().ram()), met.ram, "{why}");
+                            standing = (!met.arriving).then_some(index);
+                            kinds[if met.arriving { 0 } else { 1 }] += 1;
+                        }
+                        None if here >= goal && standing.is_some() => {}
+                        None => {
+                            let expected = match until {
+                                Some(until) if until.0 <= end => TimelineStop::Position,
+                                _ => TimelineStop::End,
+                            };
+                            assert_eq!(stop, expected, "{why}");
+                            reference.assert_at(&timeline, goal.max(here), &why);
+                            standing = None;
+                        }
+                    }
+                }
+                _ => {
+                    let until = random.below(2) == 0;
+                    let until = until.then(|| here.saturating_sub(random.below(3000)));
+                    let floor = until.unwrap_or(0);
+                    // Where it stands before the stop, and whether that is an arrival.
+                    let stand = |met: &Met| {
+                        let position = met.state.position;
+                        match met.stop {
+                            Stop::Watchpoint { .. } => (position - u64::from(met.arriving), true),
+                            _ => (position, met.arriving),
+                        }
+                    };
+                    let behind = |index: usize, met: &Met| match standing {
+                        Some(standing) => match met.stop {
+                            Stop::Watchpoint { .. } => index <= standing,
+                            _ => index < standing,
+                        },
+                        None => stand(met).0 < here,
+                    };
+                    let last = met
+                        .clone()
+                        .filter(|(index, met)| behind(*index, met) && stand(met).0 >= floor)
+                        .last();
+                    let until = until.map(Position);
+                    let stop = timeline
+                        .run(Direction::Backward, until, &stops, &mut judge, &mut watcher)
+                        .unwrap();
+                    match last {
+                        Some((index, met)) => {
+                            assert_eq!(stop, reason(met.stop), "{why}");
+                            let (position, arrival) = stand(met);
+                            if arrival {
+                                reference.assert_at(&timeline, position, &why);
+                                standing = None;
+                            } else {
+                                assert_eq!(timeline.machine().state, met.state, "{why}");
+                                assert_eq!(ram_hash(timeline.machine().ram()), met.ram, "{why}");
+                                standing = Some(index);
+                            }
+                            kinds[if arrival { 2 } else { 3 }] += 1;
+                        }
+                        None => {
+                            let expected = match until {
+                                Some(_) => TimelineStop::Position,
+                                None => TimelineStop::Start,
+                            };
+                            assert_eq!(stop, expected, "{why}");
+                            reference.assert_at(&timeline, floor, &why);
+                            standing = None;
+                            kinds[4] += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    println!(
+        "forward on arrival {}, later {}; backward {}, {}; start {}",
+        kinds[0], kinds[1], kinds[2], kinds[3], kinds[4]
+    );
+    assert!(kinds[..5].iter().all(|&count| count > 20), "{kinds:?}");
 }

@@ -153,9 +153,6 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
                     let (Idle::Runnable | Idle::Waiting) = self.guest.idle_until(wake);
                 }
                 Stop::Idle { .. } | Stop::End(_) => return Err(self.astray(next.unwrap_or(now))),
-                Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => {
-                    unreachable!("no stops are set yet")
-                }
             }
         }
     }
@@ -178,9 +175,6 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
                     let (Idle::Runnable | Idle::Waiting) = self.guest.idle_until(at.guest_ns);
                 }
                 Stop::Idle { .. } | Stop::Limit | Stop::End(_) => return Err(self.astray(at)),
-                Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => {
-                    unreachable!("no stops are set yet")
-                }
             }
         }
     }

@@ -3,13 +3,15 @@
 //! recordings can be damaged once.
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
-use dejavm_machine::{End, Idle, Input, MachineConfig, Output, Register, Stop};
+use dejavm_machine::{
+    End, Idle, Input, MachineConfig, Output, Register, Stop, Stops, WatchKind, Watchpoint,
+};
 use dejavm_memory::{GuestRam, RamLayout};
 use dejavm_replay::{
     Guest, Header, IdleAnswer, Observer, Polled, Progress, RecordOptions, Recorded, ReplayError,
     ReplayOptions, Replayed, Replayer, Rewind, SEMANTICS, World, record,
 };
-use dejavm_units::{Gpa, GuestNs, Position};
+use dejavm_units::{Gpa, GuestNs, Gva, Position};
 use serde::{Deserialize, Serialize};
 use std::io::Cursor;
 
@@ -49,6 +51,13 @@ pub struct ToyState {
     pub end: Option<End>,
 }
 
+impl ToyState {
+    /// Interrupts taken since an instruction completed: one masks the others.
+    pub fn deliveries(&self) -> u32 {
+        u32::from(self.masked == 3)
+    }
+}
+
 /// Deliberate mistakes, to see them found.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mistake {
@@ -73,6 +82,10 @@ pub struct Toy {
     pub ram: GuestRam,
     output: Vec<Output>,
     pub mistake: Mistake,
+    stops: Stops,
+    /// Where the run started.
+    passed: (u64, u64),
+    hit: Option<Stop>,
 }
 
 impl Toy {
@@ -94,12 +107,28 @@ impl Toy {
             received: Vec::new(),
             end: None,
         };
-        Toy { state, ram, output: Vec::new(), mistake: Mistake::default() }
+        Toy {
+            state,
+            ram,
+            output: Vec::new(),
+            mistake: Mistake::default(),
+            stops: Stops::default(),
+            passed: (0, 0),
+            hit: None,
+        }
     }
 
     pub fn from_state(state: ToyState) -> Toy {
         let ram = GuestRam::new(RamLayout::new(RAM_BYTES).unwrap()).unwrap();
-        Toy { state, ram, output: Vec::new(), mistake: Mistake::default() }
+        Toy {
+            state,
+            ram,
+            output: Vec::new(),
+            mistake: Mistake::default(),
+            stops: Stops::default(),
+            passed: (0, 0),
+            hit: None,
+        }
     }
 
     fn now(&self) -> u64 {
@@ -131,6 +160,11 @@ impl Toy {
         }
     }
 
+    /// Where the toy's next instruction lies: changes with each instruction and with interrupts.
+    fn rip(&self) -> u64 {
+        (self.state.registers[0] ^ self.state.registers[1]) >> 20 & 0xff
+    }
+
     fn print(&mut self, byte: u8) {
         self.output.push(Output::Serial { port: 0, bytes: vec![byte] });
     }
@@ -150,6 +184,13 @@ impl Toy {
                 let address = 0x10_0000 + (drawn & 0xf_ffff);
                 let value = [s.registers[2] as u8];
                 self.ram.write_by_cpu(Gpa(address), &value).unwrap();
+                let watched = |watch: &&Watchpoint| {
+                    (watch.start.0..watch.start.0 + watch.bytes).contains(&address)
+                };
+                if let Some(index) = self.stops.watchpoints.iter().position(|w| watched(&w)) {
+                    let (address, kind) = (Gva(address), WatchKind::Write);
+                    self.hit = Some(Stop::Watchpoint { index, address, kind });
+                }
             }
             16..20 => self.print(b'a' + (drawn & 15) as u8),
             20..24 if s.timer.is_none() => s.timer = Some(now + 1 + (drawn & 0x3ff)),
@@ -189,12 +230,22 @@ impl Guest for Toy {
         GuestNs(self.now())
     }
     fn run(&mut self, until: Position) -> Stop {
+        self.passed = (self.state.position, self.rip());
+        self.hit = None;
         loop {
             if let Some(end) = self.state.end {
                 return Stop::End(end);
             }
             self.fire();
             self.take_interrupts();
+            if let Some(hit) = self.hit {
+                return hit;
+            }
+            if let Some(at) = self.breakpoint_here()
+                && self.passed != (self.state.position, at.0)
+            {
+                return Stop::Breakpoint { at };
+            }
             if self.state.halted {
                 return Stop::Idle { wake: self.state.timer.map(GuestNs) };
             }
@@ -252,6 +303,18 @@ impl Rewind for Toy {
         self.state = state.clone();
         self.output.clear();
         Ok(())
+    }
+    fn set_stops(&mut self, stops: &Stops) {
+        self.stops = stops.clone();
+    }
+    fn breakpoint_here(&self) -> Option<Gva> {
+        let rip = self.rip();
+        let here = !self.state.halted
+            && self.stops.breakpoints.iter().any(|breakpoint| breakpoint.at.0 == rip);
+        here.then_some(Gva(rip))
+    }
+    fn deliveries(&self) -> u32 {
+        self.state.deliveries()
     }
 }
 
