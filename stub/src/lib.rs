@@ -1,11 +1,27 @@
 //! The gdb remote protocol over a [`Target`]. Bytes in, bytes out: whoever has a socket is elsewhere.
+//!
+//! A [`Session`] takes a client's bytes, answers, and says when it wants to run the machine. In front of
+//! the crate gdbstub stands a filter of ours, `session.rs`, that answers what the crate cannot.
 #![forbid(unsafe_code)]
 
+mod agent;
+mod breakpoints;
+mod bridge;
+mod monitor;
+mod packet;
+mod registers;
+mod running;
+mod session;
 mod stops;
 mod target;
+mod threads;
 
+pub use monitor::commands as monitor_commands;
+pub use registers::Layout;
+pub use session::{Ended, Options, Session, State};
 pub use stops::{Breakpoint, Stops, WatchKind, Watchpoint};
 pub use target::{
     Capabilities, Direction, Happening, Inspect, Interrupted, Judge, Mark, Refusal, Resume,
     Stopped, Target, Vcpu,
 };
+pub use threads::{Cpus, Thread, ThreadId, Threads, View};

@@ -1,0 +1,294 @@
+//! Running the machine as the debugger wants it: steps, ranges of instructions, forwards and backwards.
+
+use crate::breakpoints::{Kind, View, space};
+use crate::bridge::Bridge;
+use crate::packet::number;
+use crate::stops::{Breakpoint, Stops, WatchKind};
+use crate::target::{Direction, Inspect, Refusal, Resume, Stopped};
+use dejavm_cpu::{CpuState, SegReg, gpr};
+use dejavm_units::{Gva, Position};
+
+/// What the debugger wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Continue,
+    Step,
+    /// Steps while the instruction pointer is in `start..end`.
+    StepWithin {
+        start: u64,
+        end: u64,
+    },
+    ContinueBack,
+    StepBack,
+}
+
+impl Wish {
+    /// Reads the actions of `vCont`. The whole machine runs, so one that steps decides.
+    pub(crate) fn of_actions(text: &[u8]) -> Option<Wish> {
+        let mut wish = None;
+        for action in text.split(|byte| *byte == b';') {
+            let action = action.split(|byte| *byte == b':').next()?;
+            let this = match action.split_first()? {
+                (b'c' | b't', rest) if rest.is_empty() => Wish::Continue,
+                (b'C', signal) if number(signal).is_some() => Wish::Continue,
+                (b's', rest) if rest.is_empty() => Wish::Step,
+                (b'S', signal) if number(signal).is_some() => Wish::Step,
+                (b'r', range) => {
+                    let mut ends = range.split(|byte| *byte == b',').map(number);
+                    let (start, end) = (ends.next()??, ends.next()??);
+                    Wish::StepWithin { start, end }
+                }
+                _ => return None,
+            };
+            if wish.is_none_or(|wish| wish == Wish::Continue) {
+                wish = Some(this);
+            }
+        }
+        wish
+    }
+}
+
+/// Why the machine stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It has done what it was asked, or there is nothing more precise to say.
+    Stepped,
+    Software,
+    Hardware,
+    Written(Gva),
+    Read(Gva),
+    Accessed(Gva),
+    LogBegins,
+    LogEnds,
+    Interrupted,
+}
+
+/// A stop, as it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Halt {
+    pub(crate) why: Why,
+    /// For the user; may be empty.
+    pub(crate) note: String,
+}
+
+impl Halt {
+    fn plain(why: Why) -> Halt {
+        Halt { why, note: String::new() }
+    }
+}
+
+/// How many steps are done between two looks at the client.
+const STEPS_UNATTENDED: u32 = 256;
+
+/// The linear address of the next instruction.
+pub(crate) fn linear_instruction_pointer(state: &CpuState) -> Gva {
+    let cs = &state.seg[SegReg::Cs as usize];
+    let long = state.efer & 1 << 10 != 0 && cs.rights.is_long();
+    let at = cs.base.wrapping_add(state.rip);
+    Gva(if long { state.rip } else { at & 0xffff_ffff })
+}
+
+impl Bridge<'_> {
+    /// Does it. `at_once`: the user wants to stop already.
+    pub(crate) fn run(&mut self, wish: Wish, at_once: bool) -> Halt {
+        if at_once {
+            return Halt::plain(Why::Interrupted);
+        }
+        let result = match wish {
+            Wish::Continue => self.go(Direction::Forward),
+            Wish::ContinueBack => self.go(Direction::Backward),
+            Wish::Step => self.step(),
+            Wish::StepBack => self.step_back(),
+            Wish::StepWithin { start, end } => self.step_within(start, end),
+        };
+        result.unwrap_or_else(|refusal| Halt {
+            why: Why::Stepped,
+            note: format!("dejavm: {refusal}\n"),
+        })
+    }
+
+    fn here(&self) -> CpuState {
+        let machine = self.target.inspect();
+        machine.registers(machine.current_vcpu())
+    }
+
+    /// To the next stop.
+    fn go(&mut self, direction: Direction) -> Result<Halt, Refusal> {
+        let now = self.target.inspect().position();
+        let stops = self.points.stops();
+        let until = self.stop_at.filter(|at| match direction {
+            Direction::Forward => *at > now,
+            Direction::Backward => *at < now,
+        });
+        let (points, layout) = (&self.points, self.layout);
+        let mut met = Kind::Software;
+        let mut judge = |machine: &dyn Inspect, stopped: &Stopped| match stopped {
+            Stopped::Breakpoint { at } => {
+                let kind = points.judge(*at, &mut View::new(machine, layout));
+                met = kind.unwrap_or(met);
+                kind.is_some()
+            }
+            _ => true,
+        };
+        let resume = Resume { direction, until, stops: &stops };
+        let stopped = self.target.resume(&resume, &mut judge, &mut *self.interrupted)?;
+        Ok(self.halt(stopped, &stops, met))
+    }
+
+    /// What a stop is called.
+    fn halt(&mut self, stopped: Stopped, stops: &Stops, met: Kind) -> Halt {
+        let why = match stopped {
+            Stopped::Breakpoint { .. } => match met {
+                Kind::Software | Kind::Watch(_) => Why::Software,
+                Kind::Hardware => Why::Hardware,
+            },
+            Stopped::Watchpoint { index, address, kind: _ } => {
+                match stops.watchpoints.get(index).map(|watch| watch.kind) {
+                    Some(WatchKind::Write) => Why::Written(address),
+                    Some(WatchKind::Read) => Why::Read(address),
+                    Some(WatchKind::Access) | None => Why::Accessed(address),
+                }
+            }
+            Stopped::Until => {
+                let at = self.target.inspect().position();
+                if self.stop_at == Some(at) {
+                    self.stop_at = None;
+                    let note = format!("dejavm: position {at}\n");
+                    return Halt { why: Why::Stepped, note };
+                }
+                Why::Stepped
+            }
+            Stopped::Start => Why::LogBegins,
+            Stopped::End(how) => {
+                let replay = self.target.capabilities().replay;
+                let why = if replay { Why::LogEnds } else { Why::Stepped };
+                return Halt { why, note: format!("dejavm: {how}\n") };
+            }
+            Stopped::Interrupted => Why::Interrupted,
+        };
+        Halt::plain(why)
+    }
+
+    /// One position on; only watchpoints stop it on the way.
+    fn step_plainly(&mut self, direction: Direction) -> Result<(Stopped, Stops), Refusal> {
+        let now = self.target.inspect().position();
+        let mut stops = self.points.stops();
+        stops.breakpoints.clear();
+        let until = match direction {
+            Direction::Forward => Position(now.0.saturating_add(1)),
+            Direction::Backward => match now.0.checked_sub(1) {
+                Some(before) => Position(before),
+                None => return Ok((Stopped::Start, stops)),
+            },
+        };
+        let resume = Resume { direction, until: Some(until), stops: &stops };
+        let stopped = self.target.resume(&resume, &mut |_, _| true, &mut *self.interrupted)?;
+        Ok((stopped, stops))
+    }
+
+    fn step_back(&mut self) -> Result<Halt, Refusal> {
+        let (stopped, stops) = self.step_plainly(Direction::Backward)?;
+        Ok(self.halt(stopped, &stops, Kind::Software))
+    }
+
+    /// One instruction forwards. Interrupts that come right behind it are run through, as if the
+    /// machine took none while it is stepped, unless the user wants to see them.
+    fn step(&mut self) -> Result<Halt, Refusal> {
+        let before = self.here();
+        if before.halted && self.skip_interrupts {
+            // To where HLT lets the program go on.
+            let back = (linear_instruction_pointer(&before), before.gpr[gpr::RSP]);
+            return self.until_back(back, space(&before));
+        }
+        let (stopped, stops) = self.step_plainly(Direction::Forward)?;
+        if stopped == Stopped::Until && self.skip_interrupts {
+            let after = self.here();
+            if after.deliveries > 0
+                && let Some(back) = self.interrupted_at(&before, &after)
+            {
+                return self.until_back(back, space(&after));
+            }
+        }
+        Ok(self.halt(stopped, &stops, Kind::Software))
+    }
+
+    /// Where the interrupt that was just taken returns to: linear address and stack pointer, from what
+    /// the CPU pushed (SDM vol. 3A, figures 6-4 and 6-9).
+    fn interrupted_at(&self, before: &CpuState, after: &CpuState) -> Option<(Gva, u64)> {
+        let machine = self.target.inspect();
+        let long = after.efer & 1 << 10 != 0;
+        let ss = &after.seg[SegReg::Ss as usize];
+        let sp = after.gpr[gpr::RSP];
+        let width: u64 = if long { 8 } else { 4 };
+        let slot = |number: u64| {
+            let base = if long { 0 } else { ss.base };
+            let at = Gva(base.wrapping_add(sp).wrapping_add(number * width));
+            let mut bytes = [0; 8];
+            let into = bytes.get_mut(..width as usize)?;
+            let vcpu = machine.current_vcpu();
+            (machine.read_virtual(vcpu, at, None, into) == into.len())
+                .then(|| u64::from_le_bytes(bytes))
+        };
+        let real = after.cr0 & 1 == 0;
+        if real || !long && after.rflags & 1 << 17 != 0 {
+            return None;
+        }
+        let saved = slot(0)?;
+        let base = before.seg[SegReg::Cs as usize].base;
+        let ring = slot(1)? & 3;
+        let stack = match (long, ring == u64::from(after.cpl)) {
+            (true, _) | (false, false) => slot(3)?,
+            (false, true) => sp.wrapping_add(12) & 0xffff_ffff,
+        };
+        Some((Gva(if long { saved } else { base.wrapping_add(saved) & 0xffff_ffff }), stack))
+    }
+
+    /// Runs until the program is at an address with a stack pointer, or anything else stops it.
+    fn until_back(&mut self, back: (Gva, u64), space: dejavm_units::Gpa) -> Result<Halt, Refusal> {
+        let (at, stack) = back;
+        let mut stops = self.points.stops();
+        let here = Breakpoint { at, space: Some(space) };
+        stops.breakpoints.push(here);
+        let (points, layout) = (&self.points, self.layout);
+        let mut met = None;
+        let mut judge = |machine: &dyn Inspect, stopped: &Stopped| match stopped {
+            Stopped::Breakpoint { at: stopped } => {
+                let mut view = View::new(machine, layout);
+                let is_back = *stopped == at && view.registers().gpr[gpr::RSP] == stack;
+                met = if is_back { None } else { points.judge(*stopped, &mut view) };
+                is_back || met.is_some()
+            }
+            _ => true,
+        };
+        let resume = Resume { direction: Direction::Forward, until: None, stops: &stops };
+        let stopped = self.target.resume(&resume, &mut judge, &mut *self.interrupted)?;
+        let (Stopped::Breakpoint { .. }, None) = (&stopped, met) else {
+            return Ok(self.halt(stopped, &stops, met.unwrap_or(Kind::Software)));
+        };
+        Ok(Halt::plain(Why::Stepped))
+    }
+
+    /// `vCont;r`: gdb's `step` and `next` over a line, without a round trip for each instruction.
+    fn step_within(&mut self, start: u64, end: u64) -> Result<Halt, Refusal> {
+        let stops = self.points.stops();
+        let mut unattended = 0;
+        loop {
+            let halt = self.step()?;
+            let state = self.here();
+            if halt != Halt::plain(Why::Stepped) || !(start..end).contains(&state.rip) {
+                return Ok(halt);
+            }
+            let at = linear_instruction_pointer(&state);
+            if stops.breakpoints.iter().any(|point| point.at == at) {
+                let mut view = View::new(self.target.inspect(), self.layout);
+                if let Some(kind) = self.points.judge(at, &mut view) {
+                    return Ok(self.halt(Stopped::Breakpoint { at }, &stops, kind));
+                }
+            }
+            unattended += 1;
+            if unattended % STEPS_UNATTENDED == 0 && (self.interrupted)() {
+                return Ok(Halt::plain(Why::Interrupted));
+            }
+        }
+    }
+}
