@@ -29,6 +29,7 @@ demo: deps ## records a Debian kernel that panics, replays it, proves both equal
 	@tools/demo.sh $(DEJAVM)
 
 test: images ## runs all tests
+	@tools/install-deps.sh test
 	$(CARGO) test --quiet --release --workspace --doc
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	    set -x; $(CARGO) nextest run --release --workspace; \

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs with apt what is missing on this machine, and nothing when nothing is missing.
 #
-#   usage: tools/install-deps.sh [build] [bench]      default: build
+#   usage: tools/install-deps.sh [build] [test] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
+# test:  gdb, which tests drive
 # bench: QEMU, the peer that `make bench` measures against
 set -eu
 
@@ -24,11 +25,14 @@ for group; do
             want libc6-dev test -e /usr/include/stdlib.h
             want ca-certificates test -e /etc/ssl/certs
             ;;
+        test)
+            want gdb command -v gdb
+            ;;
         bench)
             want qemu-system-x86 command -v qemu-system-x86_64
             ;;
         *)
-            echo "install-deps.sh: unknown group '$group' (known: build bench)" >&2
+            echo "install-deps.sh: unknown group '$group' (known: build test bench)" >&2
             exit 2
             ;;
     esac

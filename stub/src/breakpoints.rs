@@ -4,9 +4,8 @@
 use crate::agent;
 use crate::packet::{self, number};
 use crate::registers::{self, Layout};
-use crate::stops::{Breakpoint, Stops, WatchKind, Watchpoint};
 use crate::target::{Inspect, Vcpu};
-use dejavm_cpu::CpuState;
+use dejavm_cpu::{Breakpoint, CpuState, Stops, WatchKind, Watchpoint};
 use dejavm_units::{Gpa, Gva};
 use std::collections::BTreeMap;
 
@@ -22,8 +21,23 @@ pub enum Kind {
     Software,
     /// `Z1`
     Hardware,
-    /// `Z2`, `Z3`, `Z4`
-    Watch(WatchKind),
+    /// `Z2`
+    Write,
+    /// `Z3`
+    Read,
+    /// `Z4`
+    Access,
+}
+
+impl Kind {
+    fn watched(self) -> Option<WatchKind> {
+        match self {
+            Kind::Software | Kind::Hardware => None,
+            Kind::Write => Some(WatchKind::Write),
+            Kind::Read => Some(WatchKind::Read),
+            Kind::Access => Some(WatchKind::Access),
+        }
+    }
 }
 
 /// A parsed `Z` or `z` packet.
@@ -45,9 +59,9 @@ impl Request {
         let kind = match fields.next()? {
             b"0" => Kind::Software,
             b"1" => Kind::Hardware,
-            b"2" => Kind::Watch(WatchKind::Write),
-            b"3" => Kind::Watch(WatchKind::Read),
-            b"4" => Kind::Watch(WatchKind::Access),
+            b"2" => Kind::Write,
+            b"3" => Kind::Read,
+            b"4" => Kind::Access,
             _ => return None,
         };
         let at = Gva(number(fields.next()?)?);
@@ -127,15 +141,15 @@ impl Points {
     pub fn stops(&self) -> Stops {
         let mut stops = Stops::default();
         for Place { at, kind, bytes, space } in self.set.keys().copied() {
-            match kind {
-                Kind::Software | Kind::Hardware => {
+            match kind.watched() {
+                None => {
                     let point = Breakpoint { at, space };
                     // A software and a hardware one at the same place are one stop.
                     if stops.breakpoints.last() != Some(&point) {
                         stops.breakpoints.push(point);
                     }
                 }
-                Kind::Watch(kind) => {
+                Some(kind) => {
                     stops.watchpoints.push(Watchpoint { start: at, bytes, kind, space });
                 }
             }
@@ -149,7 +163,7 @@ impl Points {
         let here = self.set.range(from..).take_while(|(place, _)| place.at == at);
         for (place, conditions) in here {
             let ours = place.space.is_none_or(|space| space == view.space());
-            if !matches!(place.kind, Kind::Watch(_)) && ours && holds(conditions, view) {
+            if place.kind.watched().is_none() && ours && holds(conditions, view) {
                 return Some(place.kind);
             }
         }
@@ -159,9 +173,9 @@ impl Points {
 
 fn place(request: &Request, space: Option<Gpa>) -> Option<Place> {
     let Request { kind, at, bytes, conditions: _ } = *request;
-    let bytes = match kind {
-        Kind::Software | Kind::Hardware => 0,
-        Kind::Watch(_) => {
+    let bytes = match kind.watched() {
+        None => 0,
+        Some(_) => {
             let fits =
                 bytes > 0 && bytes <= WATCH_BYTES_MAX && at.0.checked_add(bytes - 1).is_some();
             fits.then_some(bytes)?

@@ -114,6 +114,8 @@ pub(crate) struct Bridge<'t> {
     pub(crate) skip_interrupts: bool,
     /// Why the last packet was refused, for the reply.
     pub(crate) refusal: Option<Refusal>,
+    /// What gdb did not tell the user, for the next text that it shows.
+    pub(crate) note: String,
 }
 
 impl Bridge<'_> {
@@ -136,6 +138,9 @@ impl Bridge<'_> {
 
     /// Writes at an address of a memory packet.
     pub(crate) fn write_memory(&mut self, at: u64, bytes: &[u8]) -> Result<(), Refusal> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let written = if self.physical {
             self.target.write_physical(Gpa(at), bytes)?
         } else {
@@ -284,6 +289,10 @@ impl SingleThreadBase for Bridge<'_> {
 
     fn write_addrs(&mut self, at: u64, bytes: &[u8]) -> TargetResult<(), Self> {
         let result = self.write_memory(at, bytes);
+        if let Err(refusal) = &result {
+            // gdb says only that it cannot access memory there, and takes no text now.
+            self.note = format!("dejavm: nothing was written to {at:#x}: {refusal}\n");
+        }
         self.refused(result)
     }
 }
@@ -346,6 +355,7 @@ impl MonitorCmd for Bridge<'_> {
         mut out: ConsoleOutput<'_>,
     ) -> Result<(), Infallible> {
         let text = String::from_utf8_lossy(command).into_owned();
+        out.write_raw(std::mem::take(&mut self.note).as_bytes());
         out.write_raw(monitor::execute(self, &text).as_bytes());
         Ok(())
     }

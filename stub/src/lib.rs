@@ -7,19 +7,19 @@
 mod agent;
 mod breakpoints;
 mod bridge;
+mod machine;
 mod monitor;
 mod packet;
 mod registers;
 mod running;
 mod session;
-mod stops;
 mod target;
 mod threads;
 
+pub use dejavm_cpu::{Breakpoint, Stops, WatchKind, Watchpoint};
 pub use monitor::commands as monitor_commands;
 pub use registers::Layout;
 pub use session::{Ended, Options, Session, State};
-pub use stops::{Breakpoint, Stops, WatchKind, Watchpoint};
 pub use target::{
     Capabilities, Direction, Happening, Inspect, Interrupted, Judge, Mark, Refusal, Resume,
     Stopped, Target, Vcpu,

@@ -3,9 +3,8 @@
 use crate::breakpoints::{Kind, View, space};
 use crate::bridge::Bridge;
 use crate::packet::number;
-use crate::stops::{Breakpoint, Stops, WatchKind};
 use crate::target::{Direction, Inspect, Refusal, Resume, Stopped};
-use dejavm_cpu::{CpuState, SegReg, gpr};
+use dejavm_cpu::{Breakpoint, CpuState, SegReg, Stops, WatchKind, gpr};
 use dejavm_units::{Gva, Position};
 
 /// What the debugger wants.
@@ -139,8 +138,8 @@ impl Bridge<'_> {
     fn halt(&mut self, stopped: Stopped, stops: &Stops, met: Kind) -> Halt {
         let why = match stopped {
             Stopped::Breakpoint { .. } => match met {
-                Kind::Software | Kind::Watch(_) => Why::Software,
                 Kind::Hardware => Why::Hardware,
+                Kind::Software | Kind::Write | Kind::Read | Kind::Access => Why::Software,
             },
             Stopped::Watchpoint { index, address, kind: _ } => {
                 match stops.watchpoints.get(index).map(|watch| watch.kind) {

@@ -37,7 +37,7 @@ pub enum Ended {
 /// Choices of a session.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// The registers that gdb sees first; `None`: what [`Inspect::is_64_bit`](crate::Inspect::is_64_bit)
+    /// The registers that gdb sees first; `None`: what [`Target::is_64_bit`](Target::is_64_bit)
     /// says.
     pub layout: Option<Layout>,
 }
@@ -70,7 +70,7 @@ impl<'t> Session<'t> {
         interrupted: Box<Interrupted<'t>>,
         options: Options,
     ) -> Session<'t> {
-        let bits = if target.inspect().is_64_bit() { Layout::Bits64 } else { Layout::Bits32 };
+        let bits = if target.is_64_bit() { Layout::Bits64 } else { Layout::Bits32 };
         let layout = options.layout.unwrap_or(bits);
         let threads = Box::new(Cpus);
         let selected = threads.current(target.inspect());
@@ -86,6 +86,7 @@ impl<'t> Session<'t> {
             stop_at: None,
             skip_interrupts: true,
             refusal: None,
+            note: String::new(),
         };
         let stub = Some(new_crate(&mut bridge));
         Session {
@@ -131,7 +132,8 @@ impl<'t> Session<'t> {
                 let at_once = self.input.front() == Some(&3);
                 let halt = self.bridge.run(wish, at_once);
                 self.bridge.selected = self.current();
-                self.say(&halt.note);
+                let note = std::mem::take(&mut self.bridge.note) + &halt.note;
+                self.say(&note);
                 self.reply_stop(&halt);
             }
         }

@@ -1,8 +1,7 @@
 //! What a debugger can do with a machine, be it live or a replay: the seam between this crate and
 //! whoever runs machines. Everything is synchronous and happens on the caller's thread.
 
-use crate::stops::{Stops, WatchKind};
-use dejavm_cpu::CpuState;
+use dejavm_cpu::{CpuState, Stops, WatchKind};
 use dejavm_units::{Gpa, GuestNs, Gva, Position};
 
 /// The number of a virtual CPU, from 0.
@@ -37,8 +36,6 @@ pub trait Inspect {
     fn read_physical(&self, at: Gpa, into: &mut [u8]) -> usize;
     /// Where RAM is: first address and length in bytes of each range, ascending.
     fn ram(&self) -> Vec<(Gpa, u64)>;
-    /// The CPU model has 64-bit mode, whether or not it is in use: decides which registers gdb sees.
-    fn is_64_bit(&self) -> bool;
 }
 
 /// What a target can do now. It may change: `monitor branch` makes a live machine of a replay.
@@ -173,6 +170,14 @@ pub trait Target {
     /// The first and the last position that can be stood at, as far as known: a live machine's last is
     /// where it is.
     fn extent(&self) -> (Position, Position);
+
+    /// Whether the guest is one of 64 bits, even where its boot loader's or BIOS's code is executed:
+    /// decides which registers gdb sees at first.
+    fn is_64_bit(&self) -> bool {
+        const LMA: u64 = 1 << 10;
+        let machine = self.inspect();
+        machine.registers(machine.current_vcpu()).efer & LMA != 0
+    }
 
     /// Puts registers in: those that gdb can write of what [`Inspect::registers`] gave. On a recorded
     /// machine this is an input.

@@ -3,8 +3,8 @@
 use super::{Answer, address, number, shown};
 use crate::bridge::Bridge;
 use crate::running::linear_instruction_pointer;
-use crate::stops::{Stops, WatchKind, Watchpoint};
 use crate::target::{Direction, Refusal, Resume, Stopped};
+use dejavm_cpu::{Stops, WatchKind, Watchpoint};
 use dejavm_units::Gva;
 
 pub(super) fn address_space(bridge: &mut Bridge<'_>, physical: bool) -> Answer {

@@ -125,6 +125,9 @@ pub fn target_xml(layout: Layout) -> String {
         (Feature::Segments, "org.gnu.gdb.i386.segments"),
         (Feature::System, "dejavm.system"),
     ] {
+        if all.iter().all(|register| register.feature != feature) {
+            continue;
+        }
         let _ = write!(xml, "<feature name=\"{name}\">{}", types(feature, bytes));
         for (number, register) in (0..).zip(all) {
             if register.feature == feature {

@@ -128,8 +128,10 @@ fn table(layout: Layout) -> Vec<Register> {
     for (name, number) in SELECTORS {
         add(name, 32, "int32", Core, What::Selector(number));
     }
-    add("fs_base", bits, int, Segments, What::Base(4));
-    add("gs_base", bits, int, Segments, What::Base(5));
+    // gdb 13 dies of the segments feature in an i386 description.
+    let bases = if layout == Layout::Bits64 { Segments } else { System };
+    add("fs_base", bits, int, bases, What::Base(4));
+    add("gs_base", bits, int, bases, What::Base(5));
     add("k_gs_base", bits, int, System, What::KernelGsBase);
     add("cr0", bits, "cr0", System, What::Cr0);
     add("cr2", bits, int, System, What::Cr2);
