@@ -176,7 +176,7 @@ pub fn evaluate(code: &[u8], machine: &mut dyn Machine) -> Result<u64, AgentErro
                 let target = run.operand(2)?;
                 run.jump(target)?;
             }
-            0x22 | 0x23 | 0x24 | 0x25 => {
+            0x22..=0x25 => {
                 let value = run.operand(1 << (operation - 0x22))?;
                 run.push(value)?;
             }

@@ -28,9 +28,9 @@ impl Wish {
         for action in text.split(|byte| *byte == b';') {
             let action = action.split(|byte| *byte == b':').next()?;
             let this = match action.split_first()? {
-                (b'c' | b't', rest) if rest.is_empty() => Wish::Continue,
+                (b'c' | b't', []) => Wish::Continue,
                 (b'C', signal) if number(signal).is_some() => Wish::Continue,
-                (b's', rest) if rest.is_empty() => Wish::Step,
+                (b's', []) => Wish::Step,
                 (b'S', signal) if number(signal).is_some() => Wish::Step,
                 (b'r', range) => {
                     let mut ends = range.split(|byte| *byte == b',').map(number);

@@ -266,8 +266,8 @@ impl<'t> Session<'t> {
         }
         let wish = match packet.split_first()? {
             // With an address to go on at, or a signal to deliver: neither exists here.
-            (b'c', rest) if rest.is_empty() => Wish::Continue,
-            (b's', rest) if rest.is_empty() => Wish::Step,
+            (b'c', []) => Wish::Continue,
+            (b's', []) => Wish::Step,
             (b'C', rest) if packet::number(rest).is_some() => Wish::Continue,
             (b'S', rest) if packet::number(rest).is_some() => Wish::Step,
             (b'c' | b's', rest) if packet::number(rest).is_some() => {

@@ -87,7 +87,6 @@ const COMMANDS: &[Command] = &[
         most: 1,
         moves: true,
         run: time::goto,
-        ..NOTHING
     },
     Command {
         name: "mark",

@@ -1,3 +1,5 @@
+//! Numbers, values, and the description.
+
 use super::*;
 use dejavm_cpu::CpuState;
 
