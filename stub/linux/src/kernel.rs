@@ -36,6 +36,14 @@ pub enum Reason {
     /// The list of tasks is not there, or not yet.
     #[error("the kernel's list of tasks cannot be read at this position: {0}")]
     NoTasks(&'static str),
+    /// `-l` and the kernel do not agree.
+    #[error(
+        "this kernel is of {0} bits; linuxoffsets takes -l for a kernel of 64 bits, and only for such"
+    )]
+    OtherWidth(u64),
+    /// The line that the user gave does not fit the guest.
+    #[error("these offsets do not fit the guest's kernel at this position: {0}")]
+    Offsets(String),
 }
 
 /// How much of what introspection says has been checked against the machine.
@@ -95,15 +103,21 @@ impl Kernel {
     pub fn find(view: &dyn GuestView) -> Result<Kernel, Reason> {
         let mut kernel = Kernel::find_image(view)?;
         let copy = kernel.image.copy(view);
-        kernel.find_symbols(&copy);
-        kernel.find_root(view);
-        let btf = Btf::find(&copy);
-        if let Some(layout) = btf.and_then(|btf| Layout::from_btf(&btf, kernel.pointer_bytes())) {
-            kernel.layout = layout;
-        }
-        kernel.apply_symbols(view, &copy);
+        kernel.learn_from_image(view, &copy);
+        kernel.find_init_task(view, &copy);
         kernel.check(view);
         Ok(kernel)
+    }
+
+    /// What the kernel says of itself: symbols, types, VMCOREINFO.
+    pub(crate) fn learn_from_image(&mut self, view: &dyn GuestView, copy: &[u8]) {
+        self.find_symbols(copy);
+        self.find_root(view);
+        let btf = Btf::find(copy);
+        if let Some(layout) = btf.and_then(|btf| Layout::from_btf(&btf, self.pointer_bytes())) {
+            self.layout = layout;
+        }
+        self.apply_symbols(view, copy);
     }
 
     /// Bytes of a pointer: 4 or 8.

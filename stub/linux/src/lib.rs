@@ -9,12 +9,15 @@
 #![forbid(unsafe_code)]
 
 mod btf;
+mod current;
 mod image;
 mod kallsyms;
 mod kernel;
 mod layout;
+mod offsets;
 mod paging;
 mod reader;
+mod registers;
 mod tasks;
 mod view;
 mod vmcoreinfo;
@@ -24,7 +27,9 @@ pub use image::Anchors;
 pub use kallsyms::{Symbol, Symbols};
 pub use kernel::{Confidence, ImageFacts, Kernel, Reason};
 pub use layout::Layout;
+pub use offsets::{FIELDS, LinuxOffsets, OffsetsError};
 pub use paging::{Paging, Space};
+pub use registers::{Registers, Source, TaskRegisters};
 pub use tasks::Task;
 pub use view::GuestView;
 pub use vmcoreinfo::Vmcoreinfo;

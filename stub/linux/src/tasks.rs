@@ -5,7 +5,6 @@ use crate::kernel::{Confidence, Kernel, Reason};
 use crate::paging::{Paging, Space};
 use crate::reader::Reader;
 use crate::view::GuestView;
-use dejavm_cpu::CpuState;
 use dejavm_units::{Gpa, Gva};
 use std::collections::BTreeSet;
 
@@ -15,8 +14,6 @@ const TASKS_MAX: usize = 1 << 15;
 const TASKS_PAGES_MAX: u64 = 8 << 20;
 /// `PID_MAX_LIMIT` (`include/linux/threads.h`).
 const PID_MAX: u32 = 4 << 20;
-/// Selector 0xd8: `__KERNEL_PERCPU` of 32-bit kernels, GDT entry 27.
-const PER_CPU_GDT_ENTRY: u64 = 27;
 /// `include/linux/sched.h`.
 const PF_KTHREAD: u32 = 0x0020_0000;
 /// `TASK_COMM_LEN` since ever.
@@ -84,14 +81,6 @@ impl Kernel {
         Ok(tasks)
     }
 
-    /// The task that each vCPU runs; `None` where that cannot be told. A few reads.
-    pub fn current(&self, view: &dyn GuestView) -> Vec<Option<Gva>> {
-        match self.task_reader(view) {
-            Ok(reader) => self.currents_with(view, &reader),
-            Err(_) => vec![None; view.vcpus()],
-        }
-    }
-
     /// One task by its address, such as one that [`Kernel::current`] gave. `None` if no task is there.
     pub fn task_at(&self, view: &dyn GuestView, address: Gva) -> Option<Task> {
         let reader = self.task_reader(view).ok()?;
@@ -107,7 +96,11 @@ impl Kernel {
     }
 
     /// The processes' first threads, from the ring that `tasks` links (or `next_task` of 2.4).
-    fn leaders(&self, reader: &Reader<'_>, currents: &[Option<Gva>]) -> Result<Vec<Gva>, Reason> {
+    pub(crate) fn leaders(
+        &self,
+        reader: &Reader<'_>,
+        currents: &[Option<Gva>],
+    ) -> Result<Vec<Gva>, Reason> {
         let start = self
             .init_task
             .filter(|&task| self.looks_like_task(reader, task))
@@ -139,7 +132,7 @@ impl Kernel {
         Ok(leaders)
     }
 
-    fn next_leader(&self, reader: &Reader<'_>, task: Gva) -> Option<Gva> {
+    pub(crate) fn next_leader(&self, reader: &Reader<'_>, task: Gva) -> Option<Gva> {
         let Some(tasks) = self.layout.tasks else {
             return reader.pointer_at(task, self.layout.next_task?);
         };
@@ -151,7 +144,7 @@ impl Kernel {
     }
 
     /// The threads of a process, first the leader.
-    fn threads(&self, reader: &Reader<'_>, leader: Gva) -> Vec<Gva> {
+    pub(crate) fn threads(&self, reader: &Reader<'_>, leader: Gva) -> Vec<Gva> {
         let layout = &self.layout;
         let mut threads = vec![leader];
         let (start, node_offset) =
@@ -244,7 +237,7 @@ impl Kernel {
         })
     }
 
-    fn pgd(&self, reader: &Reader<'_>, mm: Gva) -> Option<Gpa> {
+    pub(crate) fn pgd(&self, reader: &Reader<'_>, mm: Gva) -> Option<Gpa> {
         reader.translate(reader.pointer_at(mm, self.layout.pgd?)?)
     }
 
@@ -274,19 +267,6 @@ impl Kernel {
             bits if bits & 2 != 0 => 'D',
             _ => 'S',
         }
-    }
-
-    fn currents_with(&self, view: &dyn GuestView, reader: &Reader<'_>) -> Vec<Option<Gva>> {
-        (0..view.vcpus()).map(|vcpu| self.current_of(reader, &view.cpu_state(vcpu))).collect()
-    }
-
-    /// What the vCPU's per-CPU `current_task` points to.
-    fn current_of(&self, reader: &Reader<'_>, cpu: &CpuState) -> Option<Gva> {
-        let offset = self.layout.per_cpu_current?;
-        per_cpu_bases(cpu, reader)
-            .into_iter()
-            .filter_map(|base| reader.pointer_at(reader.offset(base, offset), 0))
-            .find(|&task| self.looks_like_task(reader, task))
     }
 
     /// Checks everything against the machine and says how that went.
@@ -343,30 +323,6 @@ impl Kernel {
         }
         complaints
     }
-}
-
-/// Where the per-CPU area of this vCPU may begin, the likeliest first.
-pub(crate) fn per_cpu_bases(cpu: &CpuState, reader: &Reader<'_>) -> Vec<Gva> {
-    if reader.word_bytes() == 8 {
-        let (inner, outer) = (cpu.seg[5].base, cpu.msr.kernel_gs_base);
-        // In user mode the kernel's base waits in KERNEL_GS_BASE; right after an entry too.
-        let kernel_first = cpu.cpl == 0;
-        return if kernel_first {
-            vec![Gva(inner), Gva(outer)]
-        } else {
-            vec![Gva(outer), Gva(inner)]
-        };
-    }
-    // The descriptor is valid in user mode too (SDM vol. 3A, 3.4.5).
-    let mut descriptor = [0; 8];
-    let at = reader.offset(Gva(cpu.gdtr.base), PER_CPU_GDT_ENTRY * 8);
-    if u64::from(cpu.gdtr.limit) < PER_CPU_GDT_ENTRY * 8 + 7
-        || reader.read(at, &mut descriptor).is_none()
-    {
-        return Vec::new();
-    }
-    let [_, _, low, middle, high, _, _, top] = descriptor;
-    vec![Gva(u64::from(u32::from_le_bytes([low, middle, high, top])))]
 }
 
 /// With isolated page tables, the user half is the page after the kernel half: it maps the same user memory.
