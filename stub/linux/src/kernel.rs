@@ -1,6 +1,7 @@
 //! A Linux kernel found in a guest, and how it is found.
 
 use crate::btf::Btf;
+use crate::correlate::Candidates;
 use crate::image::{Anchors, Image, spaces};
 use crate::kallsyms::Symbols;
 use crate::layout::Layout;
@@ -77,6 +78,8 @@ pub struct Kernel {
     pub(crate) anchors: Anchors,
     pub(crate) symbols: Option<Symbols>,
     pub(crate) facts: ImageFacts,
+    /// What correlation has left so far, for a kernel without types.
+    pub(crate) candidates: Option<Candidates>,
 }
 
 /// What a debugger wants to know of the kernel's image.
@@ -105,6 +108,11 @@ impl Kernel {
         let copy = kernel.image.copy(view);
         kernel.learn_from_image(view, &copy);
         kernel.find_init_task(view, &copy);
+        drop(copy);
+        if kernel.layout.missing().is_some() {
+            // Whatever is missing yet, `check` says.
+            let _ = kernel.observe(view);
+        }
         kernel.check(view);
         Ok(kernel)
     }
@@ -191,6 +199,7 @@ impl Kernel {
                         anchors,
                         symbols: None,
                         facts: ImageFacts::default(),
+                        candidates: None,
                     });
                 }
             }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod btf;
+mod correlate;
 mod current;
 mod image;
 mod kallsyms;

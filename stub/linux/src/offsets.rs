@@ -293,7 +293,7 @@ impl fmt::Display for LinuxOffsets {
 
 impl Kernel {
     /// A kernel whose structures the user describes. The line wins over what the kernel says of itself; what it does not
-    /// name (state, CPU) is taken from BTF if there is any. Without symbols, `init_task` is the task called `swapper` in the
+    /// name (stack, state) is taken from BTF or recognized. Without symbols, `init_task` is the task called `swapper` in the
     /// kernel's data.
     pub fn with_offsets(view: &dyn GuestView, offsets: &LinuxOffsets) -> Result<Kernel, Reason> {
         let mut kernel = Kernel::find_image(view)?;
@@ -302,6 +302,11 @@ impl Kernel {
         }
         let copy = kernel.image.copy(view);
         kernel.learn_from_image(view, &copy);
+        if kernel.layout.missing().is_some() {
+            // What the line has no field for (stack, state) may be recognized; what is not stays unknown.
+            let _ = kernel.observe(view);
+            kernel.candidates = None;
+        }
         offsets.apply(&mut kernel.layout);
         kernel.find_init_task(view, &copy);
         kernel.check(view);

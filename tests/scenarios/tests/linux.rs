@@ -1,9 +1,9 @@
 //! What introspection says of a Linux guest, against what the guest says of itself.
 
-use dejavm_linux::{Confidence, Kernel, Task};
+use dejavm_linux::{Confidence, GuestView, Kernel, LinuxOffsets, Source, Space, Task};
 use dejavm_machine::{Input, Machine, Output, Stop};
 use dejavm_scenarios::{Debian, Kernel as Flavour};
-use dejavm_units::Position;
+use dejavm_units::{Gva, Position};
 use std::collections::BTreeMap;
 
 /// Instructions between two looks at the console.
@@ -113,7 +113,50 @@ fn named<'a>(tasks: &'a [Task], comm: &str) -> &'a Task {
     tasks.iter().find(|task| task.comm == comm).unwrap_or_else(|| panic!("no {comm} in {tasks:#?}"))
 }
 
-fn tasks_are_the_guests(flavour: Flavour, word: u64) {
+/// The user registers are those of a system call: the instruction before RIP enters the kernel. In the kernel it waits in the
+/// scheduler.
+fn assert_sleeper_is_in_a_system_call(view: &Machine, kernel: &Kernel, task: &Task) {
+    let registers = kernel.task_registers(view, task);
+    assert_eq!(registers.default_source(), Some(Source::User), "{registers:?}");
+    let user = registers.user.unwrap();
+    let space = kernel.space_of(view, task).unwrap();
+    let entry: [u8; 2] = read(view, space, Gva(user.rip - 2));
+    // SYSCALL; INT 0x80, which in the vDSO follows a SYSENTER and is where that returns to.
+    assert!(entry == [0x0f, 0x05] || entry == [0xcd, 0x80], "{entry:x?} {user:x?}");
+    // A fresh stack pointer: what it points to is mapped.
+    let _: [u8; 4] = read(view, space, Gva(user.gpr[4].unwrap()));
+    let frame = registers.kernel.unwrap();
+    let symbol = kernel.symbols().unwrap().symbol_at(Gva(frame.rip)).unwrap();
+    assert_eq!(symbol.name, "__schedule", "{frame:x?}");
+    let state = kernel.task_state(view, task, Source::User).unwrap();
+    assert_eq!((state.cpl, state.rip, state.gpr[4]), (3, user.rip, user.gpr[4].unwrap()));
+    assert_eq!(state.cr3, task.user_pgd.unwrap().0);
+}
+
+fn read<const N: usize>(view: &Machine, space: Space, at: Gva) -> [u8; N] {
+    let mut bytes = [0; N];
+    let gpa = space.translate(view, at).unwrap_or_else(|| panic!("{at} is not mapped"));
+    assert!(view.read_physical(gpa, &mut bytes));
+    bytes
+}
+
+/// The product's line, printed and read again, gives the same tasks.
+fn assert_line_of_offsets_suffices(view: &Machine, kernel: &Kernel, tasks: &[Task]) {
+    let line =
+        LinuxOffsets::of(kernel.layout(), kernel.facts().release.as_ref().unwrap()).to_string();
+    let offsets: LinuxOffsets = line.parse().unwrap();
+    let given =
+        Kernel::with_offsets(view, &offsets).unwrap_or_else(|error| panic!("{line}: {error}"));
+    assert_eq!(*given.confidence(), Confidence::Verified);
+    assert_eq!(given.tasks(view).unwrap(), tasks, "{line}");
+    println!("{line}");
+    // A line that does not fit is refused, and does not harm.
+    let wrong = LinuxOffsets { tasks: offsets.tasks + 8, ..offsets };
+    let refused = Kernel::with_offsets(view, &wrong).unwrap_err().to_string();
+    assert!(refused.starts_with("these offsets do not fit the guest's kernel"), "{refused}");
+}
+
+fn tasks_are_the_guests(flavour: Flavour, word: u64) -> Kernel {
     let mut guest = Guest::at_prompt(flavour);
     guest.command("sleep 1000 &");
     let said = guest.proc_stat();
@@ -126,6 +169,8 @@ fn tasks_are_the_guests(flavour: Flavour, word: u64) {
     assert_same_tasks(&tasks, &said);
     assert_eq!(tasks[0].pid, 0);
     assert!(!named(&tasks, "sleep").kernel_thread && named(&tasks, "kthreadd").kernel_thread);
+    assert_sleeper_is_in_a_system_call(&guest.machine, &kernel, named(&tasks, "sleep"));
+    assert_line_of_offsets_suffices(&guest.machine, &kernel, &tasks);
     let running: Vec<&Task> = tasks.iter().filter(|task| task.running == Some(0)).collect();
     assert_eq!(running.len(), 1);
     assert_eq!(kernel.current(&guest.machine), [Some(running[0].address)]);
@@ -142,14 +187,14 @@ fn tasks_are_the_guests(flavour: Flavour, word: u64) {
         let cpu = guest.machine.cpu_state();
         if cpu.cpl == 3 {
             assert_eq!(running.pid, pid, "{running:?}");
-            assert_eq!(
-                running.user_pgd.unwrap().0,
-                cpu.cr3 & 0xf_ffff_ffff_f000 & if word == 4 { 0xffff_ffe0 } else { !0 }
-            );
+            // The base of the top table: 32-byte aligned with PAE.
+            let mask = if word == 4 { 0xffff_ffe0 } else { 0xf_ffff_ffff_f000 };
+            assert_eq!(running.user_pgd.unwrap().0, cpu.cr3 & mask);
             seen_in_user_mode += 1;
         }
     }
     assert!(seen_in_user_mode > 10);
+    kernel
 }
 
 #[test]
@@ -160,4 +205,17 @@ fn tasks_of_the_cloud_kernel() {
 #[test]
 fn tasks_of_the_generic_kernel() {
     tasks_are_the_guests(Flavour::Generic, 8);
+}
+
+/// No types, and symbols of functions only: all is recognized by what tasks must satisfy. What the kernel's headers give for
+/// this kernel: `tools/getlinuxoffsets headers`.
+#[test]
+fn tasks_of_the_32_bit_kernel() {
+    let kernel = tasks_are_the_guests(Flavour::Pae, 4);
+    let line = LinuxOffsets::of(kernel.layout(), "6.1.176").to_string();
+    // `fs` of `thread_struct` is not used there.
+    assert_eq!(line, "0x601b0,0x3f0,0,0x3c8,0x584,0x454,0x8c0,0x1c,0x18,0,0x2000,0x478,0x4b0,0x10");
+    let layout = kernel.layout();
+    assert_eq!((layout.state, layout.stack, layout.flags), (Some(0x10), Some(0x14), Some(0x1c)));
+    assert_eq!(layout.thread_sp, Some(0x1c));
 }
