@@ -79,9 +79,9 @@ pub struct Cpu {
     pub(crate) apic_id: u8,
 
     // Registers, in execution form.
-    /// RAX..R15 in encoding order, [`ZERO_REG`], [`PAGE_REG`]; padded so that a masked index needs
-    /// no check.
-    pub(crate) gpr: [u64; 32],
+    /// RAX..R15 in encoding order, [`ZERO_REG`], [`PAGE_REG`]; padded so that the index in an
+    /// operation, a byte, needs no check.
+    pub(crate) gpr: [u64; 256],
     /// The six arithmetic flags, lazily.
     pub(crate) arith: Arith,
     /// The other bits of RFLAGS.

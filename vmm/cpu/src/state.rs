@@ -105,7 +105,7 @@ impl Cpu {
         let mut cpu = Cpu {
             model,
             apic_id,
-            gpr: [0; 32],
+            gpr: [0; 256],
             arith: Arith::default(),
             system_flags: 0,
             rip: 0,

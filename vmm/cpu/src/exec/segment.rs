@@ -272,9 +272,9 @@ impl Cpu {
         let raised = if i.op_kind(0) == OpKind::Register {
             // The 32-bit form writes 16 bits as well.
             let full = i.op_register(0).full_register().number();
-            let raised = adjust(self.gpr[full & 31] as u16);
+            let raised = adjust(self.gpr[full] as u16);
             if let Some(new) = raised {
-                self.gpr[full & 31] = self.gpr[full & 31] & !0xffff | u64::from(new);
+                self.gpr[full] = self.gpr[full] & !0xffff | u64::from(new);
             }
             raised
         } else {

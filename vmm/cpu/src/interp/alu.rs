@@ -1,6 +1,6 @@
 //! Two-operand arithmetic and logic, and the one-operand forms.
 
-use super::{access, either, two_speeds};
+use super::{ANYWHERE, BASED, REGISTER, access, either, two_speeds};
 use crate::code::{Flow, Handler, OpRef, go, leave};
 use crate::cpu::Cpu;
 
@@ -66,19 +66,19 @@ fn compute<const OP: u8, const S: u64>(cpu: &mut Cpu, a: u64, b: u64) -> u64 {
 
 two_speeds! {
     /// One of the operations in one size and form.
-    alu / alu_slow = alu_body [OP: u8, S: u64, FORM: u8]
+    alu / alu_slow = alu_body [OP: u8, S: u64, FORM: u8, PLACE: u8]
 }
 
 #[inline(always)]
-fn alu_body<const SLOW: bool, const OP: u8, const S: u64, const FORM: u8>(
+fn alu_body<const SLOW: bool, const OP: u8, const S: u64, const FORM: u8, const PLACE: u8>(
     cpu: &mut Cpu,
     op: OpRef,
 ) -> Flow {
-    let slow = alu_slow::<OP, S, FORM>;
+    let slow = alu_slow::<OP, S, FORM, PLACE>;
     let b = match FORM {
         REG_REG | MEM_REG => cpu.get::<S>(op.src),
         REG_MEM => {
-            let linear = cpu.effective_address(op);
+            let linear = cpu.effective_address::<PLACE>(op);
             either!(cpu, op, slow, cpu.load_hit::<S>(linear), cpu.load_sized::<S>(linear))
         }
         _ => op.imm,
@@ -92,7 +92,7 @@ fn alu_body<const SLOW: bool, const OP: u8, const S: u64, const FORM: u8>(
         }
         go!(cpu, op.next());
     }
-    let linear = cpu.effective_address(op);
+    let linear = cpu.effective_address::<PLACE>(op);
     match OP {
         MOV => {
             either!(cpu, op, slow, cpu.store_hit::<S>(linear, b), cpu.store_sized::<S>(linear, b))
@@ -118,10 +118,10 @@ fn alu_body<const SLOW: bool, const OP: u8, const S: u64, const FORM: u8>(
 /// One of the operations on AH, CH, DH or BH (`dst` is the full register) and an immediate: what
 /// tests of a saved flags register compile to.
 fn alu_high<const OP: u8>(cpu: &mut Cpu, op: OpRef) -> Flow {
-    let full = cpu.gpr[usize::from(op.dst & 31)];
+    let full = cpu.gpr[usize::from(op.dst)];
     let result = compute::<OP, 1>(cpu, full >> 8 & 0xff, op.imm);
     if OP != CMP && OP != TEST {
-        cpu.gpr[usize::from(op.dst & 31)] = full & !0xff00 | (result & 0xff) << 8;
+        cpu.gpr[usize::from(op.dst)] = full & !0xff00 | (result & 0xff) << 8;
     }
     go!(cpu, op.next())
 }
@@ -156,21 +156,21 @@ fn compute_one<const OP: u8, const S: u64>(cpu: &mut Cpu, a: u64) -> u64 {
 }
 
 two_speeds! {
-    one / one_slow = one_body [OP: u8, S: u64, MEM: bool]
+    one / one_slow = one_body [OP: u8, S: u64, PLACE: u8]
 }
 
 #[inline(always)]
-fn one_body<const SLOW: bool, const OP: u8, const S: u64, const MEM: bool>(
+fn one_body<const SLOW: bool, const OP: u8, const S: u64, const PLACE: u8>(
     cpu: &mut Cpu,
     op: OpRef,
 ) -> Flow {
-    if MEM {
-        let linear = cpu.effective_address(op);
+    if PLACE != REGISTER {
+        let linear = cpu.effective_address::<PLACE>(op);
         let change = compute_one::<OP, S>;
         either!(
             cpu,
             op,
-            (one_slow::<OP, S, MEM>),
+            (one_slow::<OP, S, PLACE>),
             cpu.modify_hit::<S>(linear, change),
             cpu.modify_linear::<S>(linear, change)
         );
@@ -183,19 +183,19 @@ fn one_body<const SLOW: bool, const OP: u8, const S: u64, const MEM: bool>(
 }
 
 two_speeds! {
-    /// IMUL with two or three operands: `MEM` says where the multiplicand comes from, and `IMM` that
+    /// IMUL with two or three operands: `PLACE` says where the multiplicand comes from, and `IMM` that
     /// the multiplier is an immediate.
-    imul / imul_slow = imul_body [S: u64, MEM: bool, IMM: bool]
+    imul / imul_slow = imul_body [S: u64, PLACE: u8, IMM: bool]
 }
 
 #[inline(always)]
-fn imul_body<const SLOW: bool, const S: u64, const MEM: bool, const IMM: bool>(
+fn imul_body<const SLOW: bool, const S: u64, const PLACE: u8, const IMM: bool>(
     cpu: &mut Cpu,
     op: OpRef,
 ) -> Flow {
-    let a = if MEM {
-        let linear = cpu.effective_address(op);
-        let slow = imul_slow::<S, MEM, IMM>;
+    let a = if PLACE != REGISTER {
+        let linear = cpu.effective_address::<PLACE>(op);
+        let slow = imul_slow::<S, PLACE, IMM>;
         either!(cpu, op, slow, cpu.load_hit::<S>(linear), cpu.load_sized::<S>(linear))
     } else {
         cpu.get::<S>(op.src)
@@ -213,14 +213,14 @@ fn imul_body<const SLOW: bool, const S: u64, const MEM: bool, const IMM: bool>(
 
 two_speeds! {
     /// CMOVcc. A 32-bit move clears the upper half even when the condition fails.
-    cmov / cmov_slow = cmov_body [S: u64, MEM: bool]
+    cmov / cmov_slow = cmov_body [S: u64, PLACE: u8]
 }
 
 #[inline(always)]
-fn cmov_body<const SLOW: bool, const S: u64, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
-    let value = if MEM {
-        let linear = cpu.effective_address(op);
-        let slow = cmov_slow::<S, MEM>;
+fn cmov_body<const SLOW: bool, const S: u64, const PLACE: u8>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let value = if PLACE != REGISTER {
+        let linear = cpu.effective_address::<PLACE>(op);
+        let slow = cmov_slow::<S, PLACE>;
         either!(cpu, op, slow, cpu.load_hit::<S>(linear), cpu.load_sized::<S>(linear))
     } else {
         cpu.get::<S>(op.src)
@@ -233,15 +233,15 @@ fn cmov_body<const SLOW: bool, const S: u64, const MEM: bool>(cpu: &mut Cpu, op:
 
 two_speeds! {
     /// SETcc.
-    setcc / setcc_slow = setcc_body [MEM: bool]
+    setcc / setcc_slow = setcc_body [PLACE: u8]
 }
 
 #[inline(always)]
-fn setcc_body<const SLOW: bool, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
+fn setcc_body<const SLOW: bool, const PLACE: u8>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let value = cpu.arith.condition(op.imm as u8).into();
-    if MEM {
-        let linear = cpu.effective_address(op);
-        let slow = setcc_slow::<MEM>;
+    if PLACE != REGISTER {
+        let linear = cpu.effective_address::<PLACE>(op);
+        let slow = setcc_slow::<PLACE>;
         either!(
             cpu,
             op,
@@ -258,7 +258,7 @@ fn setcc_body<const SLOW: bool, const MEM: bool>(cpu: &mut Cpu, op: OpRef) -> Fl
 /// BT with the bit base in a register.
 fn bt<const S: u64, const IMM: bool>(cpu: &mut Cpu, op: OpRef) -> Flow {
     let bit = if IMM { op.imm } else { cpu.get::<S>(op.src) } & (S * 8 - 1);
-    let cf = cpu.gpr[usize::from(op.dst & 31)] >> bit & 1 != 0;
+    let cf = cpu.gpr[usize::from(op.dst)] >> bit & 1 != 0;
     cpu.arith.replace_cf(cf);
     go!(cpu, op.next())
 }
@@ -276,30 +276,47 @@ macro_rules! by_size {
 pub(super) use by_size;
 
 macro_rules! by_form {
-    ($size:expr, $form:expr, $op:expr) => {
-        match $form {
-            REG_REG => by_size!(alu, $size, [$op], [REG_REG]),
-            REG_MEM => by_size!(alu, $size, [$op], [REG_MEM]),
-            MEM_REG => by_size!(alu, $size, [$op], [MEM_REG]),
-            REG_IMM => by_size!(alu, $size, [$op], [REG_IMM]),
-            _ => by_size!(alu, $size, [$op], [MEM_IMM]),
+    ($size:expr, $form:expr, $place:expr, $op:expr) => {
+        match ($form, $place) {
+            (REG_REG, _) => by_size!(alu, $size, [$op], [REG_REG, REGISTER]),
+            (REG_IMM, _) => by_size!(alu, $size, [$op], [REG_IMM, REGISTER]),
+            (REG_MEM, BASED) => by_size!(alu, $size, [$op], [REG_MEM, BASED]),
+            (REG_MEM, _) => by_size!(alu, $size, [$op], [REG_MEM, ANYWHERE]),
+            (MEM_REG, BASED) => by_size!(alu, $size, [$op], [MEM_REG, BASED]),
+            (MEM_REG, _) => by_size!(alu, $size, [$op], [MEM_REG, ANYWHERE]),
+            (_, BASED) => by_size!(alu, $size, [$op], [MEM_IMM, BASED]),
+            (_, _) => by_size!(alu, $size, [$op], [MEM_IMM, ANYWHERE]),
+        }
+    };
+}
+/// By an operand's place, which comes last.
+macro_rules! by_place {
+    ($name:ident, $size:expr, $place:expr, [$($before:expr),*]) => {
+        match $place {
+            REGISTER => {
+                by_size!($name, $size, [$($before),*], [REGISTER])
+            }
+            BASED => {
+                by_size!($name, $size, [$($before),*], [BASED])
+            }
+            _ => by_size!($name, $size, [$($before),*], [ANYWHERE]),
         }
     };
 }
 
 /// The handler of a two-operand operation.
-pub(super) fn two_operands(op: u8, size: u64, form: u8) -> Handler {
+pub(super) fn two_operands(op: u8, size: u64, form: u8, place: u8) -> Handler {
     match op {
-        ADD => by_form!(size, form, ADD),
-        OR => by_form!(size, form, OR),
-        ADC => by_form!(size, form, ADC),
-        SBB => by_form!(size, form, SBB),
-        AND => by_form!(size, form, AND),
-        SUB => by_form!(size, form, SUB),
-        XOR => by_form!(size, form, XOR),
-        CMP => by_form!(size, form, CMP),
-        TEST => by_form!(size, form, TEST),
-        _ => by_form!(size, form, MOV),
+        ADD => by_form!(size, form, place, ADD),
+        OR => by_form!(size, form, place, OR),
+        ADC => by_form!(size, form, place, ADC),
+        SBB => by_form!(size, form, place, SBB),
+        AND => by_form!(size, form, place, AND),
+        SUB => by_form!(size, form, place, SUB),
+        XOR => by_form!(size, form, place, XOR),
+        CMP => by_form!(size, form, place, CMP),
+        TEST => by_form!(size, form, place, TEST),
+        _ => by_form!(size, form, place, MOV),
     }
 }
 
@@ -320,37 +337,39 @@ pub(super) fn high_byte_immediate(op: u8) -> Handler {
 }
 
 /// The handler of a one-operand operation.
-pub(super) fn one_operand(op: u8, size: u64, memory: bool) -> Handler {
-    match (op, memory) {
-        (INC, false) => by_size!(one, size, [INC], [false]),
-        (INC, true) => by_size!(one, size, [INC], [true]),
-        (DEC, false) => by_size!(one, size, [DEC], [false]),
-        (DEC, true) => by_size!(one, size, [DEC], [true]),
-        (NOT, false) => by_size!(one, size, [NOT], [false]),
-        (NOT, true) => by_size!(one, size, [NOT], [true]),
-        (_, false) => by_size!(one, size, [NEG], [false]),
-        (_, true) => by_size!(one, size, [NEG], [true]),
+pub(super) fn one_operand(op: u8, size: u64, place: u8) -> Handler {
+    match op {
+        INC => by_place!(one, size, place, [INC]),
+        DEC => by_place!(one, size, place, [DEC]),
+        NOT => by_place!(one, size, place, [NOT]),
+        _ => by_place!(one, size, place, [NEG]),
     }
 }
 
 /// The handler of IMUL in its two- and three-operand forms (sizes 2, 4, 8).
-pub(super) fn signed_multiply(size: u64, memory: bool, immediate: bool) -> Handler {
-    match (memory, immediate) {
-        (false, false) => by_size!(imul, size, [], [false, false]),
-        (false, true) => by_size!(imul, size, [], [false, true]),
-        (true, false) => by_size!(imul, size, [], [true, false]),
-        (true, true) => by_size!(imul, size, [], [true, true]),
+pub(super) fn signed_multiply(size: u64, place: u8, immediate: bool) -> Handler {
+    match (place, immediate) {
+        (REGISTER, false) => by_size!(imul, size, [], [REGISTER, false]),
+        (REGISTER, true) => by_size!(imul, size, [], [REGISTER, true]),
+        (BASED, false) => by_size!(imul, size, [], [BASED, false]),
+        (BASED, true) => by_size!(imul, size, [], [BASED, true]),
+        (_, false) => by_size!(imul, size, [], [ANYWHERE, false]),
+        (_, true) => by_size!(imul, size, [], [ANYWHERE, true]),
     }
 }
 
 /// The handler of CMOVcc (sizes 2, 4, 8).
-pub(super) fn conditional_move(size: u64, memory: bool) -> Handler {
-    if memory { by_size!(cmov, size, [], [true]) } else { by_size!(cmov, size, [], [false]) }
+pub(super) fn conditional_move(size: u64, place: u8) -> Handler {
+    by_place!(cmov, size, place, [])
 }
 
 /// The handler of SETcc.
-pub(super) fn conditional_set(memory: bool) -> Handler {
-    if memory { setcc::<true> } else { setcc::<false> }
+pub(super) fn conditional_set(place: u8) -> Handler {
+    match place {
+        REGISTER => setcc::<REGISTER>,
+        BASED => setcc::<BASED>,
+        _ => setcc::<ANYWHERE>,
+    }
 }
 
 /// The handler of BT on a register.

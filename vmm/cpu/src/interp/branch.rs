@@ -1,6 +1,6 @@
 //! Near jumps, calls and returns in flat code segments.
 
-use super::{Exit, access, either, stack, two_speeds};
+use super::{ANYWHERE, BASED, Exit, REGISTER, access, either, stack, two_speeds};
 use crate::code::{Flow, Handler, OpRef, Way, go, leave};
 use crate::cpu::{Cpu, PAGE_REG, gpr};
 use crate::mmu::is_canonical;
@@ -82,9 +82,9 @@ fn call_body<const SLOW: bool, const W: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
 
 /// The target of an indirect branch: a register or memory.
 macro_rules! target {
-    ($cpu:ident, $op:ident, $slow:ident, $w:expr, $mem:expr) => {{
-        let target = if $mem {
-            let linear = $cpu.effective_address($op);
+    ($cpu:ident, $op:ident, $slow:ident, $w:expr, $place:expr) => {{
+        let target = if $place != REGISTER {
+            let linear = $cpu.effective_address::<{ $place }>($op);
             either!(
                 $cpu,
                 $op,
@@ -104,30 +104,30 @@ macro_rules! target {
 }
 
 two_speeds! {
-    jmp_indirect / jmp_indirect_slow = jmp_indirect_body [W: u64, MEM: bool]
+    jmp_indirect / jmp_indirect_slow = jmp_indirect_body [W: u64, PLACE: u8]
 }
 
 #[inline(always)]
-fn jmp_indirect_body<const SLOW: bool, const W: u64, const MEM: bool>(
+fn jmp_indirect_body<const SLOW: bool, const W: u64, const PLACE: u8>(
     cpu: &mut Cpu,
     op: OpRef,
 ) -> Flow {
-    let slow = jmp_indirect_slow::<W, MEM>;
-    let target = target!(cpu, op, slow, W, MEM);
+    let slow = jmp_indirect_slow::<W, PLACE>;
+    let target = target!(cpu, op, slow, W, PLACE);
     jump(cpu, target)
 }
 
 two_speeds! {
-    call_indirect / call_indirect_slow = call_indirect_body [W: u64, MEM: bool]
+    call_indirect / call_indirect_slow = call_indirect_body [W: u64, PLACE: u8]
 }
 
 #[inline(always)]
-fn call_indirect_body<const SLOW: bool, const W: u64, const MEM: bool>(
+fn call_indirect_body<const SLOW: bool, const W: u64, const PLACE: u8>(
     cpu: &mut Cpu,
     op: OpRef,
 ) -> Flow {
-    let slow = call_indirect_slow::<W, MEM>;
-    let target = target!(cpu, op, slow, W, MEM);
+    let slow = call_indirect_slow::<W, PLACE>;
+    let target = target!(cpu, op, slow, W, PLACE);
     let back = cpu.ip_after(op);
     either!(cpu, op, slow, stack::push_hit::<W>(cpu, back), stack::push::<W>(cpu, back));
     jump(cpu, target)
@@ -180,20 +180,22 @@ pub(super) fn near_return(wide: bool) -> Handler {
     if wide { ret::<8> } else { ret::<4> }
 }
 
-pub(super) fn indirect_jump(wide: bool, memory: bool) -> Handler {
-    match (wide, memory) {
-        (true, true) => jmp_indirect::<8, true>,
-        (true, false) => jmp_indirect::<8, false>,
-        (false, true) => jmp_indirect::<4, true>,
-        (false, false) => jmp_indirect::<4, false>,
+pub(super) fn indirect_jump(wide: bool, place: u8) -> Handler {
+    match (wide, place) {
+        (true, REGISTER) => jmp_indirect::<8, REGISTER>,
+        (true, BASED) => jmp_indirect::<8, BASED>,
+        (true, _) => jmp_indirect::<8, ANYWHERE>,
+        (false, REGISTER) => jmp_indirect::<4, REGISTER>,
+        (false, _) => jmp_indirect::<4, ANYWHERE>,
     }
 }
 
-pub(super) fn indirect_call(wide: bool, memory: bool) -> Handler {
-    match (wide, memory) {
-        (true, true) => call_indirect::<8, true>,
-        (true, false) => call_indirect::<8, false>,
-        (false, true) => call_indirect::<4, true>,
-        (false, false) => call_indirect::<4, false>,
+pub(super) fn indirect_call(wide: bool, place: u8) -> Handler {
+    match (wide, place) {
+        (true, REGISTER) => call_indirect::<8, REGISTER>,
+        (true, BASED) => call_indirect::<8, BASED>,
+        (true, _) => call_indirect::<8, ANYWHERE>,
+        (false, REGISTER) => call_indirect::<4, REGISTER>,
+        (false, _) => call_indirect::<4, ANYWHERE>,
     }
 }

@@ -23,6 +23,14 @@ use crate::cpu::{Cpu, PAGE_REG};
 pub(crate) use build::Built;
 pub(crate) use select::Mode;
 
+/// Where an operand lies, for handlers that exist once for each: in a register;
+pub(crate) const REGISTER: u8 = 0;
+/// in memory, in 64-bit mode, at base plus displacement, which is most of them and spares an index, a
+/// segment and a mask;
+pub(crate) const BASED: u8 = 1;
+/// in memory at whatever address.
+pub(crate) const ANYWHERE: u8 = 2;
+
 /// Why the chain of blocks was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -57,23 +65,26 @@ impl Cpu {
 
     /// Linear address of an operation's memory operand.
     #[inline(always)]
-    fn effective_address(&self, op: OpRef) -> u64 {
-        let base = self.gpr[usize::from(op.base & 31)];
-        let index = self.gpr[usize::from(op.index & 31)] << (op.scale & 3);
-        let offset = base.wrapping_add(index).wrapping_add(op.disp as i64 as u64);
+    fn effective_address<const PLACE: u8>(&self, op: OpRef) -> u64 {
+        let base = self.gpr[usize::from(op.base)];
+        let offset = base.wrapping_add(op.disp as i64 as u64);
+        if PLACE == BASED {
+            return offset;
+        }
+        let offset = offset.wrapping_add(self.gpr[usize::from(op.index)] << (op.scale & 3));
         (offset & self.address_mask).wrapping_add(self.seg[usize::from(op.segment & 7)].base)
     }
 
     /// Reads `S` bytes of a general register by index.
     #[inline(always)]
     fn get<const S: u64>(&self, register: u8) -> u64 {
-        crate::flags::zero_extend(self.gpr[usize::from(register & 31)], S as u32)
+        crate::flags::zero_extend(self.gpr[usize::from(register)], S as u32)
     }
 
     /// Writes `S` bytes of a general register by index: 4 clear the upper half, 1 and 2 keep it.
     #[inline(always)]
     fn set<const S: u64>(&mut self, register: u8, value: u64) {
-        let full = &mut self.gpr[usize::from(register & 31)];
+        let full = &mut self.gpr[usize::from(register)];
         *full = match S {
             1 => *full & !0xff | value & 0xff,
             2 => *full & !0xffff | value & 0xffff,

@@ -1,8 +1,8 @@
 //! From a decoded instruction to a handler and its operands.
 
-use super::{alu, branch, nop, shift, simd, stack, transfer};
+use super::{ANYWHERE, BASED, REGISTER, alu, branch, nop, shift, simd, stack, transfer};
 use crate::code::{Handler, NO_SEGMENT, Op};
-use crate::cpu::PAGE_REG;
+use crate::cpu::{PAGE_REG, ZERO_REG};
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
 /// What decoding depends on besides the bytes.
@@ -76,6 +76,16 @@ fn high_byte(register: Register) -> Option<u8> {
 
 fn xmm(register: Register) -> Option<u8> {
     register.is_xmm().then(|| register.number() as u8)
+}
+
+/// Where an operation's memory operand lies, once [`memory`] has filled it in.
+fn place(op: &Op, mode: Mode) -> u8 {
+    let based = mode.wide && op.index == ZERO_REG && op.segment == NO_SEGMENT;
+    if based { BASED } else { ANYWHERE }
+}
+
+fn place_if(in_memory: bool, op: &Op, mode: Mode) -> u8 {
+    if in_memory { place(op, mode) } else { REGISTER }
 }
 
 /// Fills in the memory operand; `None` if only the reference semantics can compute it.
@@ -183,7 +193,10 @@ pub(super) fn select(i: &Instruction, mode: Mode) -> Option<Selected> {
             memory(&mut op, i, mode)?;
             // LEA takes no segment base.
             op.segment = NO_SEGMENT;
-            selected(transfer::load_address(i.op0_register().size() as u64), &mut op);
+            selected(
+                transfer::load_address(i.op0_register().size() as u64, place(&op, mode)),
+                &mut op,
+            );
         }
         Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd => extending_move(&mut op, i, mode)?,
         Mnemonic::Xchg if kind(i, 0) == Kind::Reg && kind(i, 1) == Kind::Reg => {
@@ -275,7 +288,7 @@ fn two_operands(op: &mut Op, i: &Instruction, mode: Mode, which: u8) -> Option<(
         op.imm = crate::flags::zero_extend(op.imm, size as u32);
     }
     // TEST reg, mem is encoded mem, reg; reading either way is the same.
-    op.handler = alu::two_operands(which, size as u64, form);
+    op.handler = alu::two_operands(which, size as u64, form, place(op, mode));
     Some(())
 }
 
@@ -288,7 +301,7 @@ fn one_operand(op: &mut Op, i: &Instruction, mode: Mode, which: u8) -> Option<()
         op.dst = general(i.op0_register())?;
         i.op0_register().size()
     };
-    op.handler = alu::one_operand(which, size as u64, in_memory);
+    op.handler = alu::one_operand(which, size as u64, place_if(in_memory, op, mode));
     Some(())
 }
 
@@ -307,7 +320,11 @@ fn multiply(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
     if immediate {
         op.imm = i.immediate(2);
     }
-    op.handler = alu::signed_multiply(i.op0_register().size() as u64, in_memory, immediate);
+    op.handler = alu::signed_multiply(
+        i.op0_register().size() as u64,
+        place_if(in_memory, op, mode),
+        immediate,
+    );
     Some(())
 }
 
@@ -344,7 +361,8 @@ fn extending_move(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
     if from == to || from == 4 && !signed {
         return None;
     }
-    op.handler = transfer::extending_move(from as u64, to as u64, signed, in_memory);
+    op.handler =
+        transfer::extending_move(from as u64, to as u64, signed, place_if(in_memory, op, mode));
     Some(())
 }
 
@@ -363,7 +381,7 @@ fn push(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
         }
         Kind::Mem => {
             memory(op, i, mode)?;
-            stack::push_memory(mode.wide)
+            stack::push_memory(mode.wide, place(op, mode))
         }
         Kind::Other => return None,
     };
@@ -415,9 +433,9 @@ fn near_branch(mut op: Op, i: &Instruction, mode: Mode) -> Option<Selected> {
         return None;
     }
     op.handler = if is_call {
-        branch::indirect_call(mode.wide, in_memory)
+        branch::indirect_call(mode.wide, place_if(in_memory, &op, mode))
     } else {
-        branch::indirect_jump(mode.wide, in_memory)
+        branch::indirect_jump(mode.wide, place_if(in_memory, &op, mode))
     };
     Some(Selected { op, links: false, ends: true })
 }
@@ -436,7 +454,7 @@ fn conditional(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
         } else {
             op.dst = general(i.op0_register())?;
         }
-        op.handler = alu::conditional_set(in_memory);
+        op.handler = alu::conditional_set(place_if(in_memory, op, mode));
         return Some(());
     }
     op.dst = general(i.op0_register())?;
@@ -446,7 +464,8 @@ fn conditional(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
     } else {
         op.src = general(i.op1_register())?;
     }
-    op.handler = alu::conditional_move(i.op0_register().size() as u64, in_memory);
+    op.handler =
+        alu::conditional_move(i.op0_register().size() as u64, place_if(in_memory, op, mode));
     Some(())
 }
 
@@ -478,7 +497,7 @@ fn sse(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
     } else {
         op.src = xmm(i.op1_register())?;
     }
-    op.handler = simd::logic_operation(which, in_memory);
+    op.handler = simd::logic_operation(which, place_if(in_memory, op, mode));
     Some(())
 }
 
@@ -492,12 +511,12 @@ fn whole_move(op: &mut Op, i: &Instruction, mode: Mode, aligned: bool) -> Option
         (Kind::Reg, Kind::Mem) => {
             op.dst = xmm(i.op0_register())?;
             memory(op, i, mode)?;
-            op.handler = simd::load_whole(aligned);
+            op.handler = simd::load_whole(aligned, place(op, mode));
         }
         (Kind::Mem, Kind::Reg) => {
             op.src = xmm(i.op1_register())?;
             memory(op, i, mode)?;
-            op.handler = simd::store_whole(aligned);
+            op.handler = simd::store_whole(aligned, place(op, mode));
         }
         _ => return None,
     }
@@ -512,12 +531,12 @@ fn scalar_move(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
         (Kind::Reg, Kind::Mem) => {
             op.dst = xmm(i.op0_register())?;
             memory(op, i, mode)?;
-            op.handler = simd::load_low(i.memory_size().size() as u64);
+            op.handler = simd::load_low(i.memory_size().size() as u64, place(op, mode));
         }
         (Kind::Mem, Kind::Reg) => {
             op.src = xmm(i.op1_register())?;
             memory(op, i, mode)?;
-            op.handler = simd::store_low(i.memory_size().size() as u64);
+            op.handler = simd::store_low(i.memory_size().size() as u64, place(op, mode));
         }
         (Kind::Reg, Kind::Reg) if i.op0_register().is_xmm() && i.op1_register().is_gpr() => {
             op.dst = xmm(i.op0_register())?;

@@ -1,21 +1,21 @@
 //! Moves that widen, compute addresses or swap.
 
 use super::alu::by_size;
-use super::{access, either, two_speeds};
+use super::{ANYWHERE, BASED, REGISTER, access, either, two_speeds};
 use crate::code::{Flow, Handler, OpRef, go, leave};
 use crate::cpu::{Cpu, gpr};
 use crate::flags::sign_extend;
 
 /// LEA: the offset, without the segment's base.
-fn lea<const S: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
-    let offset = cpu.effective_address(op);
+fn lea<const S: u64, const PLACE: u8>(cpu: &mut Cpu, op: OpRef) -> Flow {
+    let offset = cpu.effective_address::<PLACE>(op);
     cpu.set::<S>(op.dst, offset);
     go!(cpu, op.next())
 }
 
 two_speeds! {
     /// MOVZX and MOVSX from `F` bytes to `S`.
-    extend / extend_slow = extend_body [F: u64, SIGNED: bool, MEM: bool, S: u64]
+    extend / extend_slow = extend_body [F: u64, SIGNED: bool, PLACE: u8, S: u64]
 }
 
 #[inline(always)]
@@ -23,15 +23,15 @@ fn extend_body<
     const SLOW: bool,
     const F: u64,
     const SIGNED: bool,
-    const MEM: bool,
+    const PLACE: u8,
     const S: u64,
 >(
     cpu: &mut Cpu,
     op: OpRef,
 ) -> Flow {
-    let value = if MEM {
-        let linear = cpu.effective_address(op);
-        let slow = extend_slow::<F, SIGNED, MEM, S>;
+    let value = if PLACE != REGISTER {
+        let linear = cpu.effective_address::<PLACE>(op);
+        let slow = extend_slow::<F, SIGNED, PLACE, S>;
         either!(cpu, op, slow, cpu.load_hit::<F>(linear), cpu.load_sized::<F>(linear))
     } else {
         cpu.get::<F>(op.src)
@@ -43,7 +43,7 @@ fn extend_body<
 
 /// MOVZX from AH, CH, DH or BH (`src` is the full register).
 fn extend_high<const S: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
-    let value = cpu.gpr[usize::from(op.src & 31)] >> 8 & 0xff;
+    let value = cpu.gpr[usize::from(op.src)] >> 8 & 0xff;
     cpu.set::<S>(op.dst, value);
     go!(cpu, op.next())
 }
@@ -78,22 +78,29 @@ fn byte_swap<const S: u64>(cpu: &mut Cpu, op: OpRef) -> Flow {
     go!(cpu, op.next())
 }
 
-pub(super) fn load_address(size: u64) -> Handler {
-    by_size!(lea, size, [], [])
+pub(super) fn load_address(size: u64, place: u8) -> Handler {
+    match place {
+        BASED => by_size!(lea, size, [], [BASED]),
+        _ => by_size!(lea, size, [], [ANYWHERE]),
+    }
 }
 
-pub(super) fn extending_move(from: u64, to: u64, signed: bool, memory: bool) -> Handler {
-    match (from, signed, memory) {
-        (1, false, false) => by_size!(extend, to, [1, false, false], []),
-        (1, false, true) => by_size!(extend, to, [1, false, true], []),
-        (1, true, false) => by_size!(extend, to, [1, true, false], []),
-        (1, true, true) => by_size!(extend, to, [1, true, true], []),
-        (2, false, false) => by_size!(extend, to, [2, false, false], []),
-        (2, false, true) => by_size!(extend, to, [2, false, true], []),
-        (2, true, false) => by_size!(extend, to, [2, true, false], []),
-        (2, true, true) => by_size!(extend, to, [2, true, true], []),
-        (_, _, false) => by_size!(extend, to, [4, true, false], []),
-        (_, _, true) => by_size!(extend, to, [4, true, true], []),
+pub(super) fn extending_move(from: u64, to: u64, signed: bool, place: u8) -> Handler {
+    macro_rules! from {
+        ($from:expr, $signed:expr) => {
+            match place {
+                REGISTER => by_size!(extend, to, [$from, $signed, REGISTER], []),
+                BASED => by_size!(extend, to, [$from, $signed, BASED], []),
+                _ => by_size!(extend, to, [$from, $signed, ANYWHERE], []),
+            }
+        };
+    }
+    match (from, signed) {
+        (1, false) => from!(1, false),
+        (1, true) => from!(1, true),
+        (2, false) => from!(2, false),
+        (2, true) => from!(2, true),
+        _ => from!(4, true),
     }
 }
 
