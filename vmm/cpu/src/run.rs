@@ -1,7 +1,7 @@
 //! The run loop: instructions until a position, with interrupts and exceptions between them.
 
 use crate::bus::Bus;
-use crate::code::{INSTRUCTION_BYTES_MAX, Recent, context, run_chain};
+use crate::code::{INSTRUCTION_BYTES_MAX, Recent, UNPAYABLE, context, run_chain};
 use crate::context::Loan;
 use crate::cpu::{Cpu, PAGE_REG, control};
 use crate::debugger::WatchHit;
@@ -47,8 +47,8 @@ impl Cpu {
     /// Those come before [`Stop::Limit`], so that none at the limit is missed.
     pub fn run_until(&mut self, ram: &mut GuestRam, bus: &mut dyn Bus, limit: Position) -> Stop {
         let Loan { cpu } = &mut self.lend(ram, bus);
-        // The budget is signed; a limit beyond its range is as good as none.
-        cpu.limit = limit.0.min(cpu.position.0.saturating_add(i64::MAX as u64));
+        // The budget is signed and never pays the unpayable; a limit beyond is as good as none.
+        cpu.limit = limit.0.min(cpu.position.0.saturating_add(UNPAYABLE - 1));
         cpu.update_a20();
         loop {
             if let Some(stop) = cpu.between_instructions() {

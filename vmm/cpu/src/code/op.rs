@@ -87,6 +87,9 @@ pub(crate) const NO_SEGMENT: u8 = 6;
 const _: () = assert!(size_of::<Op>() == 32);
 const _: () = assert!(size_of::<Links>() <= size_of::<Op>());
 
+/// A block header's number of instructions that no budget pays.
+pub(crate) const UNPAYABLE: u64 = i64::MAX as u64;
+
 /// Where a branch's two ways lead, once known. Occupies the slot after a branch.
 #[repr(C)]
 #[derive(Default)]
@@ -162,7 +165,10 @@ impl OpRef {
     pub(crate) fn retire(self, dead: Handler) {
         // SAFETY: single-threaded; no `&Op` is held across a call that can retire blocks, except by
         // handlers running alone, which do not read their own header again.
-        unsafe { (*self.0.as_ptr()).handler = dead };
+        unsafe {
+            (*self.0.as_ptr()).handler = dead;
+            (*self.0.as_ptr()).imm = UNPAYABLE;
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Near jumps, calls and returns in flat code segments.
 
-use super::{ANYWHERE, BASED, Exit, REGISTER, access, either, stack, two_speeds};
-use crate::code::{Flow, Handler, OpRef, Way, go, leave};
+use super::{ANYWHERE, BASED, Exit, REGISTER, access, either, go_to_block, stack, two_speeds};
+use crate::code::{Flow, Handler, OpRef, Way, leave};
 use crate::cpu::{Cpu, PAGE_REG, gpr};
 use crate::mmu::is_canonical;
 
@@ -10,7 +10,7 @@ use crate::mmu::is_canonical;
 pub(super) fn jump(cpu: &mut Cpu, linear: u64) -> Flow {
     cpu.gpr[PAGE_REG as usize] = linear & !0xfff;
     if let Some(header) = cpu.jumps.get(linear, cpu.jump_context) {
-        go!(cpu, header);
+        return go_to_block(cpu, header);
     }
     cpu.rip = linear;
     cpu.exit = Exit::Jump;
@@ -21,7 +21,7 @@ pub(super) fn jump(cpu: &mut Cpu, linear: u64) -> Flow {
 #[inline(always)]
 fn follow(cpu: &mut Cpu, op: OpRef, way: Way, offset: u64) -> Flow {
     if let Some(header) = op.links().get(way) {
-        go!(cpu, header);
+        return go_to_block(cpu, header);
     }
     let linear = cpu.ip_at(offset);
     let near = match way {
@@ -36,7 +36,7 @@ fn follow(cpu: &mut Cpu, op: OpRef, way: Way, offset: u64) -> Flow {
     }
     if let Some(header) = cpu.jumps.get(linear, cpu.jump_context) {
         cpu.gpr[PAGE_REG as usize] = linear & !0xfff;
-        go!(cpu, header);
+        return go_to_block(cpu, header);
     }
     // No cached jump leads there, so only here it must be asked: the branch itself faults.
     if !is_canonical(linear) {

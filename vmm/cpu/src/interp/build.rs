@@ -2,7 +2,7 @@
 
 use super::select::{Mode, select};
 use super::{alone, branch, enter, reference, reference_branch};
-use crate::code::{BlockKey, Op, OpRef, Reference};
+use crate::code::{BlockKey, Op, OpRef, Reference, UNPAYABLE};
 use crate::cpu::Cpu;
 use dejavm_units::Gpa;
 use iced_x86::{Decoder, FlowControl, Instruction};
@@ -87,7 +87,7 @@ impl Cpu {
         if instructions == 0 {
             // It crosses into the next page, or is invalid: remember that it must run alone. The
             // bytes that decided so lie in this page.
-            ops[0] = Op { offset: offset as u16, ..Op::new(alone) };
+            ops[0] = Op { offset: offset as u16, imm: UNPAYABLE, ..Op::new(alone) };
             return Some(Decoded { ops, links: false, bytes: (window as u16).min(15) });
         }
         if !ended {

@@ -165,7 +165,19 @@ macro_rules! either {
 }
 use {either, two_speeds};
 
-/// First operation of every block: charges for all its instructions, or refuses.
+/// Goes on at a block's header: charges for all its instructions and starts with the first, without
+/// the detour through the header's handler, unless that one has something to say.
+#[inline(always)]
+fn go_to_block(cpu: &mut Cpu, header: OpRef) -> Flow {
+    let left = cpu.budget.wrapping_sub(header.imm as i64);
+    if left < 0 {
+        go!(cpu, header);
+    }
+    cpu.budget = left;
+    go!(cpu, header.next())
+}
+
+/// Header of every block: charges for all its instructions, or refuses.
 pub(crate) fn enter(cpu: &mut Cpu, op: OpRef) -> Flow {
     let count = op.imm as i64;
     if cpu.budget < count {
@@ -177,7 +189,8 @@ pub(crate) fn enter(cpu: &mut Cpu, op: OpRef) -> Flow {
     go!(cpu, op.next())
 }
 
-/// Header of a block without instructions: the one here must be executed alone.
+/// Header of a block without instructions: the one here must be executed alone. Like `dead`, it
+/// counts [`UNPAYABLE`](crate::code::UNPAYABLE) instructions, so that its handler is always asked.
 pub(crate) fn alone(cpu: &mut Cpu, op: OpRef) -> Flow {
     cpu.bail_to_reference(op);
     leave!()
