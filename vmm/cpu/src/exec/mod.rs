@@ -37,6 +37,7 @@ mod push_pop;
 mod segment;
 mod shift;
 mod sse;
+pub(crate) use sse::{packed, shuffle};
 mod stack;
 mod string;
 mod syscall;

@@ -11,6 +11,7 @@ mod agreement;
 mod alu;
 mod branch;
 mod build;
+mod packed;
 mod select;
 mod shift;
 mod simd;

@@ -1,9 +1,9 @@
 //! From a decoded instruction to a handler and its operands.
 
-use super::{ANYWHERE, BASED, REGISTER, alu, branch, nop, shift, simd, stack, transfer};
+use super::{ANYWHERE, BASED, REGISTER, alu, branch, nop, packed, shift, simd, stack, transfer};
 use crate::code::{Handler, NO_SEGMENT, Op};
 use crate::cpu::{PAGE_REG, ZERO_REG};
-use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
 /// What decoding depends on besides the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +254,6 @@ fn word(mode: Mode) -> usize {
 }
 
 fn is_natural_leave(i: &Instruction, mode: Mode) -> bool {
-    use iced_x86::Code;
     i.code() == if mode.wide { Code::Leaveq } else { Code::Leaved }
 }
 
@@ -401,7 +400,6 @@ fn branch_offset(i: &Instruction, mode: Mode) -> Option<u64> {
 fn near_branch(mut op: Op, i: &Instruction, mode: Mode) -> Option<Selected> {
     let is_call = i.mnemonic() == Mnemonic::Call;
     if i.mnemonic() == Mnemonic::Ret {
-        use iced_x86::Code;
         let natural = matches!(
             (i.code(), mode.wide),
             (Code::Retnq | Code::Retnq_imm16, true) | (Code::Retnd | Code::Retnd_imm16, false)
@@ -488,7 +486,7 @@ fn sse(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
         _ => (0, false),
     };
     if !is_logic {
-        return None;
+        return packed_integer(op, i, mode);
     }
     op.dst = xmm(i.op0_register())?;
     let in_memory = kind(i, 1) == Kind::Mem;
@@ -498,6 +496,31 @@ fn sse(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
         op.src = xmm(i.op1_register())?;
     }
     op.handler = simd::logic_operation(which, place_if(in_memory, op, mode));
+    Some(())
+}
+
+fn packed_integer(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
+    if matches!(i.code(), Code::Pmovmskb_r32_xmm | Code::Pmovmskb_r64_xmm) {
+        op.dst = general(i.op0_register())?;
+        op.src = xmm(i.op1_register())?;
+        op.handler = packed::BYTE_MASK;
+        return Some(());
+    }
+    op.dst = xmm(i.op0_register())?;
+    if i.op_count() == 3 || kind(i, 1) == Kind::Imm {
+        op.imm = i.immediate8().into();
+    }
+    if kind(i, 1) == Kind::Imm {
+        op.handler = packed::immediate_shift(i.code())?;
+        return Some(());
+    }
+    let in_memory = kind(i, 1) == Kind::Mem;
+    if in_memory {
+        memory(op, i, mode)?;
+    } else {
+        op.src = xmm(i.op1_register())?;
+    }
+    op.handler = packed::two_operands(i.code(), place_if(in_memory, op, mode))?;
     Some(())
 }
 

@@ -7,11 +7,11 @@ use crate::cpu::Cpu;
 
 impl Cpu {
     #[inline(always)]
-    fn xmm(&self, register: u8) -> u128 {
+    pub(super) fn xmm(&self, register: u8) -> u128 {
         self.xmm[usize::from(register & 15)]
     }
     #[inline(always)]
-    fn set_xmm(&mut self, register: u8, value: u128) {
+    pub(super) fn set_xmm(&mut self, register: u8, value: u128) {
         self.xmm[usize::from(register & 15)] = value;
     }
 }

@@ -24,8 +24,8 @@ mod mxcsr;
 #[cfg(test)]
 mod native;
 mod operand;
-pub(super) mod packed;
+pub(crate) mod packed;
 pub(super) mod round;
 pub(super) mod save;
-pub(super) mod shuffle;
+pub(crate) mod shuffle;
 pub(super) mod strings;

@@ -199,10 +199,7 @@ fn sign_mask(cpu: &mut Cpu, i: &Instruction, bits: u32) -> Done {
 /// PMOVMSKB: the sign bits of bytes.
 fn byte_mask(cpu: &mut Cpu, i: &Instruction) -> Done {
     cpu.sse()?;
-    let value = cpu.xmm_at(i, 1);
-    // One bit in each byte; the product's top byte collects bit 8n at bit 56 + n.
-    let half =
-        |bytes: u64| (bytes >> 7 & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    cpu.set_reg(i.op0_register(), half(value as u64) | half((value >> 64) as u64) << 8);
+    let signs = super::packed::byte_signs(cpu.xmm_at(i, 1));
+    cpu.set_reg(i.op0_register(), signs.into());
     Ok(())
 }

@@ -52,7 +52,7 @@ fn permutations(code: Code) -> Option<Exec> {
 }
 
 /// Two dwords of `a`, then two of `b`, each chosen by two bits.
-fn pick_dwords(a: u128, b: u128, selector: u8) -> u128 {
+pub(crate) fn pick_dwords(a: u128, b: u128, selector: u8) -> u128 {
     let (a, b) = (u32::split(a), u32::split(b));
     let at = |n: u32| usize::from(selector >> (2 * n) & 3);
     u32::join([a[at(0)], a[at(1)], b[at(2)], b[at(3)]])
@@ -67,7 +67,7 @@ fn pick_words(value: u64, selector: u8) -> u64 {
 }
 
 /// PSHUFB: bit 7 of an index gives zero.
-fn shuffle_bytes(a: u128, b: u128) -> u128 {
+pub(crate) fn shuffle_bytes(a: u128, b: u128) -> u128 {
     u128::from_le_bytes(pick_bytes(&a.to_le_bytes(), &b.to_le_bytes()))
 }
 

@@ -1,6 +1,7 @@
 //! PCMPESTRI, PCMPESTRM, PCMPISTRI, PCMPISTRM (SDM vol. 1, 12.9.4; vol. 2B, 4.1).
 
 use super::lanes::Lane;
+use super::packed::{Binary, Pcmpeqb_xmm_xmmm128, byte_signs};
 use crate::cpu::Cpu;
 use crate::exec::{Done, Exec};
 use crate::flags::rflags;
@@ -68,33 +69,39 @@ fn fill<T: Into<i32>, const N: usize>(elements: &mut [i32; 16], lanes: [T; N]) {
     }
 }
 
-/// One operand: its elements and how many of them are valid.
+/// One operand: its vector and how many elements of it are valid.
 struct Text {
-    elements: [i32; 16],
+    vector: u128,
     length: usize,
 }
 
 /// Lengths of operands 1 and 2 in elements, from the registers or the operands themselves.
-type Lengths = fn(&Cpu, Control, &[i32; 16], &[i32; 16]) -> (usize, usize);
+type Lengths = fn(&Cpu, Control, u128, u128) -> (usize, usize);
 
 /// Lengths in EAX and EDX: absolute values, at most a whole vector.
-fn explicit32(cpu: &Cpu, control: Control, _: &[i32; 16], _: &[i32; 16]) -> (usize, usize) {
+fn explicit32(cpu: &Cpu, control: Control, _: u128, _: u128) -> (usize, usize) {
     let length =
         |register: usize| (cpu.gpr[register] as i32).unsigned_abs().min(control.count() as u32);
     (length(gpr::RAX) as usize, length(gpr::RDX) as usize)
 }
 
 /// Lengths in RAX and RDX.
-fn explicit64(cpu: &Cpu, control: Control, _: &[i32; 16], _: &[i32; 16]) -> (usize, usize) {
+fn explicit64(cpu: &Cpu, control: Control, _: u128, _: u128) -> (usize, usize) {
     let length =
         |register: usize| (cpu.gpr[register] as i64).unsigned_abs().min(control.count() as u64);
     (length(gpr::RAX) as usize, length(gpr::RDX) as usize)
 }
 
 /// Lengths up to the first zero element.
-fn implicit(_: &Cpu, control: Control, a: &[i32; 16], b: &[i32; 16]) -> (usize, usize) {
-    let count = control.count();
-    let length = |text: &[i32; 16]| text[..count].iter().position(|&e| e == 0).unwrap_or(count);
+fn implicit(_: &Cpu, control: Control, a: u128, b: u128) -> (usize, usize) {
+    let length = |vector: u128| -> usize {
+        if control.words() {
+            u16::split(vector).iter().position(|&word| word == 0).unwrap_or(8)
+        } else {
+            let zeros = byte_signs(Pcmpeqb_xmm_xmmm128::apply(vector, 0));
+            (zeros | 1 << 16).trailing_zeros() as usize
+        }
+    };
     (length(a), length(b))
 }
 
@@ -108,10 +115,10 @@ fn run(
     let second =
         if super::operand::is_register(i, 1) { cpu.xmm_at(i, 1) } else { cpu.load_unaligned(i)? };
     let control = Control(i.immediate8());
-    let (a, b) = (control.elements(cpu.xmm_at(i, 0)), control.elements(second));
-    let (a_length, b_length) = lengths(cpu, control, &a, &b);
-    let a = Text { elements: a, length: a_length };
-    let b = Text { elements: b, length: b_length };
+    let first = cpu.xmm_at(i, 0);
+    let (a_length, b_length) = lengths(cpu, control, first, second);
+    let a = Text { vector: first, length: a_length };
+    let b = Text { vector: second, length: b_length };
     let result = compare(control, &a, &b);
     output(cpu, control, result);
     let flag = |set: bool, flag: u64| if set { flag } else { 0 };
@@ -127,10 +134,36 @@ fn run(
 /// The manual's IntRes2: one bit for each element of operand 2.
 fn compare(control: Control, a: &Text, b: &Text) -> u32 {
     let count = control.count();
-    let set = &a.elements[..a.length];
+    let all = (1 << count) - 1;
+    let result = if control.aggregation() == 2 && !control.words() {
+        equal_each_byte(a, b)
+    } else {
+        compare_elements(control, a, b)
+    };
+    match (control.negates(), control.negates_valid_only()) {
+        (false, _) => result,
+        (true, false) => result ^ all,
+        (true, true) => result ^ ((1 << b.length) - 1),
+    }
+}
+
+/// Equal each, of bytes: what string functions are made of.
+fn equal_each_byte(a: &Text, b: &Text) -> u32 {
+    let valid = |text: &Text| (1u32 << text.length) - 1;
+    let equal = byte_signs(Pcmpeqb_xmm_xmmm128::apply(a.vector, b.vector));
+    let (a, b) = (valid(a), valid(b));
+    // Two elements past the ends are equal.
+    equal & a & b | !(a | b) & 0xffff
+}
+
+/// The manual's IntRes1.
+fn compare_elements(control: Control, a: &Text, b: &Text) -> u32 {
+    let count = control.count();
+    let (a_elements, b_elements) = (control.elements(a.vector), control.elements(b.vector));
+    let set = &a_elements[..a.length];
     let matches = |n: usize| -> bool {
         let valid = n < b.length;
-        let element = b.elements[n];
+        let element = b_elements[n];
         match control.aggregation() {
             // Equal any: operand 1 is a set.
             0 => valid && set.contains(&element),
@@ -141,21 +174,15 @@ fn compare(control: Control, a: &Text, b: &Text) -> u32 {
             }
             // Equal each: two elements past the ends are equal.
             2 => match (n < a.length, valid) {
-                (true, true) => a.elements[n] == element,
+                (true, true) => a_elements[n] == element,
                 (a_valid, b_valid) => a_valid == b_valid,
             },
             // Equal ordered: operand 1 occurs at `n`, as far as the vector reaches.
             _ => (0..a.length.min(count - n))
-                .all(|k| n + k < b.length && a.elements[k] == b.elements[n + k]),
+                .all(|k| n + k < b.length && a_elements[k] == b_elements[n + k]),
         }
     };
-    let result = (0..count).fold(0, |result, n| result | u32::from(matches(n)) << n);
-    let all = (1 << count) - 1;
-    match (control.negates(), control.negates_valid_only()) {
-        (false, _) => result,
-        (true, false) => result ^ all,
-        (true, true) => result ^ ((1 << b.length) - 1),
-    }
+    (0..count).fold(0, |result, n| result | u32::from(matches(n)) << n)
 }
 
 /// ECX: the index of the lowest or highest bit, or the number of elements if there is none.
