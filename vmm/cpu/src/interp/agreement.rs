@@ -4,7 +4,9 @@
 
 #![expect(clippy::disallowed_macros, reason = "tests print seeds")]
 
+use crate::mmu::Tuning;
 use crate::testing::{Bench, CODE, DATA, STACK};
+use dejavm_units::Position;
 
 /// Xorshift64* (Vigna).
 struct Random(u64);
@@ -133,4 +135,60 @@ fn handlers_agree_with_the_reference_in_64_bit_mode() {
 #[test]
 fn handlers_agree_with_the_reference_in_32_bit_mode() {
     compare(0x6465_6a61_766d_0020, 30_000, Bench::protected);
+}
+
+/// An operation that sets flags and the conditional jump after it, which may share a handler: as one
+/// run of two instructions, against the same by the reference semantics.
+#[test]
+fn fused_jumps_agree_with_the_reference() {
+    let seed = 0x6465_6a61_766d_0f5d;
+    println!("seed {seed:#x}");
+    let mut random = Random(seed);
+    let (mut decoded, mut reference) = (Bench::long(), Bench::long());
+    reference.cpu.set_tuning(Tuning { reference_only: true, ..Tuning::default() });
+    let fresh = reference.cpu.state();
+    let mut data = [0u8; 0x1000];
+    for round in 0..20_000 {
+        for byte in &mut data {
+            *byte = if random.below(3) == 0 { 0 } else { random.next() as u8 };
+        }
+        let mut state = fresh.clone();
+        for register in &mut state.gpr {
+            *register = random.operand();
+        }
+        // A pair of registers is often equal, and one often points to data.
+        if random.below(4) == 0 {
+            state.gpr[random.below(16) as usize] = state.gpr[random.below(16) as usize];
+        }
+        state.rflags = 2 | random.next() & 0x8d5;
+        let mut code = Vec::new();
+        if random.below(4) == 0 {
+            code.push(0x66);
+        }
+        if random.below(2) == 0 {
+            code.push(0x40 | random.next() as u8 & 15);
+        }
+        // ADD, AND, SUB, CMP and TEST in the forms that have fused handlers, and some that have not.
+        const OPCODES: &[u8] =
+            &[0x38, 0x39, 0x3a, 0x3b, 0x84, 0x85, 0x28, 0x29, 0x2b, 0x21, 0x01, 0x80, 0x81, 0x83];
+        let opcode = OPCODES[random.below(OPCODES.len() as u64) as usize];
+        code.push(opcode);
+        let form = random.next() as u8 | if random.below(2) == 0 { 0xc0 } else { 0 };
+        code.push(form);
+        code.extend((0..9).map(|_| if random.below(2) == 0 { 0 } else { random.next() as u8 }));
+        let decoder =
+            iced_x86::Decoder::new(64, &code, iced_x86::DecoderOptions::NONE).into_iter().next();
+        let Some(first) = decoder.filter(|first| !first.is_invalid()) else { continue };
+        code.truncate(first.len());
+        code.extend([0x70 | random.next() as u8 & 15, 0x10]);
+        let outcome = [&mut decoded, &mut reference].map(|bench| {
+            bench.poke(DATA, &data);
+            bench.poke(CODE, &code);
+            bench.cpu.set_state(&state);
+            let until = Position(state.position.0 + 2);
+            let stop = bench.cpu.run_until(&mut bench.ram, &mut bench.board, until);
+            (stop, bench.cpu.state(), bench.peek::<0x1000>(DATA))
+        });
+        assert_eq!(outcome[0], outcome[1], "round {round}, {code:02x?}, {state:x?}");
+    }
 }

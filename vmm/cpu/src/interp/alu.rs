@@ -25,7 +25,7 @@ pub(super) const MEM_IMM: u8 = 4;
 
 /// Computes, sets flags, returns the result.
 #[inline(always)]
-fn compute<const OP: u8, const S: u64>(cpu: &mut Cpu, a: u64, b: u64) -> u64 {
+pub(super) fn compute<const OP: u8, const S: u64>(cpu: &mut Cpu, a: u64, b: u64) -> u64 {
     let size = S as u32;
     match OP {
         ADD => {

@@ -19,7 +19,7 @@ pub(super) fn jump(cpu: &mut Cpu, linear: u64) -> Flow {
 
 /// Goes a direct branch's way, whose target lies `offset` from the start of the page.
 #[inline(always)]
-fn follow(cpu: &mut Cpu, op: OpRef, way: Way, offset: u64) -> Flow {
+pub(super) fn follow(cpu: &mut Cpu, op: OpRef, way: Way, offset: u64) -> Flow {
     if let Some(header) = op.links().get(way) {
         return go_to_block(cpu, header);
     }

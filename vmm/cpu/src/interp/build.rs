@@ -1,6 +1,7 @@
 //! Decodes a block: instructions of one page, up to a branch.
 
-use super::select::{Mode, select};
+use super::fused::{Comparison, branch_after};
+use super::select::{Mode, Selected, select};
 use super::{alone, branch, enter, reference, reference_branch};
 use crate::code::{BlockKey, Op, OpRef, Reference, UNPAYABLE};
 use crate::cpu::Cpu;
@@ -70,6 +71,7 @@ impl Cpu {
         ops.push(Op::new(enter));
         let (mut links, mut ended) = (false, false);
         let mut length = 0;
+        let mut before: Option<Comparison> = None;
         while ops.len() <= count && !ended {
             if length > 0 && self.debugger.cuts_at(offset + length) {
                 break;
@@ -78,10 +80,17 @@ impl Cpu {
             if instruction.is_invalid() {
                 break;
             }
-            let op;
-            (op, links, ended) = self.operation(&instruction, mode, offset + length);
+            let one = self.operation(&instruction, mode, offset + length);
+            (links, ended) = (one.links, one.ends);
             length += instruction.len() as u64;
-            ops.push(op);
+            if let (Some(comparison), Some(condition)) = (before, one.condition)
+                && let Some(handler) = branch_after(comparison, condition)
+                && let Some(last) = ops.last_mut()
+            {
+                last.handler = handler;
+            }
+            before = one.comparison;
+            ops.push(one.op);
         }
         let instructions = ops.len() - 1;
         if instructions == 0 {
@@ -106,24 +115,22 @@ impl Cpu {
         Some(Decoded { ops, links, bytes: length as u16 })
     }
 
-    /// One instruction's operation; whether it has links; whether it ends the block.
-    fn operation(&mut self, i: &Instruction, mode: Mode, at: u64) -> (Op, bool, bool) {
-        let (mut op, links, ends) = match select(i, mode).filter(|_| self.model.allows(i)) {
-            Some(selected) => (selected.op, selected.links, selected.ends),
-            None => {
-                let ends = i.flow_control() != FlowControl::Next;
-                let mut op = Op::new(if ends { reference_branch } else { reference });
-                let exec = crate::exec::select(&self.model, i);
-                op.imm = self.code.keep(Reference { instruction: *i, exec });
-                (op, false, ends)
-            }
-        };
+    /// One instruction's operation.
+    fn operation(&mut self, i: &Instruction, mode: Mode, at: u64) -> Selected {
+        let mut selected = select(i, mode).filter(|_| self.model.allows(i)).unwrap_or_else(|| {
+            let ends = i.flow_control() != FlowControl::Next;
+            let mut op = Op::new(if ends { reference_branch } else { reference });
+            let exec = crate::exec::select(&self.model, i);
+            op.imm = self.code.keep(Reference { instruction: *i, exec });
+            Selected { op, links: false, ends, comparison: None, condition: None }
+        });
+        let op = &mut selected.op;
         op.offset = at as u16;
         op.len = i.len() as u8;
-        if links {
+        if selected.links {
             let fall = at + i.len() as u64;
             op.near = u8::from(op.imm < 4096) | u8::from(fall < 4096) << 1;
         }
-        (op, links, ends)
+        selected
     }
 }

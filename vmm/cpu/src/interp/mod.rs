@@ -11,6 +11,7 @@ mod agreement;
 mod alu;
 mod branch;
 mod build;
+mod fused;
 mod packed;
 mod select;
 mod shift;
@@ -146,7 +147,7 @@ macro_rules! two_speeds {
         }
         #[cold]
         #[inline(never)]
-        fn $slow<$(const $g: $t),*>(cpu: &mut Cpu, op: OpRef) -> Flow {
+        pub(super) fn $slow<$(const $g: $t),*>(cpu: &mut Cpu, op: OpRef) -> Flow {
             $body::<true $(, $g)*>(cpu, op)
         }
     };

@@ -1,5 +1,6 @@
 //! From a decoded instruction to a handler and its operands.
 
+use super::fused::Comparison;
 use super::{ANYWHERE, BASED, REGISTER, alu, branch, nop, packed, shift, simd, stack, transfer};
 use crate::code::{Handler, NO_SEGMENT, Op};
 use crate::cpu::{PAGE_REG, ZERO_REG};
@@ -31,6 +32,17 @@ pub(super) struct Selected {
     pub(super) op: Op,
     pub(super) links: bool,
     pub(super) ends: bool,
+    /// What a conditional jump right after it could be fused with.
+    pub(super) comparison: Option<Comparison>,
+    /// The condition, if it is a conditional jump.
+    pub(super) condition: Option<u8>,
+}
+
+impl Selected {
+    /// An operation that ends a block.
+    fn last(op: Op, links: bool) -> Selected {
+        Selected { op, links, ends: true, comparison: None, condition: None }
+    }
 }
 
 /// What an operand is.
@@ -165,19 +177,19 @@ pub(super) fn select(i: &Instruction, mode: Mode) -> Option<Selected> {
     let selected = |handler: Handler, op: &mut Op| {
         op.handler = handler;
     };
-    let links = false;
+    let mut comparison = None;
     match i.mnemonic() {
         Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Endbr32 | Mnemonic::Pause => {}
-        Mnemonic::Add => two_operands(&mut op, i, mode, alu::ADD)?,
-        Mnemonic::Or => two_operands(&mut op, i, mode, alu::OR)?,
-        Mnemonic::Adc => two_operands(&mut op, i, mode, alu::ADC)?,
-        Mnemonic::Sbb => two_operands(&mut op, i, mode, alu::SBB)?,
-        Mnemonic::And => two_operands(&mut op, i, mode, alu::AND)?,
-        Mnemonic::Sub => two_operands(&mut op, i, mode, alu::SUB)?,
-        Mnemonic::Xor => two_operands(&mut op, i, mode, alu::XOR)?,
-        Mnemonic::Cmp => two_operands(&mut op, i, mode, alu::CMP)?,
-        Mnemonic::Test => two_operands(&mut op, i, mode, alu::TEST)?,
-        Mnemonic::Mov => two_operands(&mut op, i, mode, alu::MOV)?,
+        Mnemonic::Add => comparison = two_operands(&mut op, i, mode, alu::ADD)?,
+        Mnemonic::Or => comparison = two_operands(&mut op, i, mode, alu::OR)?,
+        Mnemonic::Adc => comparison = two_operands(&mut op, i, mode, alu::ADC)?,
+        Mnemonic::Sbb => comparison = two_operands(&mut op, i, mode, alu::SBB)?,
+        Mnemonic::And => comparison = two_operands(&mut op, i, mode, alu::AND)?,
+        Mnemonic::Sub => comparison = two_operands(&mut op, i, mode, alu::SUB)?,
+        Mnemonic::Xor => comparison = two_operands(&mut op, i, mode, alu::XOR)?,
+        Mnemonic::Cmp => comparison = two_operands(&mut op, i, mode, alu::CMP)?,
+        Mnemonic::Test => comparison = two_operands(&mut op, i, mode, alu::TEST)?,
+        Mnemonic::Mov => comparison = two_operands(&mut op, i, mode, alu::MOV)?,
         Mnemonic::Inc => one_operand(&mut op, i, mode, alu::INC)?,
         Mnemonic::Dec => one_operand(&mut op, i, mode, alu::DEC)?,
         Mnemonic::Not => one_operand(&mut op, i, mode, alu::NOT)?,
@@ -238,14 +250,15 @@ pub(super) fn select(i: &Instruction, mode: Mode) -> Option<Selected> {
         Mnemonic::Jmp | Mnemonic::Call | Mnemonic::Ret => return near_branch(op, i, mode),
         _ if i.is_jcc_short_or_near() => {
             op.imm = branch_offset(i, mode)?;
-            op.handler = branch::conditional(condition(i)?);
-            return Some(Selected { op, links: true, ends: true });
+            let condition = condition(i)?;
+            op.handler = branch::conditional(condition);
+            return Some(Selected { condition: Some(condition), ..Selected::last(op, true) });
         }
         _ if condition(i).is_some() => conditional(&mut op, i, mode)?,
         _ if mode.sse => sse(&mut op, i, mode)?,
         _ => return None,
     }
-    Some(Selected { op, links, ends: false })
+    Some(Selected { op, links: false, ends: false, comparison, condition: None })
 }
 
 /// Bytes of a stack slot and of an address in the mode.
@@ -257,12 +270,13 @@ fn is_natural_leave(i: &Instruction, mode: Mode) -> bool {
     i.code() == if mode.wide { Code::Leaveq } else { Code::Leaved }
 }
 
-fn two_operands(op: &mut Op, i: &Instruction, mode: Mode, which: u8) -> Option<()> {
+/// `None` within if no jump can be fused with it.
+fn two_operands(op: &mut Op, i: &Instruction, mode: Mode, which: u8) -> Option<Option<Comparison>> {
     if let (Some(full), Kind::Imm) = (high_byte(i.op0_register()), kind(i, 1)) {
         op.dst = full;
         op.imm = crate::flags::zero_extend(i.immediate(1), 1);
         op.handler = alu::high_byte_immediate(which);
-        return Some(());
+        return Some(None);
     }
     let (form, size) = match (kind(i, 0), kind(i, 1)) {
         (Kind::Reg, Kind::Reg) => (alu::REG_REG, i.op0_register().size()),
@@ -287,8 +301,9 @@ fn two_operands(op: &mut Op, i: &Instruction, mode: Mode, which: u8) -> Option<(
         op.imm = crate::flags::zero_extend(op.imm, size as u32);
     }
     // TEST reg, mem is encoded mem, reg; reading either way is the same.
-    op.handler = alu::two_operands(which, size as u64, form, place(op, mode));
-    Some(())
+    let (size, place) = (size as u64, place(op, mode));
+    op.handler = alu::two_operands(which, size, form, place);
+    Some(Some(Comparison { op: which, size, form, place }))
 }
 
 fn one_operand(op: &mut Op, i: &Instruction, mode: Mode, which: u8) -> Option<()> {
@@ -409,12 +424,12 @@ fn near_branch(mut op: Op, i: &Instruction, mode: Mode) -> Option<Selected> {
         }
         op.imm = if i.op_count() == 1 { i.immediate(0) & 0xffff } else { 0 };
         op.handler = branch::near_return(mode.wide);
-        return Some(Selected { op, links: false, ends: true });
+        return Some(Selected::last(op, false));
     }
     if i.is_call_near() || i.is_jmp_short_or_near() {
         op.imm = branch_offset(i, mode)?;
         op.handler = if is_call { branch::near_call(mode.wide) } else { branch::jmp };
-        return Some(Selected { op, links: true, ends: true });
+        return Some(Selected::last(op, true));
     }
     if !(i.is_call_near_indirect() || i.is_jmp_near_indirect()) {
         return None;
@@ -435,7 +450,7 @@ fn near_branch(mut op: Op, i: &Instruction, mode: Mode) -> Option<Selected> {
     } else {
         branch::indirect_jump(mode.wide, place_if(in_memory, &op, mode))
     };
-    Some(Selected { op, links: false, ends: true })
+    Some(Selected::last(op, false))
 }
 
 /// CMOVcc and SETcc.
