@@ -17,6 +17,7 @@ pub trait Guest {
     fn run(&mut self, until: Position) -> Stop;
     fn idle_until(&mut self, limit: GuestNs) -> Idle;
     fn apply(&mut self, input: &Input);
+    fn deliveries(&self) -> u32;
     fn take_output(&mut self) -> Vec<Output>;
     fn save(&self) -> Self::State;
     fn ram(&self) -> &GuestRam;
@@ -40,6 +41,9 @@ impl Guest for Machine {
     }
     fn apply(&mut self, input: &Input) {
         self.apply(input);
+    }
+    fn deliveries(&self) -> u32 {
+        self.deliveries()
     }
     fn take_output(&mut self) -> Vec<Output> {
         self.take_output()
@@ -72,6 +76,9 @@ impl<G: Guest> Guest for &mut G {
     }
     fn apply(&mut self, input: &Input) {
         (**self).apply(input);
+    }
+    fn deliveries(&self) -> u32 {
+        (**self).deliveries()
     }
     fn take_output(&mut self) -> Vec<Output> {
         (**self).take_output()

@@ -113,6 +113,8 @@ pub enum Advance {
     Running,
     /// The position asked for is reached. No idle time at that position has passed since.
     Limit,
+    /// A breakpoint or a watchpoint of the machine's: [`Stop::Breakpoint`] or [`Stop::Watchpoint`].
+    Stopped(Stop),
     /// The machine has ended, or the world wants the recording to end: [`Recorder::finish`] it.
     Ended(Ending),
 }
@@ -138,6 +140,10 @@ pub struct Recorder<G, S> {
     console_bytes: u64,
     /// What the last progress chunk said.
     flushed: Moment,
+    /// The last run did not end at this position as runs to it do, but perhaps after exceptions there.
+    beyond: Option<Position>,
+    /// A stop that was met when the machine came to rest, and that nobody knows of yet.
+    unreported: Option<Stop>,
 }
 
 /// Records a machine that has not run yet, until it ends or the world says stop.
@@ -150,7 +156,7 @@ pub fn record<G: Guest, W: World, S: Write>(
     let mut recorder = Recorder::new(guest, sink, options)?;
     loop {
         match recorder.advance(world, None)? {
-            Advance::Running | Advance::Limit => {}
+            Advance::Running | Advance::Limit | Advance::Stopped(_) => {}
             Advance::Ended(ending) => return recorder.finish(world, ending),
         }
     }
@@ -174,6 +180,8 @@ impl<G: Guest, S: Write> Recorder<G, S> {
             console: Xxh3::new(),
             console_bytes: 0,
             flushed: Moment::default(),
+            beyond: None,
+            unreported: None,
         };
         recorder.write_start(options)?;
         Ok(recorder)
@@ -243,6 +251,9 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         if polled.stop || start >= self.until {
             return Ok(Advance::Ended(Ending::Stopped));
         }
+        if let Some(stop) = self.unreported.take() {
+            return Ok(Advance::Stopped(stop));
+        }
         let limit = limit.map_or(u64::MAX, |limit| limit.0.max(start));
         let target = start.saturating_add(SLICE).min(self.next_digest).min(self.until).min(limit);
         let stop = self.guest.run(Position(target));
@@ -254,9 +265,14 @@ impl<G: Guest, S: Write> Recorder<G, S> {
             // The digest that may be due here follows the idle time: it has not passed yet.
             Stop::Idle { .. } if position == limit => return Ok(Advance::Limit),
             Stop::Idle { wake } => self.idle(world, wake),
-            Stop::End(end) => return Ok(Advance::Ended(Ending::Guest(end))),
+            Stop::End(end) => {
+                self.beyond = Some(Position(position));
+                return Ok(Advance::Ended(Ending::Guest(end)));
+            }
             Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => {
-                unreachable!("nobody sets stops on a machine that is recorded")
+                self.beyond = Some(Position(position));
+                world.progress(self.progress());
+                return Ok(Advance::Stopped(stop));
             }
         }
         if position == self.next_digest {
@@ -264,22 +280,52 @@ impl<G: Guest, S: Write> Recorder<G, S> {
             self.next_digest = self.next_digest.saturating_add(self.interval);
         }
         world.progress(self.progress());
-        Ok(if position == limit { Advance::Limit } else { Advance::Running })
+        Ok(match self.unreported.take() {
+            Some(stop) => Advance::Stopped(stop),
+            None if position == limit => Advance::Limit,
+            None => Advance::Running,
+        })
     }
 
-    /// Lets an input enter here and now. The machine comes to rest first (see [`settle`]), as it will
-    /// in replay.
+    /// Lets an input enter here and now. The machine comes to rest first, as it will in replay.
     pub fn enter(&mut self, input: Input) -> Result<(), RecordError> {
         let bytes = input.bytes();
         assert!(bytes <= INPUT_BYTES_MAX, "the world cuts what arrives into pieces");
+        self.log_deliveries()?;
+        self.settle();
+        self.guest.apply(&input);
+        self.log(input)
+    }
+
+    fn log(&mut self, input: Input) -> Result<(), RecordError> {
+        let bytes = input.bytes();
         if self.pending.len() >= INPUTS_MAX || self.pending_bytes + bytes > INPUT_BYTES_MAX {
             self.write_inputs()?;
         }
-        settle(&mut self.guest);
-        self.guest.apply(&input);
         self.pending.push(Stamped { at: self.now(), input });
         self.pending_bytes += bytes;
         Ok(())
+    }
+
+    /// What is logged next happens here; says so if a replay's run to this position ends before.
+    fn log_deliveries(&mut self) -> Result<(), RecordError> {
+        let beyond = self.beyond.take() == Some(self.guest.position());
+        match self.guest.deliveries() {
+            count @ 1.. if beyond => self.log(Input::Deliveries { count }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings the machine to rest at its position: it takes the interrupts that it takes there, and
+    /// shows whether it has ended. Without this the state at a position would depend on whether somebody
+    /// asked for it before the machine went on. The replayer's runs to an event do the same.
+    fn settle(&mut self) {
+        match self.guest.run(self.guest.position()) {
+            Stop::Limit | Stop::Idle { .. } | Stop::End(_) => {}
+            stop @ (Stop::Breakpoint { .. } | Stop::Watchpoint { .. }) => {
+                self.unreported = Some(stop);
+            }
+        }
     }
 
     fn idle<W: World>(&mut self, world: &mut W, wake: Option<GuestNs>) {
@@ -312,8 +358,9 @@ impl<G: Guest, S: Write> Recorder<G, S> {
     }
 
     fn write_digest(&mut self) -> Result<Digest, RecordError> {
+        self.log_deliveries()?;
         self.write_inputs()?;
-        settle(&mut self.guest);
+        self.settle();
         let digest = Digest::take(&mut self.guest);
         self.append(&Chunk::Digest(Box::new(digest.clone())))?;
         self.flushed = digest.at;
@@ -349,13 +396,6 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         let log_bytes = file_bytes - log_start;
         Ok(Recorded { ending, at, digest, console, console_bytes, file_bytes, log_bytes })
     }
-}
-
-/// Brings a machine to rest at its position: it takes the interrupts that it takes there, and shows
-/// whether it has ended. Without this the state at a position would depend on whether somebody asked
-/// for it before the machine went on. The replayer's runs to an event do the same.
-fn settle<G: Guest>(guest: &mut G) {
-    let _ = guest.run(guest.position());
 }
 
 /// Adds output to a running console hash, ports told apart; returns how many bytes it was.

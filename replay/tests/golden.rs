@@ -12,16 +12,23 @@ const DIGEST_INTERVAL: u64 = 4000;
 
 type Made = (Vec<u8>, Recorded, RandomWorld);
 
-/// Version, file, and how it was made. Version 2 has a debugger's writes.
-const GOLDEN: [(u16, &[u8], fn(u64, u64) -> Made); 2] = [
-    (1, include_bytes!("golden/toy-v1.dvr"), recording),
-    (2, include_bytes!("golden/toy-v2.dvr"), debugged),
+/// A version's file, and how it was made.
+struct Golden {
+    version: u16,
+    file: &'static [u8],
+    make: fn(u64, u64) -> Made,
+}
+
+/// Version 2 has a debugger's writes.
+const GOLDEN: [Golden; 2] = [
+    Golden { version: 1, file: include_bytes!("golden/toy-v1.dvr"), make: recording },
+    Golden { version: 2, file: include_bytes!("golden/toy-v2.dvr"), make: debugged },
 ];
 
 #[test]
 fn the_golden_recordings_still_read_and_replay() {
-    assert_eq!(GOLDEN.last().unwrap().0, FORMAT_VERSION, "each version has its file");
-    for (version, golden, make) in GOLDEN {
+    assert_eq!(GOLDEN.last().unwrap().version, FORMAT_VERSION, "each version has its file");
+    for Golden { version, file: golden, make } in GOLDEN {
         let fresh = format!("{}/toy-v{version}.dvr", env!("CARGO_TARGET_TMPDIR"));
         let (file, recorded, world) = make(SEED, DIGEST_INTERVAL);
         std::fs::write(&fresh, &file).unwrap();

@@ -45,7 +45,7 @@ fn stepping_and_looking_leave_no_trace() {
                     Position(recorder.now().position.0 + far)
                 });
                 match recorder.advance(&mut world, limit).unwrap() {
-                    Advance::Running => {}
+                    Advance::Running | Advance::Stopped(_) => {}
                     Advance::Limit => {
                         assert_eq!(Some(recorder.now().position), limit, "seed {seed}");
                         let _ = recorder.guest().save();
@@ -73,7 +73,7 @@ fn inputs_between_steps_replay() {
         let recorded = loop {
             let limit = Position(recorder.now().position.0 + random.below(40));
             match recorder.advance(&mut world, Some(limit)).unwrap() {
-                Advance::Running => {}
+                Advance::Running | Advance::Stopped(_) => {}
                 Advance::Limit => {
                     let bytes = vec![random.next() as u8; 1 + random.below(3) as usize];
                     recorder.enter(Input::Serial { port: 0, bytes }).unwrap();

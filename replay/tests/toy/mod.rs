@@ -282,7 +282,11 @@ impl Guest for Toy {
             Input::WriteMemory { at, bytes } => {
                 let _ = self.ram.write(*at, bytes);
             }
+            Input::Deliveries { .. } => {}
         }
+    }
+    fn deliveries(&self) -> u32 {
+        0
     }
     fn take_output(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.output)

@@ -94,19 +94,9 @@ impl Cpu {
             if self.bus().wants_control() {
                 return Some(Stop::Board);
             }
-            if !self.nmi_blocked && !self.interrupt_shadow && self.bus().take_nmi() {
-                self.count_delivery();
-                self.deliver_nmi();
-                continue;
-            }
-            let interruptible = self.flag(rflags::IF) && !self.interrupt_shadow;
-            if !interruptible || !self.bus().interrupt_pending() {
+            if !self.take_interrupt() {
                 break;
             }
-            let at = self.position;
-            let vector = self.bus().acknowledge_interrupt(at);
-            self.count_delivery();
-            self.deliver_interrupt(vector);
         }
         if let Some(hit) = self.watch_hits().next() {
             return Some(Stop::Watchpoint(hit));
@@ -121,6 +111,53 @@ impl Cpu {
             return Some(Stop::Halted);
         }
         None
+    }
+
+    /// Delivers the interrupt that is due, if there is one.
+    fn take_interrupt(&mut self) -> bool {
+        if !self.nmi_blocked && !self.interrupt_shadow && self.bus().take_nmi() {
+            self.count_delivery();
+            self.deliver_nmi();
+            return true;
+        }
+        let interruptible = self.flag(rflags::IF) && !self.interrupt_shadow;
+        if !interruptible || !self.bus().interrupt_pending() {
+            return false;
+        }
+        let at = self.position;
+        let vector = self.bus().acknowledge_interrupt(at);
+        self.count_delivery();
+        self.deliver_interrupt(vector);
+        true
+    }
+
+    /// Interrupts and exceptions that were delivered since an instruction completed. Where it is not
+    /// zero, the position alone does not say what the CPU is about to do: an instruction that faults
+    /// completes nothing.
+    pub fn deliveries(&self) -> u32 {
+        if self.delivered_at == self.position { self.deliveries } else { 0 }
+    }
+
+    /// Takes interrupts and exceptions where the CPU is until [`Cpu::deliveries`] is `count`. What
+    /// says so was there: else this ends when an instruction completes, or nothing more is delivered.
+    pub fn take_deliveries(&mut self, ram: &mut GuestRam, bus: &mut dyn Bus, count: u32) {
+        let count = count.min(DELIVERIES_MAX + 1);
+        let Loan { cpu } = &mut self.lend(ram, bus);
+        cpu.update_a20();
+        let here = cpu.position;
+        while cpu.position == here
+            && cpu.deliveries() < count
+            && cpu.abort != AbortReason::Shutdown
+            && !cpu.bus().wants_control()
+        {
+            if cpu.take_interrupt() {
+                continue;
+            }
+            if cpu.halted {
+                return;
+            }
+            cpu.step();
+        }
     }
 
     /// Executes something, or delivers its exception, or comes to a breakpoint: a chain of blocks if

@@ -281,7 +281,8 @@ impl Board {
                 self.i8042.move_mouse(*right, *up, *wheel, *buttons);
             }
             // No chip's business.
-            Input::WriteRegisters { .. } | Input::WriteMemory { .. } => {}
+            Input::WriteRegisters { .. } | Input::WriteMemory { .. } | Input::Deliveries { .. } => {
+            }
         }
         self.settle();
     }

@@ -51,6 +51,13 @@ pub enum Input {
         /// The bytes.
         bytes: Vec<u8>,
     },
+    /// Nothing enters: the next input, digest or end is at the same position, but after exceptions of
+    /// its instruction, which completes nothing. So it is where a debugger stops in an exception's
+    /// handler, and where a triple fault ends the machine.
+    Deliveries {
+        /// Interrupts and exceptions delivered since an instruction completed.
+        count: u32,
+    },
 }
 
 impl Input {
@@ -59,7 +66,10 @@ impl Input {
         match self {
             Input::Serial { bytes, .. } | Input::WriteMemory { bytes, .. } => bytes.len(),
             Input::WriteRegisters { values } => size_of_val(values.as_slice()),
-            Input::Key { .. } | Input::Mouse { .. } | Input::PowerButton => 0,
+            Input::Key { .. }
+            | Input::Mouse { .. }
+            | Input::PowerButton
+            | Input::Deliveries { .. } => 0,
         }
     }
 }

@@ -211,8 +211,30 @@ impl Machine {
         match input {
             Input::WriteRegisters { values } => self.write_registers(values),
             Input::WriteMemory { at, bytes } => self.write_memory(*at, bytes),
+            Input::Deliveries { count } => self.take_deliveries(*count),
             Input::Serial { .. } | Input::Key { .. } | Input::Mouse { .. } | Input::PowerButton => {
                 self.board.apply(input)
+            }
+        }
+    }
+
+    /// Interrupts and exceptions delivered since an instruction completed. Runs that end at a position
+    /// stop before its instruction; a debugger's stop, or the end of the machine, may come after its
+    /// exceptions, at the same position.
+    pub fn deliveries(&self) -> u32 {
+        self.cpu.deliveries()
+    }
+
+    fn take_deliveries(&mut self, count: u32) {
+        let here = self.position();
+        while self.board.end().is_none() && self.position() == here {
+            let now = self.guest_ns();
+            self.board.fire_deadlines(now);
+            self.board.bound_runs(Position(here.0.saturating_add(1)));
+            let before = self.deliveries();
+            self.cpu.take_deliveries(&mut self.ram, &mut self.board, count);
+            if self.deliveries() == before {
+                return;
             }
         }
     }

@@ -1,0 +1,200 @@
+//! A live machine under a debugger: what is written into it is replayed, whatever comes of it; stops,
+//! steps and looks leave no trace.
+
+use dejavm_cpu::{Breakpoint, SegReg, Stops, Tuning, WatchKind, Watchpoint};
+use dejavm_images::ALL;
+use dejavm_machine::{Input, Machine, MachineConfig, MachineState, Register};
+use dejavm_memory::RamLayout;
+use dejavm_replay::{
+    Advance, Hash128, Header, RecordOptions, Recorded, Recorder, ReplayOptions, SEMANTICS,
+};
+use dejavm_scenarios::{Desk, Random, SECOND_NS, TINY_RAM_BYTES, ram_hash, replay, tiny};
+use dejavm_units::{Gpa, GuestNs, Gva, Position};
+
+/// Nobody waits longer for a guest that was led astray.
+const POSITIONS_MAX: u64 = 3_000_000;
+
+fn options(config: MachineConfig) -> RecordOptions {
+    let header = Header {
+        creator: "dejavm-scenarios".to_owned(),
+        semantics: SEMANTICS,
+        config,
+        guest: Vec::new(),
+        digest_interval: 100_000,
+    };
+    let until = Some(Position(POSITIONS_MAX));
+    RecordOptions { header, externals: Vec::new(), embed_pages: true, until }
+}
+
+fn write(random: &mut Random) -> Input {
+    match random.below(3) {
+        0 => {
+            let at = Gpa(random.below(TINY_RAM_BYTES + 0x2000));
+            let bytes = (0..random.below(40)).map(|_| random.next_u64() as u8).collect();
+            Input::WriteMemory { at, bytes }
+        }
+        _ => {
+            let wide = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
+            let value = wide >> random.below(128);
+            let n = random.below(16) as u8;
+            let value = match random.below(9) {
+                0 => (Register::Rip, value >> 90),
+                1 => (Register::Rflags, value),
+                2 => (Register::FsBase, value),
+                3 => (Register::Xmm(n), value),
+                4 => (Register::Mxcsr, value),
+                5 => (Register::X87(n & 7), value),
+                _ => (Register::General(n), value & u128::from(u64::MAX)),
+            };
+            Input::WriteRegisters { values: vec![value] }
+        }
+    }
+}
+
+/// Where the machine is about to execute.
+fn linear(machine: &Machine) -> Gva {
+    let state = machine.cpu_state();
+    let base = if state.efer & dejavm_cpu::control::EFER_LMA != 0 {
+        0
+    } else {
+        state.seg[SegReg::Cs as usize].base
+    };
+    Gva(base.wrapping_add(state.rip))
+}
+
+/// Breakpoints where the machine was, watchpoints where its stack was.
+fn random_stops(random: &mut Random, seen: &[(Gva, u64)]) -> Stops {
+    let mut stops = Stops::default();
+    for _ in 0..random.below(4).min(seen.len() as u64) {
+        let (at, stack) = seen[random.below(seen.len() as u64) as usize];
+        if random.below(2) == 0 {
+            stops.breakpoints.push(Breakpoint { at, space: None });
+        } else {
+            let kind =
+                [WatchKind::Write, WatchKind::Read, WatchKind::Access][random.below(3) as usize];
+            let start = Gva(stack.wrapping_sub(random.below(64)));
+            let bytes = 1 + random.below(32);
+            stops.watchpoints.push(Watchpoint { start, bytes, kind, space: None });
+        }
+    }
+    stops
+}
+
+/// Stopped how often, and the recording.
+struct Session {
+    stopped: u64,
+    inputs: u64,
+    file: Vec<u8>,
+    recorded: Recorded,
+    state: MachineState,
+    ram: Hash128,
+    console: Vec<u8>,
+}
+
+/// Records a guest with a debugger that stops, steps, looks; writes so often as allowed.
+fn session(elf: &[u8], random: &mut Random, stops: bool, writes: u64) -> Session {
+    let config = MachineConfig::new(RamLayout::new(TINY_RAM_BYTES).expect("a size"));
+    // A guest that was led astray may sleep for ever.
+    let mut desk = Desk::new().stopping_at(GuestNs(20 * SECOND_NS));
+    let mut file = Vec::new();
+    let mut machine = tiny(elf);
+    let mut recorder =
+        Recorder::new(&mut machine, &mut file, &options(config)).expect("memory takes all");
+    let (mut stopped, mut inputs) = (0, 0);
+    let mut seen = Vec::new();
+    let recorded = loop {
+        let far = if random.below(4) == 0 { 1 } else { 1 + random.below(20_000) };
+        let limit = Position(recorder.now().position.0 + far);
+        let debugged = stops || writes > 0;
+        let advance = recorder.advance(&mut desk, debugged.then_some(limit));
+        let look = match advance.expect("memory takes all") {
+            Advance::Running => false,
+            Advance::Limit => true,
+            Advance::Stopped(_) => {
+                stopped += 1;
+                // A stop in a loop is left behind after a while.
+                if stopped % 16 == 0 {
+                    recorder.guest_mut().set_stops(&Stops::default());
+                }
+                true
+            }
+            Advance::Ended(ending) => {
+                break recorder.finish(&mut desk, ending).expect("memory takes all");
+            }
+        };
+        if !look {
+            continue;
+        }
+        if inputs < writes && random.below(4) == 0 {
+            recorder.enter(write(random)).expect("memory takes all");
+            inputs += 1;
+        }
+        let stack = recorder.guest().cpu_state().gpr[dejavm_cpu::gpr::RSP];
+        seen.push((linear(recorder.guest()), stack));
+        if stops && random.below(8) == 0 {
+            let stops = random_stops(random, &seen);
+            recorder.guest_mut().set_stops(&stops);
+        }
+    };
+    let (state, ram) = (machine.save(), ram_hash(&machine));
+    let console = desk.output_bytes().to_vec();
+    Session { stopped, inputs, file, recorded, state, ram, console }
+}
+
+impl Session {
+    fn assert_replays(&self, context: &str) {
+        for tlb_slots in [1, 4096] {
+            let tuning = Tuning { tlb_slots, ..Tuning::default() };
+            let replay = replay(&self.file, tuning, &ReplayOptions::default())
+                .unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert_eq!(replay.replayed.at, self.recorded.at, "{context}");
+            assert_eq!(replay.replayed.ending, Some(self.recorded.ending), "{context}");
+            assert!(replay.replayed.inputs >= self.inputs, "{context}");
+            assert!(replay.state == self.state, "{context}: the final state differs");
+            assert_eq!(replay.ram, self.ram, "{context}");
+            assert!(replay.console == self.console, "{context}: the console differs");
+        }
+    }
+}
+
+#[test]
+fn stops_steps_and_looks_leave_no_trace() {
+    let seed = 0x7374_6f70;
+    let mut stopped = 0;
+    // Nobody types, so the one that echoes would wait for ever.
+    for (name, elf) in ALL.iter().filter(|(name, _)| *name != "echo") {
+        let plain = session(elf, &mut Random::new(seed), false, 0);
+        for round in 0..6 {
+            let context = format!("seed {seed:#x}, {name}, round {round}");
+            let debugged = session(elf, &mut Random::new(seed + round), true, 0);
+            debugged.assert_replays(&context);
+            assert_eq!(debugged.recorded.at, plain.recorded.at, "{context}");
+            assert_eq!(debugged.recorded.ending, plain.recorded.ending, "{context}");
+            assert_eq!(debugged.recorded.digest, plain.recorded.digest, "{context}");
+            assert!(debugged.state == plain.state, "{context}: the final state differs");
+            assert_eq!(debugged.ram, plain.ram, "{context}");
+            assert!(debugged.console == plain.console, "{context}: the console differs");
+            stopped += debugged.stopped;
+        }
+    }
+    assert!(stopped > 500, "{stopped}");
+}
+
+#[test]
+fn random_writes_into_a_live_machine_replay() {
+    let seed = 0x6465_6275;
+    let mut stopped = 0;
+    let mut endings = std::collections::BTreeMap::new();
+    for (name, elf) in ALL {
+        for round in 0..12 {
+            let context = format!("seed {seed:#x}, {name}, round {round}");
+            let session = session(elf, &mut Random::new(seed + round), round % 2 == 0, 1 + round);
+            session.assert_replays(&context);
+            *endings.entry(format!("{:?}", session.recorded.ending)).or_insert(0) += 1;
+            stopped += session.stopped;
+        }
+    }
+    // Some guests survive, some do not.
+    assert!(endings.len() > 2 && stopped > 500, "{endings:?}, {stopped} stops");
+    assert!(endings.contains_key("Guest(TripleFault)"), "{endings:?}");
+}
