@@ -15,9 +15,6 @@ pub trait Rewind: Guest {
     fn set_stops(&mut self, stops: &Stops);
     /// See [`Machine::breakpoint_here`].
     fn breakpoint_here(&self) -> Option<Gva>;
-    /// Interrupts and exceptions delivered since an instruction completed: tells apart what a machine is
-    /// at one position and time.
-    fn deliveries(&self) -> u32;
 }
 
 impl Rewind for Machine {
@@ -29,8 +26,5 @@ impl Rewind for Machine {
     }
     fn breakpoint_here(&self) -> Option<Gva> {
         self.breakpoint_here()
-    }
-    fn deliveries(&self) -> u32 {
-        self.cpu_state().deliveries
     }
 }

@@ -286,7 +286,7 @@ impl Guest for Toy {
         }
     }
     fn deliveries(&self) -> u32 {
-        0
+        self.state.deliveries()
     }
     fn take_output(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.output)
@@ -316,9 +316,6 @@ impl Rewind for Toy {
         let here = !self.state.halted
             && self.stops.breakpoints.iter().any(|breakpoint| breakpoint.at.0 == rip);
         here.then_some(Gva(rip))
-    }
-    fn deliveries(&self) -> u32 {
-        self.state.deliveries()
     }
 }
 
