@@ -96,6 +96,23 @@ impl Cpu {
         }
     }
 
+    /// Whether there are watchpoints.
+    #[inline(always)]
+    pub(crate) fn is_watching(&self) -> bool {
+        !self.debugger.watched.is_empty()
+    }
+
+    /// How many of `bytes` bytes within a page come before the first that a watchpoint waits for.
+    #[inline]
+    pub(crate) fn unwatched_bytes(&self, linear: u64, bytes: u32, write: bool) -> u32 {
+        if !self.is_watching() || bytes == 0 {
+            return bytes;
+        }
+        let ranges = self.debugger.watched.overlapping(linear, linear + u64::from(bytes) - 1);
+        let ranges = ranges.filter(|range| self.is_meant(range, write));
+        ranges.map(|range| range.first.saturating_sub(linear) as u32).min().unwrap_or(bytes)
+    }
+
     /// Before an access of the slow path: one that a watchpoint waits for runs alone.
     #[inline]
     pub(crate) fn prepare_watched(
@@ -104,8 +121,7 @@ impl Cpu {
         size: u32,
         write: bool,
     ) -> Result<(), Abort> {
-        if !self.alone && !self.debugger.watched.is_empty() && self.is_watched(linear, size, write)
-        {
+        if !self.alone && self.is_watching() && self.is_watched(linear, size, write) {
             return self.require_alone();
         }
         Ok(())
@@ -126,7 +142,7 @@ impl Cpu {
     /// Notes an access that was done, for the run loop to stop after it.
     #[inline]
     pub(crate) fn note_watched(&mut self, linear: u64, size: u32, write: bool) {
-        if !self.debugger.watched.is_empty() {
+        if self.is_watching() {
             self.note_hits(linear, size, write);
         }
     }

@@ -50,6 +50,26 @@ fn write_host<const S: u64>(pointer: *mut u8, value: u64) {
     }
 }
 
+/// As [`read_host`], for a size known late.
+fn read_host_sized(pointer: *mut u8, size: u32) -> u64 {
+    match size {
+        1 => read_host::<1>(pointer),
+        2 => read_host::<2>(pointer),
+        4 => read_host::<4>(pointer),
+        _ => read_host::<8>(pointer),
+    }
+}
+
+/// As [`write_host`], for a size known late.
+fn write_host_sized(pointer: *mut u8, value: u64, size: u32) {
+    match size {
+        1 => write_host::<1>(pointer, value),
+        2 => write_host::<2>(pointer, value),
+        4 => write_host::<4>(pointer, value),
+        _ => write_host::<8>(pointer, value),
+    }
+}
+
 /// A store split at a page boundary: where each piece goes and which bytes it takes.
 type Pieces = [(Gpa, usize, usize); 2];
 
@@ -102,7 +122,7 @@ impl Cpu {
             }
             None => {
                 self.probe_store(linear, S as u32)?;
-                let old = self.load_slow(linear, S as u32)?;
+                let old = self.load_sized::<S>(linear)?;
                 let new = change(self, old);
                 self.store_slow(linear, new, S as u32)
             }
@@ -221,15 +241,17 @@ impl Cpu {
         if bytes == 0 || offset + bytes > 4096 {
             return None;
         }
-        if hit::<1>(&self.tlb().read[slot_of(linear)], linear).is_none() {
+        if self.known_readable_span(linear, bytes).is_none() {
             self.translate(linear, Access::Read).ok()?;
         }
-        hit::<1>(&self.tlb().read[slot_of(linear)], linear).map(<*mut u8>::cast_const)
+        self.known_readable_span(linear, bytes)
     }
 
     /// What [`Cpu::readable_span`] found, if it still holds; translates nothing.
-    pub(crate) fn known_readable_span(&mut self, linear: u64) -> Option<*const u8> {
-        hit::<1>(&self.tlb().read[slot_of(linear)], linear).map(<*mut u8>::cast_const)
+    pub(crate) fn known_readable_span(&mut self, linear: u64, bytes: usize) -> Option<*const u8> {
+        hit::<1>(&self.tlb().read[slot_of(linear)], linear)
+            .or_else(|| self.unwatched::<false>(linear, bytes))
+            .map(<*mut u8>::cast_const)
     }
 
     /// As [`Cpu::readable_span`] for storing: `None` also for code and page tables.
@@ -238,10 +260,14 @@ impl Cpu {
         if bytes == 0 || offset + bytes > 4096 {
             return None;
         }
-        if hit::<1>(&self.tlb().write[slot_of(linear)], linear).is_none() {
+        let known = |cpu: &Cpu| {
+            hit::<1>(&cpu.tlb().write[slot_of(linear)], linear)
+                .or_else(|| cpu.unwatched::<true>(linear, bytes))
+        };
+        if known(self).is_none() {
             self.translate(linear, Access::Write).ok()?;
         }
-        hit::<1>(&self.tlb().write[slot_of(linear)], linear)
+        known(self)
     }
 
     /// Translates one byte's address for an access by the current privilege level.
@@ -296,15 +322,20 @@ impl Cpu {
             Access::Fetch => false,
         };
         // Handlers take a hit as proof that the address is canonical.
-        if super::is_canonical(linear) && !watched {
+        if super::is_canonical(linear) {
             let (mmu, ram) = self.mmu_and_ram();
-            mmu.fill(ram, table, user, linear, page, pfn);
+            mmu.fill(ram, table, user, linear, page, pfn, watched);
         }
     }
 
     #[cold]
     #[inline(never)]
     fn load_slow(&mut self, linear: u64, size: u32) -> Result<u64, Abort> {
+        if self.is_watching()
+            && let Some(pointer) = self.unwatched::<false>(linear, size as usize)
+        {
+            return Ok(read_host_sized(pointer, size));
+        }
         let user = self.cpl == 3;
         self.load_as(linear, size, user)
     }
@@ -312,8 +343,24 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn store_slow(&mut self, linear: u64, value: u64, size: u32) -> Result<(), Abort> {
+        if self.is_watching()
+            && let Some(pointer) = self.unwatched::<true>(linear, size as usize)
+        {
+            write_host_sized(pointer, value, size);
+            return Ok(());
+        }
         let user = self.cpl == 3;
         self.store_as(linear, value, size, user)
+    }
+
+    /// Host address of bytes that no watchpoint waits for, in a page with some that one does, if such
+    /// an access by the current privilege level was translated before.
+    fn unwatched<const WRITE: bool>(&self, linear: u64, bytes: usize) -> Option<*mut u8> {
+        let entry = self.tlb().watched(WRITE, linear);
+        let offset = linear ^ entry.tag;
+        let known = offset < 4096 && offset as usize + bytes <= 4096;
+        (known && self.unwatched_bytes(linear, bytes as u32, WRITE) == bytes as u32)
+            .then(|| (entry.page + offset) as *mut u8)
     }
 
     /// An access with a byte that no page table can map, or that the limit of a flat segment keeps
@@ -390,6 +437,9 @@ impl Cpu {
 
     /// Checks that a store of up to 16 bytes would succeed at the current privilege level.
     pub(crate) fn probe_store(&mut self, linear: u64, size: u32) -> Result<(), Abort> {
+        if self.is_watching() && self.unwatched::<true>(linear, size as usize).is_some() {
+            return Ok(());
+        }
         self.require_canonical(linear, size)?;
         let user = self.cpl == 3;
         let pieces = self.pieces(linear, size, Access::Write, user)?;

@@ -25,6 +25,9 @@ impl Cpu {
         if self.dr[7] & 0xff != 0 {
             return 0;
         }
+        let bytes =
+            self.unwatched_bytes(from, bytes, false).min(self.unwatched_bytes(to, bytes, true));
+        let bytes = bytes / element * element;
         // The order of single elements: the load's translation, then the store's, which may take
         // the first away again.
         let length = bytes as usize;
@@ -32,7 +35,7 @@ impl Cpu {
             return 0;
         }
         let Some(target) = self.writable_span(to, length) else { return 0 };
-        let Some(source) = self.known_readable_span(from) else { return 0 };
+        let Some(source) = self.known_readable_span(from, length) else { return 0 };
         let mut bytes = bytes;
         // A target just above its source in the same frame reads what it wrote before; copies of
         // at most their distance do not.
@@ -53,6 +56,7 @@ impl Cpu {
         if self.dr[7] & 0xff != 0 {
             return 0;
         }
+        let bytes = self.unwatched_bytes(to, bytes, true) / element * element;
         let Some(target) = self.writable_span(to, bytes as usize) else { return 0 };
         let pattern = value.to_le_bytes();
         let pattern = &pattern[..element as usize];

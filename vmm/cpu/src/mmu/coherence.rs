@@ -382,6 +382,7 @@ impl Mmu {
     }
 
     /// Enters a translation. `page` is what the table wants: a host or a guest physical address.
+    /// That of a page with watched bytes serves the slow path only.
     pub(crate) fn fill(
         &mut self,
         ram: &GuestRam,
@@ -390,6 +391,7 @@ impl Mmu {
         linear: u64,
         page: u64,
         pfn: Pfn,
+        watched: bool,
     ) {
         if self.tuning.flush_seed.is_some() {
             self.random ^= self.random << 13;
@@ -403,6 +405,9 @@ impl Mmu {
             let slot = slot_of(linear) as u16 + 1;
             let known = &mut self.write_slot[ram_index(ram, pfn)];
             *known = if *known == 0 || *known == slot { slot } else { MANY_SLOTS };
+        }
+        if watched {
+            return self.tlb(user).fill_watched(table == Table::Write, linear, page);
         }
         let capacity = self.tuning.tlb_slots;
         if user {
@@ -560,6 +565,7 @@ impl Mmu {
 
     fn forget_range(&mut self, start: u64, bytes: u64) {
         for tlb in self.each_tlb() {
+            tlb.forget_watched();
             let inside: Vec<u64> =
                 tlb.pages().filter(|page| page.wrapping_sub(start) < bytes).collect();
             for page in inside {

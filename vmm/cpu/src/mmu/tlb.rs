@@ -7,6 +7,9 @@
 /// Slots of each table; a power of two.
 pub(crate) const SLOTS: usize = 4096;
 
+/// Pages with watched bytes that are remembered at a time; a power of two.
+const WATCHED_SLOTS: usize = 64;
+
 /// The slot of a linear address.
 #[inline(always)]
 pub(crate) const fn slot_of(linear: u64) -> usize {
@@ -28,6 +31,21 @@ pub(crate) struct Entry {
     pub(crate) page: u64,
 }
 
+const fn watched_slot(linear: u64) -> usize {
+    (linear >> 12) as usize & (WATCHED_SLOTS - 1)
+}
+
+/// Entries whose tags belong to other slots.
+const EMPTY_WATCHED: [[Entry; WATCHED_SLOTS]; 2] = {
+    let mut entries = [Entry { tag: 0, page: 0 }; WATCHED_SLOTS];
+    let mut slot = 0;
+    while slot < WATCHED_SLOTS {
+        entries[slot].tag = empty_tag(slot);
+        slot += 1;
+    }
+    [entries; 2]
+};
+
 /// The tables of one address space at one privilege class.
 pub(crate) struct Tlb {
     pub(crate) read: [Entry; SLOTS],
@@ -39,6 +57,10 @@ pub(crate) struct Tlb {
     /// Slots filled for the lower half of the address space since it was last forgotten.
     lower: Vec<u16>,
     is_lower: [bool; SLOTS],
+    /// Pages that a debugger watches, for the slow path only: loads, stores. Whenever anything is
+    /// forgotten, all of them are.
+    watched: [[Entry; WATCHED_SLOTS]; 2],
+    any_watched: bool,
 }
 
 /// Whether a linear address lies in the lower half of a 48-bit address space.
@@ -68,7 +90,28 @@ impl Tlb {
             is_filled: [false; SLOTS],
             lower: Vec::new(),
             is_lower: [false; SLOTS],
+            watched: EMPTY_WATCHED,
+            any_watched: false,
         })
+    }
+
+    /// Enters a translation for the slow path.
+    pub(crate) fn fill_watched(&mut self, write: bool, linear: u64, page: u64) {
+        let tag = linear & !0xfff;
+        self.watched[usize::from(write)][watched_slot(linear)] = Entry { tag, page };
+        self.any_watched = true;
+    }
+
+    /// The entry that may know a page with watched bytes, for loads or for stores.
+    pub(crate) fn watched(&self, write: bool, linear: u64) -> &Entry {
+        &self.watched[usize::from(write)][watched_slot(linear)]
+    }
+
+    pub(crate) fn forget_watched(&mut self) {
+        if self.any_watched {
+            self.watched = EMPTY_WATCHED;
+            self.any_watched = false;
+        }
     }
 
     fn table(&mut self, table: Table) -> &mut [Entry; SLOTS] {
@@ -113,6 +156,7 @@ impl Tlb {
 
     /// Forgets the lower half of the address space.
     pub(crate) fn forget_lower_half(&mut self) {
+        self.forget_watched();
         for slot in std::mem::take(&mut self.lower) {
             let slot = usize::from(slot);
             self.is_lower[slot] = false;
@@ -133,6 +177,7 @@ impl Tlb {
 
     /// Forgets one page.
     pub(crate) fn forget(&mut self, linear: u64) {
+        self.forget_watched();
         let (slot, tag) = (slot_of(linear), linear & !0xfff);
         for table in [Table::Read, Table::Write, Table::Fetch] {
             if self.table(table)[slot].tag == tag {
@@ -143,6 +188,7 @@ impl Tlb {
 
     /// Forgets everything.
     pub(crate) fn forget_all(&mut self) {
+        self.forget_watched();
         for slot in std::mem::take(&mut self.lower) {
             self.is_lower[usize::from(slot)] = false;
         }
@@ -153,6 +199,7 @@ impl Tlb {
 
     /// Forgets the right to store anywhere.
     pub(crate) fn forget_writes(&mut self) {
+        self.forget_watched();
         for slot in 0..self.filled.len() {
             let slot = usize::from(self.filled[slot]);
             self.write[slot].tag = empty_tag(slot);
@@ -161,6 +208,7 @@ impl Tlb {
 
     /// Forgets the right to store to the page at this host address through one slot.
     pub(crate) fn forget_write_in_slot(&mut self, slot: usize, host_page: u64) {
+        self.forget_watched();
         if self.write[slot].page == host_page {
             self.write[slot].tag = empty_tag(slot);
         }
@@ -168,6 +216,7 @@ impl Tlb {
 
     /// Forgets the right to store to the page at this host address, wherever it is mapped.
     pub(crate) fn forget_write_to(&mut self, host_page: u64) {
+        self.forget_watched();
         for index in 0..self.filled.len() {
             let slot = usize::from(self.filled[index]);
             self.forget_write_in_slot(slot, host_page);
