@@ -1,10 +1,13 @@
 //! The two machines, how they run and where they differ.
 
 use crate::disassembly;
-use dejavm_cpu::Tuning;
-use dejavm_machine::{Boot, Idle, Machine, MachineConfig, MachineState, Output, Stop};
+use dejavm_cpu::{SegReg, Tuning, control, gpr};
+use dejavm_machine::{
+    Boot, Breakpoint, Idle, Machine, MachineConfig, MachineState, Output, Stop, Stops, WatchKind,
+    Watchpoint,
+};
 use dejavm_memory::RamLayout;
-use dejavm_units::{GuestNs, PAGE_SIZE, Pfn, Position};
+use dejavm_units::{Gpa, GuestNs, Gva, PAGE_SIZE, Pfn, Position};
 
 /// Instructions between comparisons of RAM.
 const RAM_INTERVAL: u64 = 3_000_000;
@@ -40,6 +43,8 @@ pub struct Report {
     pub position: Position,
     /// The machine ended, or waits for what never comes.
     pub ended: bool,
+    /// How often the second machine was stopped by a breakpoint or watchpoint.
+    pub stops: u64,
 }
 
 /// A state of both machines that was found equal.
@@ -59,6 +64,10 @@ pub struct Twins {
     equal: Equal,
     /// The last comparison of CPU and chips.
     last: Position,
+    /// The second machine gets breakpoints and watchpoints, others after each comparison.
+    has_stops: bool,
+    stops: Stops,
+    met: u64,
 }
 
 /// The machine's configuration with `mib` MiB of RAM.
@@ -66,8 +75,9 @@ pub fn configuration(mib: u64) -> MachineConfig {
     MachineConfig::new(RamLayout::new(mib << 20).expect("a possible size of RAM"))
 }
 
-/// Runs to `until`, letting time jump whenever the machine waits; `false` if it ended before.
-fn advance(machine: &mut Machine, until: Position) -> bool {
+/// Runs to `until`, past all stops, which are counted, letting time jump whenever the machine waits;
+/// `false` if it ended before.
+fn advance(machine: &mut Machine, until: Position, met: &mut u64) -> bool {
     loop {
         match machine.run(until) {
             Stop::Limit => return true,
@@ -83,9 +93,42 @@ fn advance(machine: &mut Machine, until: Position) -> bool {
                     return true;
                 }
             }
-            Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => unreachable!("no stops are set"),
+            Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => *met += 1,
         }
     }
+}
+
+/// Stops near what a machine executes and accesses now: the next instructions, return addresses on the
+/// stack, what registers point to.
+fn nearby_stops(machine: &Machine, random: &mut Random) -> Stops {
+    let state = machine.cpu_state();
+    let space = |random: &mut Random| (random.below(2) == 0).then_some(Gpa(state.cr3));
+    let mut stops = Stops::default();
+    let rip = state.seg[SegReg::Cs as usize].base.wrapping_add(state.rip);
+    let mut stack = [0; 512];
+    let read = machine.read_virtual(Gva(state.gpr[gpr::RSP]), None, &mut stack);
+    for word in stack[..read].chunks_exact(8) {
+        let word = u64::from_le_bytes(word.try_into().expect("chunks of eight"));
+        let word = if state.efer & control::EFER_LMA != 0 { word } else { word & 0xffff_ffff };
+        if random.below(4) == 0 && machine.translate(Gva(word), None).is_some() {
+            stops.breakpoints.push(Breakpoint { at: Gva(word), space: space(random) });
+        }
+    }
+    for _ in 0..random.below(4) {
+        let at = Gva(rip.wrapping_add(random.below(64)));
+        stops.breakpoints.push(Breakpoint { at, space: space(random) });
+    }
+    for _ in 0..random.below(4) {
+        let register = state.gpr[random.below(16) as usize];
+        let kinds = [WatchKind::Write, WatchKind::Read, WatchKind::Access];
+        stops.watchpoints.push(Watchpoint {
+            start: Gva(register.wrapping_sub(random.below(128))),
+            bytes: [1, 4, 8, 100, 5000][random.below(5) as usize],
+            kind: kinds[random.below(3) as usize],
+            space: space(random),
+        });
+    }
+    stops
 }
 
 fn page(machine: &Machine, pfn: Pfn) -> Box<[u8; PAGE_SIZE as usize]> {
@@ -125,9 +168,19 @@ impl Twins {
             random: Random::new(seed),
             equal,
             last,
+            has_stops: false,
+            stops: Stops::default(),
+            met: 0,
         };
         twins.machines[1].ram_mut().take_dirty();
         twins
+    }
+
+    /// The second machine will be stopped now and then, and go on.
+    #[must_use]
+    pub fn with_stops(mut self) -> Twins {
+        self.has_stops = true;
+        self
     }
 
     /// Runs both for `instructions` more, or to their end, comparing.
@@ -140,7 +193,12 @@ impl Twins {
         loop {
             let distance = 1 + self.random.below(STATE_INTERVAL_MAX);
             let until = Position(self.last.0.saturating_add(distance).min(end));
-            let goes_on = self.machines.each_mut().map(|machine| advance(machine, until));
+            if self.has_stops {
+                self.stops = nearby_stops(&self.machines[1], &mut self.random);
+                self.machines[1].set_stops(&self.stops);
+            }
+            let met = &mut self.met;
+            let goes_on = self.machines.each_mut().map(|machine| advance(machine, until, met));
             let outputs = self.machines.each_mut().map(Machine::take_output);
             let states = self.machines.each_ref().map(Machine::save);
             if states[0] != states[1] || goes_on[0] != goes_on[1] || outputs[0] != outputs[1] {
@@ -154,13 +212,14 @@ impl Twins {
             }
             self.last = at;
             if ended || at.0 >= end {
-                return Report { position: at, ended };
+                return Report { position: at, ended, stops: self.met };
             }
         }
     }
 
     /// The machines, to go on without comparing.
-    pub fn into_machines(self) -> [Machine; 2] {
+    pub fn into_machines(mut self) -> [Machine; 2] {
+        self.machines[1].set_stops(&Stops::default());
         self.machines
     }
 
@@ -195,12 +254,13 @@ impl Twins {
 
     /// Two machines run from where RAM was last equal to `until` in one go each.
     fn again(&self, until: u64) -> [Machine; 2] {
-        self.tunings.map(|tuning| {
-            let mut machine = self.equal.machine(&self.config, tuning);
+        let mut machines = self.tunings.map(|tuning| self.equal.machine(&self.config, tuning));
+        machines[1].set_stops(&self.stops);
+        for machine in &mut machines {
             machine.ram_mut().take_dirty();
-            advance(&mut machine, Position(until));
-            machine
-        })
+            advance(machine, Position(until), &mut 0);
+        }
+        machines
     }
 
     /// The first position in a range at which the machines show a difference when run again.
@@ -269,7 +329,7 @@ impl Twins {
         while position < at {
             println!("{}", disassembly::current(&machine));
             position += 1;
-            advance(&mut machine, Position(position));
+            advance(&mut machine, Position(position), &mut 0);
         }
     }
 }
