@@ -30,6 +30,7 @@ for group; do
             ;;
         bench)
             want qemu-system-x86 command -v qemu-system-x86_64
+            want qemu-utils command -v qemu-img
             ;;
         *)
             echo "install-deps.sh: unknown group '$group' (known: build test bench)" >&2

@@ -1,7 +1,9 @@
 //! Measures dejavm side by side with QEMU's record/replay; see the README of this folder.
 
 mod child;
+mod debug;
 mod report;
+mod rsp;
 mod subject;
 
 use report::Row;
@@ -23,6 +25,7 @@ usage: dejavm-bench [OPTION]...
   --dejavm PATH     default target/release/dejavm
   --qemu PATH       default qemu-system-x86_64
   --limit SECONDS   a step that takes longer has failed (default 600)
+  --only PART       run (recording and replaying) or debug (reverse steps, seeks)
   --json            the result as JSON on standard output; the table goes to standard error
 Kernel and initramfs come from $DEJAVM_IMAGES, $DEJAVM_CACHE/images or .cache/images.
 Status 0 when every step of every round succeeded, 1 when one failed, 2 for wrong usage.";
@@ -35,6 +38,10 @@ struct Options {
     work: PathBuf,
     limit: Duration,
     json: bool,
+    /// Measure recording and replaying.
+    run: bool,
+    /// Measure debugging.
+    debug: bool,
 }
 
 fn main() -> ExitCode {
@@ -64,7 +71,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         qemu: PathBuf::from("qemu-system-x86_64"),
         dejavm: PathBuf::from("target/release/dejavm"),
     };
-    let mut json = false;
+    let (mut json, mut run, mut debug) = (false, true, true);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
         match word.as_str() {
@@ -77,6 +84,13 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--work" => work = PathBuf::from(value()?),
             "--dejavm" => programs.dejavm = PathBuf::from(value()?),
             "--qemu" => programs.qemu = PathBuf::from(value()?),
+            "--only" => {
+                (run, debug) = match value()?.as_str() {
+                    "run" => (true, false),
+                    "debug" => (false, true),
+                    other => return Err(format!("--only {other}: known are run and debug")),
+                }
+            }
             "--json" => json = true,
             _ => return Err(format!("unknown option {word}")),
         }
@@ -88,7 +102,8 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         append: format!("console=ttyS0 panic=-1 dejavm.workload={workload}{append}"),
         memory_mib,
     };
-    Ok(Options { rounds, guest, programs, work, limit: Duration::from_secs(limit.into()), json })
+    let limit = Duration::from_secs(limit.into());
+    Ok(Options { rounds, guest, programs, work, limit, json, run, debug })
 }
 
 fn number(word: &str) -> Result<u32, String> {
@@ -100,7 +115,7 @@ fn bench(options: &Options) -> Result<bool, String> {
     fs::create_dir_all(&options.work)
         .map_err(|error| format!("cannot create {}: {error}", options.work.display()))?;
     let mut rows = report::rows();
-    for round in 1..=options.rounds {
+    for round in 1..=if options.run { options.rounds } else { 0 } {
         for row in &mut rows {
             match measure(options, row.step) {
                 Ok(cost) => {
@@ -115,8 +130,19 @@ fn bench(options: &Options) -> Result<bool, String> {
             note_log(row, options);
         }
     }
+    let debugging = if options.debug {
+        Some(debug::measure(&options.programs, &options.guest, &options.work, options.limit)?)
+    } else {
+        None
+    };
+    let mut table = String::new();
     let instructions = instructions(options);
-    let table = report::table(&rows, instructions);
+    if options.run {
+        table.push_str(&report::table(&rows, instructions));
+    }
+    if let Some(debugging) = &debugging {
+        table.push_str(&debugging.table());
+    }
     if options.json {
         eprint!("{table}");
         let guest = json!({
@@ -124,7 +150,9 @@ fn bench(options: &Options) -> Result<bool, String> {
             "append": options.guest.append,
             "memory_mib": options.guest.memory_mib,
         });
-        println!("{:#}", report::json(&rows, instructions, guest));
+        let mut result = report::json(&rows, instructions, guest);
+        result["debugging"] = debugging.as_ref().map_or(Value::Null, debug::Debugging::json);
+        println!("{result:#}");
     } else {
         print!("{table}");
     }
@@ -142,13 +170,14 @@ fn note_log(row: &mut Row, options: &Options) {
     };
 }
 
+fn create(path: PathBuf) -> Result<File, String> {
+    File::create(&path).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
 /// One step once: its cost, if the guest did its work and a replay printed what was recorded.
 fn measure(options: &Options, step: Step) -> Result<child::Cost, String> {
     let file_of = |step: Step, kind: &str| {
         options.work.join(format!("{}.{kind}", step.name().replace(' ', "-")))
-    };
-    let create = |path: PathBuf| {
-        File::create(&path).map_err(|error| format!("cannot write {}: {error}", path.display()))
     };
     if step.verb == Verb::Record {
         // A leftover of the last round must not pass for this round's log.

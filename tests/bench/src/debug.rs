@@ -1,0 +1,276 @@
+//! How long a debugger waits: reverse steps, reverse runs and seeks in a recorded boot, ours beside
+//! QEMU's, whose only restore point is the `rrsnapshot` of its start.
+
+use crate::report::median;
+use crate::rsp::Debugger;
+use crate::subject::{Guest, Programs};
+use crate::{child, create};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Random places in our recording.
+const PLACES: u64 = 40;
+/// Reverse steps of QEMU: each replays from the start.
+const PEER_STEPS: usize = 3;
+/// QEMU's port.
+const PEER_PORT: u16 = 18864;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Seconds of each operation, as often as it was done.
+#[derive(Default)]
+struct Waits {
+    reverse_step: Vec<f64>,
+    reverse_continue: Vec<f64>,
+    seek: Vec<f64>,
+}
+
+/// What was found out.
+pub struct Debugging {
+    qemu: Waits,
+    dejavm: Waits,
+    /// Wall seconds of recording with checkpoints over without, minus 1.
+    checkpoint_cost: f64,
+    /// Bytes of the file with checkpoints over without, minus 1.
+    checkpoint_bytes: f64,
+}
+
+/// A program with a stub, killed when dropped.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing is left to do about a child that cannot be killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Measures both programs.
+pub fn measure(
+    programs: &Programs,
+    guest: &Guest,
+    work: &Path,
+    limit: Duration,
+) -> Result<Debugging, String> {
+    let qemu = qemu(programs, guest, work, limit).map_err(|e| format!("qemu: {e}"))?;
+    let (dejavm, checkpoint_cost, checkpoint_bytes) =
+        dejavm(programs, guest, work, limit).map_err(|e| format!("dejavm: {e}"))?;
+    Ok(Debugging { qemu, dejavm, checkpoint_cost, checkpoint_bytes })
+}
+
+fn qemu(programs: &Programs, guest: &Guest, work: &Path, limit: Duration) -> Result<Waits, String> {
+    let disk = work.join("qemu-debug.qcow2");
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .arg(&disk)
+        .arg("64M")
+        .status()
+        .map_err(|error| format!("cannot run qemu-img: {error}"))?;
+    if !made.success() {
+        return Err(format!("qemu-img could not create {}", disk.display()));
+    }
+    let command = |mode: &str, console: &str| {
+        let log = work.join("qemu-debug.rr");
+        let mut command = Command::new(&programs.qemu);
+        command
+            .args(["-accel", "tcg", "-cpu", "qemu64", "-icount"])
+            .arg(format!("shift=3,rr={mode},rrfile={},rrsnapshot=init", log.display()))
+            .arg("-drive")
+            .arg(format!("file={},if=none,id=rr", disk.display()))
+            .arg("-kernel")
+            .arg(&guest.kernel)
+            .arg("-initrd")
+            .arg(&guest.initrd)
+            .args(["-append", &guest.append, "-m", &guest.memory_mib.to_string()])
+            .args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"])
+            .arg("-serial")
+            .arg(format!("file:{}", work.join(console).display()));
+        command
+    };
+    let log = work.join("qemu-debug.stderr");
+    let null = || create(Path::new("/dev/null").to_owned());
+    child::run(&mut command("record", "qemu-debug-record.console"), null()?, create(log)?, limit)?;
+    let mut replay = command("replay", "qemu-debug.console");
+    replay.args(["-S", "-gdb", &format!("tcp:127.0.0.1:{PEER_PORT}")]);
+    let child = replay
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("cannot run it: {error}"))?;
+    let _server = Server(child);
+    let mut debugger = Debugger::connect(PEER_PORT, PATIENCE, limit)?;
+    let mut waits = Waits::default();
+    debugger.run_for(Duration::from_secs(4))?;
+    let earlier = debugger.instruction_pointer()?;
+    debugger.run_for(Duration::from_secs(2))?;
+    for _ in 0..PEER_STEPS {
+        waits.reverse_step.push(debugger.time_stop("bs")?);
+    }
+    debugger.ask(&format!("Z0,{earlier:x},1"))?;
+    waits.reverse_continue.push(debugger.time_stop("bc")?);
+    Ok(waits)
+}
+
+fn dejavm(
+    programs: &Programs,
+    guest: &Guest,
+    work: &Path,
+    limit: Duration,
+) -> Result<(Waits, f64, f64), String> {
+    let record = |name: &str, interval: &[&str]| {
+        let file = work.join(name);
+        let mut command = Command::new(&programs.dejavm);
+        command
+            .arg("record")
+            .arg("--kernel")
+            .arg(&guest.kernel)
+            .arg("--initrd")
+            .arg(&guest.initrd)
+            .args(["--append", &guest.append, "-m", &guest.memory_mib.to_string()])
+            .args(interval)
+            .arg("-o")
+            .arg(&file)
+            .arg("--force");
+        let null = create(Path::new("/dev/null").to_owned())?;
+        let cost =
+            child::run(&mut command, null, create(work.join("dejavm-debug.stderr"))?, limit)?;
+        let bytes = std::fs::metadata(&file).map_err(|error| error.to_string())?.len();
+        Ok::<_, String>((cost.cpu_seconds, bytes as f64))
+    };
+    // Alternating, and compared by processor time, of which noise is the smaller part.
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        without.push(record("dejavm-bare.dvr", &["--checkpoint-interval", "0"])?);
+        with.push(record("dejavm-debug.dvr", &[])?);
+    }
+    let ratio = |of: fn(&(f64, f64)) -> f64| {
+        let middle = |runs: &[(f64, f64)]| median(runs.iter().map(of)).unwrap_or(f64::NAN);
+        middle(&with) / middle(&without) - 1.0
+    };
+    let (cost, bytes) = (ratio(|run| run.0), ratio(|run| run.1));
+    let recording = work.join("dejavm-debug.dvr");
+    let mut child = Command::new(&programs.dejavm)
+        .arg("replay")
+        .arg(&recording)
+        .arg("--gdb=127.0.0.1:0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot run it: {error}"))?;
+    let messages = child.stderr.take().expect("it was asked for");
+    let _server = Server(child);
+    let mut lines = BufReader::new(messages).lines();
+    let port = lines
+        .find_map(|line| {
+            let line = line.ok()?;
+            let number = line.split("debug connection on port ").nth(1)?;
+            number.trim_end_matches('.').parse().ok()
+        })
+        .ok_or("it ended without listening")?;
+    // Whatever else it says must not fill the pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    let mut debugger = Debugger::connect(port, PATIENCE, limit)?;
+    let end = end_of(programs, &recording)?;
+    let mut waits = Waits::default();
+    // The same places each time; far apart, in no order.
+    let place = |n: u64| (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) % end;
+    let mut earlier = None;
+    for n in 0..PLACES {
+        waits.seek.push(debugger.monitor(&format!("goto {}", place(n)))?.0);
+        waits.reverse_step.push(debugger.time_stop("bs")?);
+        if n % 8 == 7 {
+            let at = debugger.instruction_pointer()?;
+            if let Some(earlier) = earlier.replace(at) {
+                debugger.ask(&format!("Z0,{earlier:x},1"))?;
+                waits.reverse_continue.push(debugger.time_stop("bc")?);
+                debugger.ask(&format!("z0,{earlier:x},1"))?;
+            }
+        }
+    }
+    Ok((waits, cost, bytes))
+}
+
+/// The last position of a recording.
+fn end_of(programs: &Programs, recording: &Path) -> Result<u64, String> {
+    let output = Command::new(&programs.dejavm).arg("info").arg(recording).arg("--json").output();
+    let output = output.map_err(|error| format!("cannot run it: {error}"))?;
+    let info: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    info["instructions"].as_u64().ok_or_else(|| "info tells no instructions".to_owned())
+}
+
+impl Debugging {
+    fn rows(&self) -> [(&'static str, &[f64], &[f64]); 3] {
+        [
+            ("reverse-stepi", &self.qemu.reverse_step, &self.dejavm.reverse_step),
+            ("reverse-continue", &self.qemu.reverse_continue, &self.dejavm.reverse_continue),
+            ("seek", &self.qemu.seek, &self.dejavm.seek),
+        ]
+    }
+
+    /// The table for a person.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{:<17} {:>12} {:>13} {:>13} {:>8}\n",
+            "debugging", "qemu med s", "dejavm med s", "dejavm max s", "x speed"
+        );
+        let of = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
+        for (name, qemu, dejavm) in self.rows() {
+            let (theirs, ours) = (middle(qemu), middle(dejavm));
+            let ratio = theirs.zip(ours).map_or("-".to_owned(), |(q, d)| format!("{:.0}", q / d));
+            writeln!(
+                text,
+                "{name:<17} {:>12} {:>13} {:>13} {ratio:>8}",
+                of(theirs),
+                of(ours),
+                of(worst(dejavm)),
+            )
+            .expect("writing to a string cannot fail");
+        }
+        writeln!(
+            text,
+            "checkpoints cost {:.1} % of the processor time of recording and {:.1} % of the file \
+             (the recording's log and start state: 100 %)",
+            self.checkpoint_cost * 100.0,
+            self.checkpoint_bytes * 100.0,
+        )
+        .expect("writing to a string cannot fail");
+        text
+    }
+
+    /// The same for a program.
+    pub fn json(&self) -> Value {
+        let rows: Vec<Value> = self
+            .rows()
+            .into_iter()
+            .map(|(name, qemu, dejavm)| {
+                json!({
+                    "operation": name,
+                    "qemu_seconds": qemu,
+                    "dejavm_seconds": dejavm,
+                    "dejavm_median": middle(dejavm),
+                    "dejavm_worst": worst(dejavm),
+                    "speed_ratio": middle(qemu).zip(middle(dejavm)).map(|(q, d)| q / d),
+                })
+            })
+            .collect();
+        json!({
+            "operations": rows,
+            "checkpoint_cost": self.checkpoint_cost,
+            "checkpoint_bytes": self.checkpoint_bytes,
+        })
+    }
+}
+
+fn middle(values: &[f64]) -> Option<f64> {
+    median(values.iter().copied())
+}
+
+fn worst(values: &[f64]) -> Option<f64> {
+    values.iter().copied().max_by(f64::total_cmp)
+}
