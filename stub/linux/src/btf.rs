@@ -180,6 +180,17 @@ impl Btf {
         }
     }
 
+    /// Bytes of a pointer: those of `unsigned long`, which is as long on every Linux.
+    pub fn pointer_bytes(&self) -> Option<u64> {
+        (1..=self.len() as TypeId).find_map(|ty| {
+            let (at, kind, _, _, bytes) = self.describe(ty)?;
+            let name = self.name(u32_at(&self.types, at)?);
+            let long =
+                kind == kind::INT && (name == b"long unsigned int" || name == b"unsigned long");
+            (long && (bytes == 4 || bytes == 8)).then_some(u64::from(bytes))
+        })
+    }
+
     /// The structure or union of this name.
     pub(crate) fn structure(&self, name: &str) -> Option<TypeId> {
         self.structs.get(name.as_bytes()).copied()
