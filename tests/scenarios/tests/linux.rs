@@ -1,10 +1,12 @@
 //! What introspection says of a Linux guest, against what the guest says of itself.
 
+use dejavm_cpu::CpuState;
 use dejavm_linux::{Confidence, GuestView, Kernel, LinuxOffsets, Source, Space, Task};
 use dejavm_machine::{Input, Machine, Output, Stop};
-use dejavm_scenarios::{Debian, Kernel as Flavour};
-use dejavm_units::{Gva, Position};
+use dejavm_scenarios::{Debian, Kernel as Flavour, Random};
+use dejavm_units::{Gpa, Gva, Position};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Instructions between two looks at the console.
 const SLICE: u64 = 2_000_003;
@@ -218,4 +220,83 @@ fn tasks_of_the_32_bit_kernel() {
     let layout = kernel.layout();
     assert_eq!((layout.state, layout.stack, layout.flags), (Some(0x10), Some(0x14), Some(0x1c)));
     assert_eq!(layout.thread_sp, Some(0x1c));
+}
+
+/// Memory of which some of what is read comes back changed, the same way each time.
+struct Corrupted<'a> {
+    machine: &'a Machine,
+    seed: u64,
+    /// One of this many pieces of 64 bytes is damaged.
+    rarity: u64,
+}
+
+impl GuestView for Corrupted<'_> {
+    fn vcpus(&self) -> usize {
+        1
+    }
+
+    fn cpu_state(&self, _vcpu: usize) -> CpuState {
+        self.machine.cpu_state()
+    }
+
+    fn read_physical(&self, at: Gpa, into: &mut [u8]) -> bool {
+        if !GuestView::read_physical(self.machine, at, into) {
+            return false;
+        }
+        for (offset, byte) in into.iter_mut().enumerate() {
+            let address = at.0 + offset as u64;
+            let mut random = Random::new(self.seed ^ (address >> 6));
+            if random.below(self.rarity) == 0 {
+                *byte ^= (random.next_u64() >> (address % 8 * 8)) as u8;
+            }
+        }
+        true
+    }
+
+    fn ram(&self) -> Vec<Range<u64>> {
+        GuestView::ram(self.machine)
+    }
+}
+
+/// From the first instruction to the prompt there is an answer at every position; then from damaged memory too.
+#[test]
+fn every_stage_of_a_boot_and_damaged_memory() {
+    let mut guest = Guest {
+        machine: Debian::new(Flavour::Cloud, "idle").boot(),
+        console: String::new(),
+        read: 0,
+    };
+    let (mut verified, mut partial, mut none) = (0, 0, 0);
+    while !guest.console.contains("guest# ") {
+        match Kernel::find(&guest.machine) {
+            Ok(kernel) if *kernel.confidence() == Confidence::Verified => verified += 1,
+            Ok(kernel) => {
+                assert_eq!(verified, 0, "what was verified stays so: {}", kernel.confidence());
+                partial += 1;
+            }
+            Err(reason) => {
+                assert_eq!(verified + partial, 0, "a kernel that was found is not lost: {reason}");
+                none += 1;
+            }
+        }
+        guest.run(50_000_000);
+    }
+    assert!(none > 0 && verified > 0, "{none} {partial} {verified}");
+    println!("none {none}, partial {partial}, verified {verified}");
+    for seed in 0..8 {
+        println!("seed {seed}");
+        let rarity = 1 << (4 + seed * 2);
+        let view = Corrupted { machine: &guest.machine, seed, rarity };
+        if let Ok(mut kernel) = Kernel::find(&view) {
+            let _ = kernel.observe(&view);
+            for task in kernel.tasks(&view).unwrap_or_default() {
+                let _ = kernel.task_registers(&view, &task);
+            }
+        }
+        // What was learnt from sound memory, over the damaged one.
+        let kernel = Kernel::find(&guest.machine).unwrap();
+        for task in kernel.tasks(&view).unwrap_or_default() {
+            let _ = kernel.task_registers(&view, &task);
+        }
+    }
 }
