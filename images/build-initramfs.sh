@@ -35,12 +35,13 @@ zeros() {
     esac
 }
 
-# The sorted list of what the archive holds. $1: busybox, $2: calc.
+# The sorted list of what the archive holds. $1: busybox, $2: calc, $3: hunt.
 archive() {
     inode=0
     cpio_entry bin 0040755 ''
     cpio_entry bin/busybox 0100755 "$1"
     cpio_entry bin/calc 0100755 "$2"
+    cpio_entry bin/hunt 0100755 "$3"
     cpio_entry dev 0040755 ''
     rdev_major=5 rdev_minor=1
     cpio_entry dev/console 0020600 ''
@@ -65,7 +66,13 @@ build() {
         -fno-asynchronous-unwind-tables -fno-tree-vectorize -fno-math-errno -ffp-contract=off -msse2 -mfpmath=sse \
         -Wall -Wextra -Werror -Wl,--build-id=none -s -o "$work/calc" "$source_dir/calc.c" ||
         die "gcc cannot build $source_dir/calc.c with $machine"
-    archive "$work/bin/busybox" "$work/calc" >"$work/cpio"
+    # Not stripped: gdb reads the copy that is kept beside the archive.
+    gcc "$machine" -O2 -g -std=gnu11 -ffreestanding -nostdlib -static -fno-pie -no-pie -fno-stack-protector \
+        -fno-asynchronous-unwind-tables -mgeneral-regs-only -Wall -Wextra -Werror -Wl,--build-id=none \
+        -ffile-prefix-map="$source_dir=." -gno-record-gcc-switches -o "$work/hunt" "$source_dir/hunt.c" ||
+        die "gcc cannot build $source_dir/hunt.c with $machine"
+    cp "$work/hunt" "$out_dir/hunt-$arch.elf"
+    archive "$work/bin/busybox" "$work/calc" "$work/hunt" >"$work/cpio"
     gzip -9 -n <"$work/cpio" >"$work/gz"
     mv "$work/gz" "$output"
     rm -rf "$work"
