@@ -1,7 +1,7 @@
 //! Breakpoints on instructions.
 
 use super::{Debugger, SPACE};
-use crate::code::{Flow, OpRef, leave};
+use crate::code::{Flow, Op, OpRef, UNPAYABLE, leave};
 use crate::cpu::Cpu;
 use crate::interp::{self, Exit};
 use dejavm_units::{Gva, Position};
@@ -132,13 +132,21 @@ impl Cpu {
     }
 }
 
-/// First operation of a block that starts at a cut: leaves for the run loop if a breakpoint is meant.
-pub(crate) fn enter_checked(cpu: &mut Cpu, op: OpRef) -> Flow {
+/// Makes the header of a block that starts at a cut ask whether a breakpoint is meant.
+pub(crate) fn ask_before(header: &mut Op) {
+    header.handler = enter_checked;
+    // Branches pass headers by that can be paid: see `interp`. What the block costs is kept here.
+    header.disp = header.imm as i32;
+    header.imm = UNPAYABLE;
+}
+
+/// Header of a block that starts at a cut: leaves for the run loop if a breakpoint is meant.
+fn enter_checked(cpu: &mut Cpu, op: OpRef) -> Flow {
     let linear = cpu.page().wrapping_add(op.offset.into()) & cpu.address_mask;
     if cpu.stops_before_block(linear) {
         cpu.rip = linear;
         cpu.exit = Exit::Events;
         leave!();
     }
-    interp::enter(cpu, op)
+    interp::enter_paying(cpu, op, op.disp.into())
 }

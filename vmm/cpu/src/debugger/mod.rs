@@ -21,7 +21,7 @@ use breakpoints::PageOffsets;
 use dejavm_units::{Gpa, Gva, Position};
 use watchpoints::WatchList;
 
-pub(crate) use breakpoints::enter_checked;
+pub(crate) use breakpoints::ask_before;
 
 /// Where to stop before an instruction is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

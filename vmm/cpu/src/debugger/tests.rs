@@ -469,3 +469,68 @@ fn an_access_around_4_gib_touches_both_ends() {
         assert_eq!(stop == hit(0, start, WatchKind::Write), wanted, "{start:#x}: {stop:?}");
     }
 }
+
+/// The guest's own debug registers and single steps go on beside ours.
+#[test]
+fn the_guests_breakpoints_stay_its_own() {
+    let mut ends = Vec::new();
+    for own in [true, false] {
+        let mut bench = Bench::protected().with_tables();
+        bench.poke(CODE, &LOOP);
+        bench.poke(tables::HANDLERS + 16, &[0xf4]);
+        bench.change(|state| {
+            (state.dr[0], state.dr[1]) = (CODE + 3, STACK - 4);
+            state.dr[7] = 0x400 | 1 | 0b1101 << 20 | 4;
+        });
+        if own {
+            let mut stops = breakpoints(&[CODE + 2, CODE + 3, tables::HANDLERS + 16]);
+            stops.watchpoints = watch(STACK - 4, 4, WatchKind::Write).watchpoints;
+            bench.cpu.set_stops(&stops);
+            assert_eq!(go_on(&mut bench, AHEAD), at(CODE + 2));
+            // Ours goes first; then the guest's #DB pushes its frame.
+            assert_eq!(go_on(&mut bench, AHEAD), at(CODE + 3));
+            assert_eq!(go_on(&mut bench, AHEAD), hit(0, STACK - 4, WatchKind::Write));
+            assert_eq!(bench.cpu.rip, tables::HANDLERS + 16);
+            assert_eq!(bench.cpu.breakpoint_here(&bench.ram), Some(Gva(tables::HANDLERS + 16)));
+        }
+        assert_eq!(go_on(&mut bench, AHEAD), Stop::Halted);
+        assert_eq!(bench.handled(), Some(1));
+        assert_eq!(bench.cpu.dr[6] & 0xf, 3, "the handler's frame hit the other one");
+        ends.push(bench.cpu.state());
+    }
+    assert_eq!(ends[0], ends[1]);
+}
+
+/// 16-byte accesses on a watched page that touch no watched byte, and those across its end.
+#[test]
+fn a_watched_pages_other_bytes_are_as_ever() {
+    for reference_only in [false, true] {
+        let mut bench = Bench::long();
+        bench.cpu.set_tuning(Tuning { reference_only, ..Tuning::default() });
+        bench.change(|state| {
+            state.gpr[3] = DATA + 0xff8;
+            state.gpr[6] = DATA + 0x20;
+            state.xmm[0] = 0x1111_2222_3333_4444_5555_6666_7777_8888;
+        });
+        bench.cpu.set_stops(&watch(DATA + 0x40, 1, WatchKind::Access));
+        // movups [rbx], xmm0; movups [rsi], xmm0; movups xmm1, [rbx]; inc qword [rsi]; jmp back
+        let code =
+            [0x0f, 0x11, 0x03, 0x0f, 0x11, 0x06, 0x0f, 0x10, 0x0b, 0x48, 0xff, 0x06, 0xeb, 0xf2];
+        assert_eq!(bench.run(&code, 24), Stop::Limit);
+        let state = bench.cpu.state();
+        assert_eq!(state.xmm[1], state.xmm[0]);
+        assert_eq!(u128::from_le_bytes(bench.peek(DATA + 0xff8)), state.xmm[0]);
+        assert_eq!(u128::from_le_bytes(bench.peek(DATA + 0x20)), state.xmm[0] + 1);
+        // Made a page table meanwhile, or code: the right to store was taken back in time.
+        bench.poke(DATA + 0x100, &[0xb8, 1, 0, 0, 0, 0xc3]);
+        bench.change(|state| {
+            state.rip = CODE;
+            state.gpr[6] = DATA + 0x101;
+            state.gpr[7] = DATA + 0x100;
+        });
+        // L: inc byte [rsi]; call rdi; jmp L
+        let code = [0xfe, 0x06, 0xff, 0xd7, 0xeb, 0xfa];
+        assert_eq!(bench.run(&code, 5 * 20), Stop::Limit);
+        assert_eq!(bench.cpu.state().gpr[0], 21, "{reference_only}");
+    }
+}

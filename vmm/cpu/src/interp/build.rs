@@ -41,7 +41,7 @@ impl Cpu {
         };
         let Decoded { ops, links, bytes } = &mut decoded;
         if ops.len() > 1 && self.debugger.cuts_at(start.page_offset()) {
-            ops[0].handler = crate::debugger::enter_checked;
+            crate::debugger::ask_before(&mut ops[0]);
         }
         let (code, ram) = self.code_and_ram();
         let header = code.insert(ram, key, start, *bytes, ops, *links);

@@ -181,7 +181,12 @@ fn go_to_block(cpu: &mut Cpu, header: OpRef) -> Flow {
 
 /// Header of every block: charges for all its instructions, or refuses.
 pub(crate) fn enter(cpu: &mut Cpu, op: OpRef) -> Flow {
-    let count = op.imm as i64;
+    enter_paying(cpu, op, op.imm as i64)
+}
+
+/// Charges for `count` instructions and begins with the first, or refuses.
+#[inline(always)]
+pub(crate) fn enter_paying(cpu: &mut Cpu, op: OpRef, count: i64) -> Flow {
     if cpu.budget < count {
         cpu.rip = cpu.ip_at(op.offset.into());
         cpu.exit = Exit::Budget;

@@ -324,7 +324,11 @@ impl Cpu {
         // Handlers take a hit as proof that the address is canonical.
         if super::is_canonical(linear) {
             let (mmu, ram) = self.mmu_and_ram();
-            mmu.fill(ram, table, user, linear, page, pfn, watched);
+            if watched {
+                mmu.fill_watched(ram, table == Table::Write, user, linear, page, pfn);
+            } else {
+                mmu.fill(ram, table, user, linear, page, pfn);
+            }
         }
     }
 

@@ -382,7 +382,6 @@ impl Mmu {
     }
 
     /// Enters a translation. `page` is what the table wants: a host or a guest physical address.
-    /// That of a page with watched bytes serves the slow path only.
     pub(crate) fn fill(
         &mut self,
         ram: &GuestRam,
@@ -391,7 +390,6 @@ impl Mmu {
         linear: u64,
         page: u64,
         pfn: Pfn,
-        watched: bool,
     ) {
         if self.tuning.flush_seed.is_some() {
             self.random ^= self.random << 13;
@@ -402,12 +400,7 @@ impl Mmu {
             }
         }
         if table == Table::Write {
-            let slot = slot_of(linear) as u16 + 1;
-            let known = &mut self.write_slot[ram_index(ram, pfn)];
-            *known = if *known == 0 || *known == slot { slot } else { MANY_SLOTS };
-        }
-        if watched {
-            return self.tlb(user).fill_watched(table == Table::Write, linear, page);
+            self.note_writable(ram, linear, pfn);
         }
         let capacity = self.tuning.tlb_slots;
         if user {
@@ -415,6 +408,29 @@ impl Mmu {
         } else {
             self.tlb(false).fill_shared(table, linear, page, capacity);
         }
+    }
+
+    /// Enters a translation of a page with watched bytes, for the slow path only.
+    pub(crate) fn fill_watched(
+        &mut self,
+        ram: &GuestRam,
+        write: bool,
+        user: bool,
+        linear: u64,
+        page: u64,
+        pfn: Pfn,
+    ) {
+        if write {
+            self.note_writable(ram, linear, pfn);
+        }
+        self.tlb(user).fill_watched(write, linear, page);
+    }
+
+    /// Remembers where the right to store to a page is kept.
+    fn note_writable(&mut self, ram: &GuestRam, linear: u64, pfn: Pfn) {
+        let slot = slot_of(linear) as u16 + 1;
+        let known = &mut self.write_slot[ram_index(ram, pfn)];
+        *known = if *known == 0 || *known == slot { slot } else { MANY_SLOTS };
     }
 
     fn note_use(&mut self, ram: &mut GuestRam, entry: Gpa, level: u8, entry_size: u8, linear: u64) {
