@@ -8,8 +8,10 @@ mod digest;
 mod divergence;
 mod file;
 mod guest;
+mod page_set;
 mod pages;
 mod record;
+mod record_checkpoints;
 mod replayer;
 mod summary;
 mod timeline;
@@ -17,8 +19,8 @@ mod timeline;
 pub use digest::{Digest, Hash128};
 pub use divergence::Divergence;
 pub use file::{
-    Chunk, ChunkPlace, Ending, External, FORMAT_VERSION, FileError, Header, Kind, Located, Mark,
-    Moment, ReadError, Reader, SEMANTICS, Stamped, Start, Writer,
+    Bytes, CheckpointChunk, Chunk, ChunkPlace, Ending, External, FORMAT_VERSION, FileError, Header,
+    Kind, Located, Mark, Moment, Parent, ReadError, Reader, SEMANTICS, Stamped, Start, Writer,
 };
 pub use guest::Guest;
 pub use pages::{PageBatch, PageStoreError};
@@ -26,6 +28,7 @@ pub use record::{
     Advance, IdleAnswer, Polled, Progress, RecordError, RecordOptions, Recorded, Recorder, World,
     record,
 };
+pub use record_checkpoints::{CheckpointInterval, CheckpointPolicy};
 pub use replayer::{CutShort, Observer, ReplayError, ReplayOptions, Replayed, Replayer};
 pub use summary::{KindTotal, Summary};
 pub use timeline::{

@@ -2,10 +2,11 @@
 
 use crate::digest::Digest;
 use crate::file::{
-    Chunk, EndChunk, Ending, External, Header, Moment, Stamped, Start, Writer, to_bytes,
+    Chunk, EndChunk, Ending, External, Header, Moment, Parent, Stamped, Start, Writer, to_bytes,
 };
 use crate::guest::Guest;
 use crate::pages;
+use crate::record_checkpoints::{CheckpointPolicy, Checkpointer};
 use dejavm_machine::{Idle, Input, Output, Stop};
 use dejavm_units::{GuestNs, Position};
 use std::io::{self, Write};
@@ -44,7 +45,7 @@ pub struct Progress {
     pub at: Moment,
     /// Bytes of the recording so far.
     pub file_bytes: u64,
-    /// Of those, bytes after the start state: the log.
+    /// Of those, bytes after the start state, checkpoints apart: the log.
     pub log_bytes: u64,
 }
 
@@ -72,6 +73,10 @@ pub struct RecordOptions {
     pub embed_pages: bool,
     /// Stop at this position.
     pub until: Option<Position>,
+    /// Checkpoints along the way.
+    pub checkpoints: CheckpointPolicy,
+    /// The recording that the machine was branched from.
+    pub parent: Option<Parent>,
 }
 
 /// A finished recording.
@@ -89,7 +94,7 @@ pub struct Recorded {
     pub console_bytes: u64,
     /// Bytes of the file, and of the log in it.
     pub file_bytes: u64,
-    /// Bytes after the start state.
+    /// Bytes after the start state, checkpoints apart.
     pub log_bytes: u64,
 }
 
@@ -144,6 +149,7 @@ pub struct Recorder<G, S> {
     beyond: Option<Position>,
     /// A stop that was met when the machine came to rest, and that nobody knows of yet.
     unreported: Option<Stop>,
+    checkpointer: Checkpointer,
 }
 
 /// Records a machine that has not run yet, until it ends or the world says stop.
@@ -168,11 +174,12 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         let writer =
             Writer::new(sink).map_err(|source| RecordError::Write { offset: 0, source })?;
         let interval = options.header.digest_interval;
+        let start = guest.position();
         let mut recorder = Recorder {
             guest,
             writer,
             interval,
-            next_digest: if interval == 0 { u64::MAX } else { interval },
+            next_digest: if interval == 0 { u64::MAX } else { start.0.saturating_add(interval) },
             until: options.until.map_or(u64::MAX, |position| position.0),
             log_start: 0,
             pending: Vec::new(),
@@ -182,6 +189,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
             flushed: Moment::default(),
             beyond: None,
             unreported: None,
+            checkpointer: Checkpointer::new(CheckpointPolicy::NONE, start, 0),
         };
         recorder.write_start(options)?;
         Ok(recorder)
@@ -206,7 +214,8 @@ impl<G: Guest, S: Write> Recorder<G, S> {
     /// How far the recording is.
     pub fn progress(&self) -> Progress {
         let file_bytes = self.writer.bytes();
-        Progress { at: self.now(), file_bytes, log_bytes: file_bytes - self.log_start }
+        let log_bytes = file_bytes - self.log_start - self.checkpointer.spent();
+        Progress { at: self.now(), file_bytes, log_bytes }
     }
 
     fn append(&mut self, chunk: &Chunk) -> Result<(), RecordError> {
@@ -218,6 +227,9 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         self.append(&Chunk::Header(Box::new(options.header.clone())))?;
         let state = to_bytes(&self.guest.save());
         self.append(&Chunk::Start(Start { state }))?;
+        if let Some(parent) = &options.parent {
+            self.append(&Chunk::Parent(parent.clone()))?;
+        }
         for external in &options.externals {
             self.append(&Chunk::External(external.clone()))?;
         }
@@ -229,6 +241,8 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         // The first epoch begins with the first instruction.
         self.guest.ram_mut().take_dirty();
         self.log_start = self.writer.bytes();
+        self.checkpointer =
+            Checkpointer::new(options.checkpoints, self.guest.position(), self.log_start);
         Ok(())
     }
 
@@ -256,10 +270,12 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         }
         let limit = limit.map_or(u64::MAX, |limit| limit.0.max(start));
         let target = start.saturating_add(SLICE).min(self.next_digest).min(self.until).min(limit);
+        let target = target.min(self.checkpointer.due().max(start.saturating_add(1)));
         let stop = self.guest.run(Position(target));
         let Position(position) = self.guest.position();
         assert!(position <= target, "the machine ran beyond its limit");
         self.take_output(world);
+        self.checkpoint(start, stop)?;
         match stop {
             Stop::Limit => {}
             // The digest that may be due here follows the idle time: it has not passed yet.
@@ -339,6 +355,18 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         }
     }
 
+    /// Takes a checkpoint if one is due. A machine that went on and came to rest has just arrived.
+    fn checkpoint(&mut self, start: u64, stop: Stop) -> Result<(), RecordError> {
+        let rests = matches!(stop, Stop::Limit | Stop::Idle { .. });
+        if !rests || self.guest.position().0 == start {
+            return Ok(());
+        }
+        let offset = self.writer.bytes();
+        self.checkpointer
+            .arrived(&mut self.guest, &mut self.writer)
+            .map_err(|source| RecordError::Write { offset, source })
+    }
+
     fn take_output<W: World>(&mut self, world: &mut W) {
         let output = self.guest.take_output();
         if output.is_empty() {
@@ -361,7 +389,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         self.log_deliveries()?;
         self.write_inputs()?;
         self.settle();
-        let digest = Digest::take(&mut self.guest);
+        let digest = self.checkpointer.digest(&mut self.guest);
         self.append(&Chunk::Digest(Box::new(digest.clone())))?;
         self.flushed = digest.at;
         Ok(digest)
@@ -391,9 +419,10 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         let console_bytes = self.console_bytes;
         self.append(&Chunk::End(EndChunk { ending, at, console, console_bytes }))?;
         let (log_start, offset) = (self.log_start, self.writer.bytes());
+        let checkpoint_bytes = self.checkpointer.spent();
         let file_bytes =
             self.writer.finish().map_err(|source| RecordError::Write { offset, source })?;
-        let log_bytes = file_bytes - log_start;
+        let log_bytes = file_bytes - log_start - checkpoint_bytes;
         Ok(Recorded { ending, at, digest, console, console_bytes, file_bytes, log_bytes })
     }
 }

@@ -3,8 +3,8 @@
 use crate::digest::{Digest, Hash128};
 use crate::divergence::Divergence;
 use crate::file::{
-    Chunk, ChunkPlace, EndChunk, Ending, External, FileError, Header, Kind, Moment, ReadError,
-    Reader, SEMANTICS, Stamped, from_bytes, to_bytes,
+    Chunk, ChunkPlace, EndChunk, Ending, External, FileError, Header, Kind, Moment, Parent,
+    ReadError, Reader, SEMANTICS, Stamped, from_bytes, to_bytes,
 };
 use crate::guest::Guest;
 use crate::pages::{PageLoader, PageStoreError};
@@ -161,6 +161,7 @@ pub struct Replayer<R> {
     reader: Reader<R>,
     header: Header,
     externals: Vec<External>,
+    parent: Option<Parent>,
     state: Vec<u8>,
     state_offset: u64,
     pages: Vec<ChunkPlace>,
@@ -207,6 +208,7 @@ impl<R: Read + Seek> Replayer<R> {
             reader,
             header,
             externals: Vec::new(),
+            parent: None,
             state,
             state_offset: offset,
             pages: Vec::new(),
@@ -225,6 +227,11 @@ impl<R: Read + Seek> Replayer<R> {
     /// Files that the recording needs besides itself.
     pub fn externals(&self) -> &[External] {
         &self.externals
+    }
+
+    /// What it was branched from.
+    pub fn parent(&self) -> Option<&Parent> {
+        self.parent.as_ref()
     }
 
     /// Length of the file in bytes.
@@ -256,6 +263,14 @@ impl<R: Read + Seek> Replayer<R> {
                         && let Chunk::External(external) = located.chunk
                     {
                         self.externals.push(external);
+                    }
+                }
+                Some(Kind::Parent) => {
+                    self.reader.go_to(place);
+                    if let Some(located) = self.reader.next_chunk()?
+                        && let Chunk::Parent(parent) = located.chunk
+                    {
+                        self.parent = Some(parent);
                     }
                 }
                 None => {}
@@ -301,8 +316,8 @@ impl<R: Read + Seek> Replayer<R> {
     }
 
     /// For those who read the log by themselves: the reader stands before it.
-    pub(crate) fn into_log(self) -> (Reader<R>, Header, Vec<External>) {
-        (self.reader, self.header, self.externals)
+    pub(crate) fn into_log(self) -> (Reader<R>, Header, Vec<External>, Option<Parent>) {
+        (self.reader, self.header, self.externals, self.parent)
     }
 
     fn enqueue(&mut self, chunk: Chunk, offset: u64) -> Result<(), FileError> {
@@ -311,8 +326,12 @@ impl<R: Read + Seek> Replayer<R> {
             Chunk::Progress(at) => self.queue.push_back(Event::Progress(at)),
             Chunk::Digest(digest) => self.queue.push_back(Event::Digest(digest)),
             Chunk::End(end) => self.queue.push_back(Event::End(end)),
-            Chunk::Mark(_) => {}
-            Chunk::Header(_) | Chunk::Start(_) | Chunk::Pages(_) | Chunk::External(_) => {
+            Chunk::Mark(_) | Chunk::Contents(_) | Chunk::Checkpoint(_) => {}
+            Chunk::Header(_)
+            | Chunk::Start(_)
+            | Chunk::Pages(_)
+            | Chunk::External(_)
+            | Chunk::Parent(_) => {
                 let reason = "it belongs to the beginning";
                 return Err(FileError::OutOfPlace { offset, reason });
             }
@@ -334,7 +353,7 @@ impl<R: Read + Seek> Replayer<R> {
                 return Ok(None);
             }
             let offset = self.reader.offset();
-            let read = match self.reader.next_chunk() {
+            let read = match self.reader.next_but_checkpoints() {
                 Ok(Some(located)) => self.enqueue(located.chunk, located.offset),
                 Ok(None) => Err(FileError::Truncated { offset, end: offset }),
                 Err(ReadError::File(error)) => Err(error),

@@ -1,7 +1,7 @@
 //! What is in a recording, found without replaying it.
 
 use crate::file::{
-    Chunk, Ending, External, FileError, Header, Kind, Mark, Moment, ReadError, Reader,
+    Chunk, Ending, External, FileError, Header, Kind, Mark, Moment, Parent, ReadError, Reader,
 };
 use crate::replayer::CutShort;
 use std::collections::BTreeMap;
@@ -23,9 +23,11 @@ pub struct Summary {
     pub header: Header,
     /// Files that it needs besides.
     pub externals: Vec<External>,
+    /// What it was branched from.
+    pub parent: Option<Parent>,
     /// Length of the file in bytes.
     pub file_bytes: u64,
-    /// Bytes of the chunks after the start state.
+    /// Bytes of the chunks after the start state, checkpoints apart.
     pub log_bytes: u64,
     /// Chunks by kind; unknown kinds are left out.
     pub kinds: BTreeMap<Kind, KindTotal>,
@@ -66,6 +68,7 @@ impl Summary {
         let mut summary = Summary {
             header,
             externals: Vec::new(),
+            parent: None,
             file_bytes: reader.file_bytes(),
             log_bytes: 0,
             kinds: BTreeMap::new(),
@@ -105,7 +108,13 @@ impl Summary {
         total.chunks += 1;
         total.bytes += bytes;
         match kind {
-            Kind::Header | Kind::Start | Kind::Pages | Kind::External => {}
+            Kind::Header
+            | Kind::Start
+            | Kind::Pages
+            | Kind::External
+            | Kind::Contents
+            | Kind::Checkpoint
+            | Kind::Parent => {}
             Kind::Inputs | Kind::Progress | Kind::Digest | Kind::End | Kind::Mark | Kind::Index => {
                 self.log_bytes += bytes
             }
@@ -118,8 +127,11 @@ impl Summary {
         let Some(kind) = Kind::from_number(place.kind) else { return Ok(true) };
         self.count(kind, place.bytes);
         match kind {
-            Kind::Header | Kind::Start | Kind::Pages => return Ok(true),
-            Kind::Inputs
+            Kind::Header | Kind::Start | Kind::Pages | Kind::Contents | Kind::Checkpoint => {
+                return Ok(true);
+            }
+            Kind::Parent
+            | Kind::Inputs
             | Kind::Progress
             | Kind::Digest
             | Kind::End
@@ -143,7 +155,13 @@ impl Summary {
             }
             Chunk::Mark(mark) => self.marks.push(mark),
             Chunk::External(external) => self.externals.push(external),
-            Chunk::Header(_) | Chunk::Start(_) | Chunk::Pages(_) | Chunk::Index(_) => {}
+            Chunk::Parent(parent) => self.parent = Some(parent),
+            Chunk::Header(_)
+            | Chunk::Start(_)
+            | Chunk::Pages(_)
+            | Chunk::Index(_)
+            | Chunk::Contents(_)
+            | Chunk::Checkpoint(_) => {}
         }
         Ok(true)
     }

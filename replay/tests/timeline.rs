@@ -10,7 +10,7 @@ use dejavm_replay::{
 };
 use dejavm_units::{Gva, Pfn, Position};
 use std::io::Cursor;
-use toy::{Random, Toy, ToyState, recording};
+use toy::{Mistake, Random, Toy, ToyState, recording, recording_with_checkpoints, replay};
 
 /// A page's part of the sum that stands for all of RAM.
 fn page_hash(ram: &GuestRam, pfn: Pfn) -> u128 {
@@ -127,7 +127,7 @@ fn a_random_walk_finds_at_each_position_what_was_there() {
     let seed = 5;
     println!("seed {seed}");
     let mut random = Random::new(seed);
-    for (guest, operations) in [(21, 4000), (22, 3000), (23, 3000)] {
+    for (guest, operations) in [(21, 5000), (22, 2500), (23, 2500)] {
         let (file, recorded, _) = recording(guest, 700);
         let reference = Reference::of(&file, &Stops::default());
         let end = recorded.at.position.0;
@@ -336,4 +336,147 @@ fn runs_stop_where_a_run_that_never_turned_would_have_stopped() {
         kinds[0], kinds[1], kinds[2], kinds[3], kinds[4]
     );
     assert!(kinds[..5].iter().all(|&count| count > 20), "{kinds:?}");
+}
+
+/// Offsets and kinds of the frames, by the format's description.
+fn frames(file: &[u8]) -> Vec<(usize, u16)> {
+    let mut found = Vec::new();
+    let mut at = 16;
+    while at < file.len() {
+        found.push((at, u16::from_le_bytes(file[at + 4..at + 6].try_into().unwrap())));
+        at += 24 + u32::from_le_bytes(file[at + 8..at + 12].try_into().unwrap()) as usize;
+    }
+    found
+}
+
+const INDEX: u16 = 10;
+const CONTENTS: u16 = 11;
+const CHECKPOINT: u16 = 12;
+
+#[test]
+fn checkpoints_in_the_file_are_what_was_there_and_change_nothing_else() {
+    let seed = 31;
+    let (file, recorded) = recording_with_checkpoints(seed, 1000);
+    let (replayed, ..) = replay(&file, Mistake::default()).unwrap();
+    assert_eq!(replayed.last_digest, Some(recorded.digest));
+
+    let reference = Reference::of(&file, &Stops::default());
+    let end = recorded.at.position.0;
+    let count = frames(&file).iter().filter(|(_, kind)| *kind == CHECKPOINT).count() as u64;
+    assert!((end / 1000 - 1..=end / 1000).contains(&count), "{count} in {end}");
+    let opened = timeline(&file, tight());
+    assert_eq!(opened.checkpoint_count() as u64, 1 + count);
+    assert!(opened.notes().is_empty());
+    // From the end backwards, so that each seek starts from the file's own.
+    for position in (0..=end).rev().step_by(397) {
+        let mut timeline = timeline(&file, tight());
+        timeline.seek(Position(position)).unwrap();
+        reference.assert_at(&timeline, position, &format!("straight to {position}"));
+        timeline.step(Direction::Backward, 1).unwrap();
+        reference.assert_at(&timeline, position.saturating_sub(1), &format!("before {position}"));
+        timeline.seek(Position(end)).unwrap();
+        reference.assert_at(&timeline, end, "the end");
+        timeline.seek(Position(0)).unwrap();
+        reference.assert_at(&timeline, 0, "the start");
+    }
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    let mut timeline = timeline(&file, tight());
+    for operation in 0..500 {
+        let position = random.below(end + 1);
+        timeline.seek(Position(position)).unwrap();
+        reference.assert_at(&timeline, position, &format!("seed {seed}, operation {operation}"));
+    }
+}
+
+#[test]
+fn damaged_checkpoints_cost_time_and_a_note_and_nothing_else() {
+    let (file, recorded) = recording_with_checkpoints(33, 2000);
+    let reference = Reference::of(&file, &Stops::default());
+    let end = recorded.at.position.0;
+    let frames = frames(&file);
+    let mut noted = 0;
+    for &(at, kind) in frames.iter().filter(|(_, kind)| matches!(*kind, CONTENTS | CHECKPOINT)) {
+        // The payload damaged; its checksum repaired; a state or a content that is another.
+        for (byte, repaired) in [(30, false), (25, true), (60, true), (90, true)] {
+            let mut file = file.clone();
+            let stored = u32::from_le_bytes(file[at + 8..at + 12].try_into().unwrap()) as usize;
+            if byte >= 24 + stored {
+                continue;
+            }
+            file[at + byte] ^= 0x55;
+            if repaired {
+                let crc = crc32c::crc32c(&file[at + 24..at + 24 + stored]);
+                file[at + 16..at + 20].copy_from_slice(&crc.to_le_bytes());
+                let crc = crc32c::crc32c(&file[at..at + 20]);
+                file[at + 20..at + 24].copy_from_slice(&crc.to_le_bytes());
+            }
+            let (replayed, ..) = replay(&file, Mistake::default()).unwrap();
+            assert_eq!(replayed.at, recorded.at, "a replay needs none of this");
+            let mut timeline = timeline(&file, tight());
+            for position in [end, end / 2, 0, end - 1] {
+                let sought = timeline.seek(Position(position));
+                if repaired {
+                    // Somebody wrote this file: it may diverge, but not panic.
+                    continue;
+                }
+                sought.unwrap();
+                reference.assert_at(&timeline, position, &format!("{kind} at {at}, byte {byte}"));
+            }
+            assert!(repaired || !timeline.notes().is_empty(), "{kind} at {at}, byte {byte}");
+            noted += timeline.notes().len();
+        }
+    }
+    assert!(noted > 20, "{noted} notes");
+}
+
+#[test]
+fn a_killed_recorders_checkpoints_behind_the_log_do_not_count() {
+    let (file, _) = recording_with_checkpoints(34, 1500);
+    let reference = Reference::of(&file, &Stops::default());
+    for (at, kind) in frames(&file).into_iter().skip(5) {
+        let mut timeline = timeline(&file[..at], tight());
+        let end = timeline.end();
+        assert_eq!(timeline.cut_short().is_some(), kind != INDEX);
+        assert_eq!(timeline.seek(Position(u64::MAX)).unwrap(), Reached::End);
+        reference.assert_at(&timeline, end.0, &format!("cut at {at}"));
+    }
+}
+
+#[test]
+fn an_interrupted_way_ends_at_rest_and_can_be_continued() {
+    // Slices are long and the toy is short: the watcher is asked where checkpoints are due.
+    let (file, recorded, _) = recording(35, 700);
+    let stops = Stops {
+        breakpoints: (0..256).map(|at| Breakpoint { at: Gva(at), space: None }).collect(),
+        ..Stops::default()
+    };
+    let reference = Reference::of(&file, &stops);
+    let end = recorded.at.position;
+    let mut timeline = timeline(&file, TimelineOptions { spacing: 100, ..tight() });
+    let mut interruptions = 0;
+    for patience in 0..30 {
+        let mut left = patience;
+        let mut watcher = |_: Moment| {
+            left -= 1;
+            left >= 0
+        };
+        if timeline.seek_watched(end, &mut watcher).unwrap() == Reached::Interrupted {
+            interruptions += 1;
+        }
+        let here = timeline.now().position.0;
+        reference.assert_at(&timeline, here, "forward");
+        let mut left = patience;
+        let mut watcher = |_: Moment| {
+            left -= 1;
+            left >= 0
+        };
+        let mut judge = |_: &Toy, _: &Stop| false;
+        let stop =
+            timeline.run(Direction::Backward, None, &stops, &mut judge, &mut watcher).unwrap();
+        interruptions += usize::from(stop == TimelineStop::Interrupted);
+        let here = timeline.now().position.0;
+        reference.assert_at(&timeline, here, "backward");
+    }
+    assert!(interruptions > 30, "{interruptions}");
 }

@@ -1,5 +1,6 @@
 //! The payloads: one struct a kind.
 
+use super::bytes::Bytes;
 use super::frame::{FileError, LENGTH_MAX};
 use crate::digest::Digest;
 use crate::pages::PageBatch;
@@ -103,6 +104,30 @@ pub struct External {
     pub blake3: [u8; 32],
 }
 
+/// The machine at a later position, and the pages written since the checkpoint before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointChunk {
+    /// When: at rest, just arrived.
+    pub at: Moment,
+    /// The state in bincode.
+    pub state: Vec<u8>,
+    /// Offsets of chunks with contents.
+    pub sources: Vec<u64>,
+    /// Page number, source (0: zeros; n: the nth of `sources`), which of its pages.
+    pub pages: Vec<(u64, u32, u32)>,
+}
+
+/// What a recording was branched from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The file's name, for people.
+    pub name: String,
+    /// A hash over the parent up to the place.
+    pub identity: [u8; 32],
+    /// The place.
+    pub at: Moment,
+}
+
 /// A chunk's contents.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "named after the kinds of the format")]
@@ -117,6 +142,9 @@ pub enum Chunk {
     Mark(Mark),
     External(External),
     Index(Vec<(u16, u64)>),
+    Contents(Bytes),
+    Checkpoint(Box<CheckpointChunk>),
+    Parent(Parent),
 }
 
 /// The kinds, by number.
@@ -135,6 +163,9 @@ pub enum Kind {
     Mark = 8,
     External = 9,
     Index = 10,
+    Contents = 11,
+    Checkpoint = 12,
+    Parent = 13,
 }
 
 impl Kind {
@@ -151,6 +182,9 @@ impl Kind {
             Kind::Mark,
             Kind::External,
             Kind::Index,
+            Kind::Contents,
+            Kind::Checkpoint,
+            Kind::Parent,
         ]
         .into_iter()
         .find(|&kind| kind as u16 == number)
@@ -161,9 +195,14 @@ impl Kind {
     /// Bytes of payload at most. Small where a few bytes become a large struct in memory.
     pub(super) fn length_max(self) -> u32 {
         match self {
-            Kind::Header | Kind::Progress | Kind::End | Kind::Mark | Kind::External => 1 << 20,
+            Kind::Header
+            | Kind::Progress
+            | Kind::End
+            | Kind::Mark
+            | Kind::External
+            | Kind::Parent => 1 << 20,
             Kind::Inputs => 4 << 20,
-            Kind::Pages => 8 << 20,
+            Kind::Pages | Kind::Contents | Kind::Checkpoint => 8 << 20,
             Kind::Index => 16 << 20,
             Kind::Start | Kind::Digest => LENGTH_MAX,
         }
@@ -184,6 +223,9 @@ impl Chunk {
             Chunk::Mark(_) => Kind::Mark,
             Chunk::External(_) => Kind::External,
             Chunk::Index(_) => Kind::Index,
+            Chunk::Contents(_) => Kind::Contents,
+            Chunk::Checkpoint(_) => Kind::Checkpoint,
+            Chunk::Parent(_) => Kind::Parent,
         }
     }
 
@@ -199,6 +241,9 @@ impl Chunk {
             Chunk::Mark(payload) => to_bytes(payload),
             Chunk::External(payload) => to_bytes(payload),
             Chunk::Index(payload) => to_bytes(payload),
+            Chunk::Contents(payload) => to_bytes(payload),
+            Chunk::Checkpoint(payload) => to_bytes(payload),
+            Chunk::Parent(payload) => to_bytes(payload),
         }
     }
 
@@ -215,6 +260,9 @@ impl Chunk {
             Kind::Mark => Chunk::Mark(from_bytes(bytes).map_err(undecodable)?),
             Kind::External => Chunk::External(from_bytes(bytes).map_err(undecodable)?),
             Kind::Index => Chunk::Index(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Contents => Chunk::Contents(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Checkpoint => Chunk::Checkpoint(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Parent => Chunk::Parent(from_bytes(bytes).map_err(undecodable)?),
         })
     }
 }

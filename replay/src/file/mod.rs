@@ -1,12 +1,15 @@
 //! The recording file. `docs/formats/recording.md` is the specification.
 
+mod bytes;
 mod chunk;
 mod frame;
 mod reader;
 mod writer;
 
+pub use bytes::Bytes;
 pub use chunk::{
-    Chunk, EndChunk, Ending, External, Header, Kind, Mark, Moment, SEMANTICS, Stamped, Start,
+    CheckpointChunk, Chunk, EndChunk, Ending, External, Header, Kind, Mark, Moment, Parent,
+    SEMANTICS, Stamped, Start,
 };
 pub(crate) use chunk::{from_bytes, to_bytes};
 pub use frame::{FORMAT_VERSION, FileError};

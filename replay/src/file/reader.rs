@@ -92,6 +92,18 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
+    /// As [`Reader::next_chunk`]; checkpoints and their contents are skipped unread, as if they were of
+    /// an unknown kind: no replay needs them.
+    pub(crate) fn next_but_checkpoints(&mut self) -> Result<Option<Located>, ReadError> {
+        while let Some((place, frame)) = self.next_frame()? {
+            match Kind::from_number(frame.kind) {
+                Some(Kind::Contents | Kind::Checkpoint) => self.offset += place.bytes,
+                _ => return self.next_chunk(),
+            }
+        }
+        Ok(None)
+    }
+
     /// The place of the next chunk, skipping its payload: for listing a file quickly. Only the frame
     /// is checked.
     pub fn next_place(&mut self) -> Result<Option<ChunkPlace>, ReadError> {

@@ -1,8 +1,8 @@
 //! Checkpoints: what the machine was at some positions, and which pages changed between them.
 
-use super::page_set::PageSet;
 use super::pages::{Content, PageHistory};
 use crate::digest::Hash128;
+use crate::page_set::PageSet;
 use crate::record::hash_output;
 use dejavm_machine::Output;
 use dejavm_memory::GuestRam;
@@ -57,7 +57,7 @@ impl Checkpoint {
     }
 }
 
-/// All checkpoints of a timeline. The one at position 0 is always there.
+/// All checkpoints of a timeline. The one at the start is always there.
 #[derive(Default)]
 pub(super) struct Checkpoints {
     list: BTreeMap<Position, Checkpoint>,
@@ -84,7 +84,7 @@ impl Checkpoints {
     /// The last one that is not behind a position.
     pub(super) fn last_until(&self, at: Position) -> Position {
         let found = self.list.range(..=at).next_back();
-        *found.expect("position 0 has a checkpoint").0
+        *found.expect("the start has a checkpoint").0
     }
 
     /// The first one behind a position.
@@ -136,7 +136,7 @@ impl Checkpoints {
 
     /// Forgets a checkpoint; the one after it takes over its pages. Returns them.
     pub(super) fn remove(&mut self, at: Position) -> PageSet {
-        assert!(at > Position(0), "the start stays");
+        assert!(self.list.keys().next() != Some(&at), "the start stays");
         let removed = self.list.remove(&at).expect("it is there");
         self.list_bytes -= removed.bytes();
         match self.list.range_mut(at..).next() {

@@ -2,7 +2,9 @@
 //! that it is known where it ends, and again when the timeline comes by. One chunk is in memory.
 
 use crate::digest::Digest;
-use crate::file::{Chunk, ChunkPlace, EndChunk, FileError, Kind, Mark, Moment, ReadError, Reader};
+use crate::file::{
+    CheckpointChunk, Chunk, ChunkPlace, EndChunk, FileError, Kind, Mark, Moment, ReadError, Reader,
+};
 use crate::replayer::{CutShort, ReplayError};
 use dejavm_machine::Input;
 use dejavm_units::Position;
@@ -66,7 +68,10 @@ fn events(chunk: Chunk) -> Option<Vec<Event>> {
         | Chunk::Pages(_)
         | Chunk::Mark(_)
         | Chunk::External(_)
-        | Chunk::Index(_) => return None,
+        | Chunk::Index(_)
+        | Chunk::Contents(_)
+        | Chunk::Checkpoint(_)
+        | Chunk::Parent(_) => return None,
     })
 }
 
@@ -107,7 +112,12 @@ impl<R: Read + Seek> Log<R> {
         let offset = place.offset;
         let kind = match Kind::from_number(place.kind) {
             None => return Ok(true),
-            Some(Kind::Header | Kind::Start | Kind::Pages | Kind::External) => {
+            Some(Kind::Contents) => return Ok(true),
+            Some(Kind::Checkpoint) => {
+                self.checkpoints.push(place);
+                return Ok(true);
+            }
+            Some(Kind::Header | Kind::Start | Kind::Pages | Kind::External | Kind::Parent) => {
                 let reason = "it belongs to the beginning";
                 return Err(FileError::OutOfPlace { offset, reason }.into());
             }
@@ -217,20 +227,29 @@ impl<R: Read + Seek> Log<R> {
         next.is_some_and(|chunk| !chunk.verified)
     }
 
-    /// The contents of some pages: those that the chunk at `offset` brings.
+    /// The contents of pages that the chunk at `offset` holds.
     pub(super) fn page_contents(&mut self, offset: u64) -> Result<Vec<u8>, ReplayError> {
         self.reader.seek(offset);
-        match self.reader.next_chunk()?.map(|located| located.chunk) {
-            Some(Chunk::Pages(batch)) => Ok(batch.contents),
+        match self.reader.next_chunk()?.map(|located| (located.offset, located.chunk)) {
+            Some((at, Chunk::Contents(contents))) if at == offset => Ok(contents.0),
             _ => {
-                let reason = "it should hold pages";
+                let reason = "a checkpoint refers to it for contents of pages";
                 Err(FileError::OutOfPlace { offset, reason }.into())
             }
         }
     }
 
-    /// Places of the checkpoints in the file.
-    pub(super) fn checkpoints(&self) -> &[ChunkPlace] {
-        &self.checkpoints
+    /// The `n`th checkpoint in the file, and where it is.
+    pub(super) fn checkpoint(
+        &mut self,
+        n: usize,
+    ) -> Result<Option<(u64, CheckpointChunk)>, ReplayError> {
+        let Some(&place) = self.checkpoints.get(n) else { return Ok(None) };
+        self.reader.go_to(place);
+        let offset = place.offset;
+        match self.reader.next_chunk()?.map(|located| located.chunk) {
+            Some(Chunk::Checkpoint(checkpoint)) => Ok(Some((offset, *checkpoint))),
+            _ => Err(FileError::OutOfPlace { offset, reason: "the file has changed" }.into()),
+        }
     }
 }

@@ -19,9 +19,9 @@
 //! where the user stands (`policy.rs`). No clock is asked: instructions and pages are the measure of cost.
 
 mod checkpoints;
+mod from_file;
 mod guest;
 mod log;
-mod page_set;
 mod pages;
 mod policy;
 mod run;
@@ -30,13 +30,13 @@ mod travel;
 pub use guest::Rewind;
 pub use run::Judge;
 
-use crate::file::{External, Header, Mark, Moment};
+use crate::file::{External, Header, Mark, Moment, Parent};
+use crate::page_set::PageSet;
 use crate::replayer::{CutShort, ReplayError, Replayer};
 use checkpoints::{Checkpoints, Console};
 use dejavm_machine::{Machine, WatchKind};
 use dejavm_units::{Gva, Position};
 use log::{Cursor, Log};
-use page_set::PageSet;
 use pages::Content;
 use policy::Plan;
 use std::io::{Read, Seek};
@@ -63,6 +63,8 @@ pub enum Reached {
     Position,
     /// At the end: the position lies behind it.
     End,
+    /// At the start: the position lies before it (of a branch).
+    Start,
     /// Somewhere, because the observer said so.
     Interrupted,
 }
@@ -111,6 +113,8 @@ pub struct Timeline<R, G: Rewind = Machine> {
     guest: G,
     header: Header,
     externals: Vec<External>,
+    parent: Option<Parent>,
+    start: Position,
     log: Log<R>,
     options: TimelineOptions,
     checkpoints: Checkpoints,
@@ -130,6 +134,7 @@ pub struct Timeline<R, G: Rewind = Machine> {
     /// The log's events at the last position were replayed and found right.
     end_checked: bool,
     plan: Plan,
+    notes: Vec<String>,
 }
 
 impl<R: Read + Seek> Timeline<R, Machine> {
@@ -156,7 +161,8 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         mut guest: G,
         options: TimelineOptions,
     ) -> Result<Timeline<R, G>, ReplayError> {
-        let (reader, header, externals) = replayer.into_log();
+        let (reader, header, externals, parent) = replayer.into_log();
+        let start = guest.position();
         let log = Log::open(reader)?;
         // The first epoch begins with the first instruction, as it did for the recorder.
         guest.ram_mut().take_dirty();
@@ -164,10 +170,12 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             guest,
             header,
             externals,
+            parent,
+            start,
             log,
             options,
             checkpoints: Checkpoints::default(),
-            anchor: Position(0),
+            anchor: start,
             dirty: PageSet::default(),
             cursor: Cursor::default(),
             at_rest: true,
@@ -176,8 +184,10 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             since: Moment::default(),
             end_checked: false,
             plan: Plan::default(),
+            notes: Vec::new(),
         };
         timeline.take_start();
+        timeline.load_checkpoints()?;
         Ok(timeline)
     }
 
@@ -192,7 +202,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         });
         self.dirty = PageSet::from_sorted(nonzero.collect());
         // It settles, as on every arrival.
-        let _ = self.guest.run(Position(0));
+        let _ = self.guest.run(self.start);
         self.take_output();
         self.take_checkpoint();
     }
@@ -212,6 +222,11 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         &self.externals
     }
 
+    /// What it was branched from.
+    pub fn parent(&self) -> Option<&Parent> {
+        self.parent.as_ref()
+    }
+
     /// Where the timeline stands.
     pub fn now(&self) -> Moment {
         Moment { position: self.guest.position(), guest_ns: self.guest.guest_ns() }
@@ -219,12 +234,12 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
 
     /// The first position.
     pub fn start(&self) -> Position {
-        Position(0)
+        self.start
     }
 
     /// The last position that can be replayed.
     pub fn end(&self) -> Position {
-        self.log.end().position
+        self.log.end().position.max(self.start)
     }
 
     /// Why the recording has no ending, if so.
@@ -258,9 +273,10 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         position: Position,
         watcher: &mut Watcher<'_>,
     ) -> Result<Reached, ReplayError> {
-        let target = position.min(self.end());
+        let target = position.clamp(self.start, self.end());
         Ok(match self.go(target, watcher)? {
             false => Reached::Interrupted,
+            true if target > position => Reached::Start,
             true if target < position => Reached::End,
             true => Reached::Position,
         })
@@ -278,8 +294,8 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
                 // Back to the arrival is a step of its own.
                 let moved = self.back_to_arrival()?;
                 let count = count.saturating_sub(u64::from(moved));
-                let short = (count > here.0).then_some(TimelineStop::Start);
-                (Position(here.0.saturating_sub(count)), short)
+                let target = Position(here.0.saturating_sub(count)).max(self.start);
+                (target, (count > here.0 - self.start.0).then_some(TimelineStop::Start))
             }
         };
         match self.go(target, &mut |_| true)? {

@@ -87,12 +87,14 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         while self.checkpoints.bytes() > self.options.memory_bytes
             || self.checkpoints.len() > COUNT_MAX
         {
-            let Some(least) = self.least_useful() else { return };
+            // Those of the file cost little, and are lost for good.
+            let least = self.least_useful(false).or_else(|| self.least_useful(true));
+            let Some(least) = least else { return };
             self.forget(least);
         }
     }
 
-    fn least_useful(&self) -> Option<Position> {
+    fn least_useful(&self, of_file: bool) -> Option<Position> {
         let focus = self.plan.focus;
         let all: Vec<(Position, bool)> = self.checkpoints.positions().collect();
         let end = (self.end(), true);
@@ -100,7 +102,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         let mut least: Option<(u128, Position)> = None;
         for ((before, here), next) in all.iter().zip(all.iter().skip(1)).zip(nexts) {
             let (at, in_file) = *here;
-            if in_file {
+            if in_file != of_file {
                 continue;
             }
             let gap = next.0.0.saturating_sub(before.0.0);

@@ -113,7 +113,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         judge: &mut Judge<'_, G>,
         watcher: &mut Watcher<'_>,
     ) -> Result<TimelineStop, ReplayError> {
-        let floor = until.unwrap_or(self.start());
+        let floor = until.map_or(self.start(), |until| until.max(self.start()));
         let mut bound = self.point();
         let mut at_rest = self.at_rest;
         while bound.position > floor || bound.position == floor && !at_rest {
@@ -140,7 +140,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         }
         Ok(match self.go(floor, watcher)? {
             false => TimelineStop::Interrupted,
-            true if until.is_some() => TimelineStop::Position,
+            true if until == Some(floor) => TimelineStop::Position,
             true => TimelineStop::Start,
         })
     }

@@ -2,12 +2,12 @@
 
 use super::checkpoints::Checkpoint;
 use super::log::What;
-use super::page_set::PageSet;
 use super::pages::PAGE;
 use super::{Content, Rewind, Timeline, Watcher};
 use crate::digest::{Digest, Hash128};
 use crate::divergence::Divergence;
 use crate::file::{FileError, Moment, from_bytes, to_bytes};
+use crate::page_set::PageSet;
 use crate::replayer::ReplayError;
 use dejavm_machine::{Idle, Stop, Stops};
 use dejavm_units::{Pfn, Position};
@@ -111,7 +111,9 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         }
         self.end_checked = true;
         let here = self.guest.position();
-        self.put_back(here)
+        self.put_back(here)?;
+        // Unless the checkpoint built on one in the file that cannot be used.
+        self.forward_to(here, &mut |_| true).map(|_| ())
     }
 
     /// Runs until the machine arrives at `target`, which lies ahead and not behind the end, or stops on
@@ -300,8 +302,22 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         }
     }
 
-    /// Makes the machine what it was at a checkpoint.
+    /// Makes the machine what it was at a checkpoint, or at an earlier one if that is of no use.
     pub(super) fn put_back(&mut self, to: Position) -> Result<(), ReplayError> {
+        loop {
+            let nearest = self.checkpoints.last_until(to);
+            match self.put_back_at(nearest) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    if !self.distrust(nearest, &error) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn put_back_at(&mut self, to: Position) -> Result<(), ReplayError> {
         self.collect_dirty();
         let changed = self.difference(to);
         let contents = self.load_contents(&changed)?;
@@ -324,7 +340,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         self.anchor = to;
         self.guest.restore(&state).map_err(ReplayError::Machine)?;
         let now = Moment { position: to, guest_ns };
-        assert!(self.now() == now, "a restored machine is where it was");
+        self.check_restored(now)?;
         self.cursor = self.log.find(to)?;
         self.at_rest = true;
         self.since = self.since.min(now);

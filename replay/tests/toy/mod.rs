@@ -8,8 +8,9 @@ use dejavm_machine::{
 };
 use dejavm_memory::{GuestRam, RamLayout};
 use dejavm_replay::{
-    Guest, Header, IdleAnswer, Observer, Polled, Progress, RecordOptions, Recorded, ReplayError,
-    ReplayOptions, Replayed, Replayer, Rewind, SEMANTICS, World, record,
+    CheckpointInterval, CheckpointPolicy, Guest, Header, IdleAnswer, Observer, Polled, Progress,
+    RecordOptions, Recorded, ReplayError, ReplayOptions, Replayed, Replayer, Rewind, SEMANTICS,
+    World, record,
 };
 use dejavm_units::{Gpa, GuestNs, Gva, Position};
 use serde::{Deserialize, Serialize};
@@ -420,7 +421,20 @@ pub fn options(digest_interval: u64) -> RecordOptions {
         externals: Vec::new(),
         embed_pages: true,
         until: None,
+        checkpoints: CheckpointPolicy::NONE,
+        parent: None,
     }
+}
+
+/// As [`recording`], with a checkpoint every `interval` instructions.
+pub fn recording_with_checkpoints(seed: u64, interval: u64) -> (Vec<u8>, Recorded) {
+    let mut file = Vec::new();
+    let mut options = options(700);
+    options.checkpoints =
+        CheckpointPolicy { interval: CheckpointInterval::Every(interval), file_bytes: 64 << 20 };
+    let mut world = RandomWorld::new(seed);
+    let recorded = record(&mut Toy::new(seed), &mut world, &mut file, &options).unwrap();
+    (file, recorded)
 }
 
 /// Records a toy guest in a random world.

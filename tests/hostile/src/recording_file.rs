@@ -3,8 +3,8 @@
 use dejavm_machine::{Boot, Input, Machine, MachineConfig, Output, Register};
 use dejavm_memory::RamLayout;
 use dejavm_replay::{
-    Header, IdleAnswer, Moment, Observer, Polled, Progress, RecordOptions, ReplayOptions, Replayer,
-    SEMANTICS, Summary, World, record,
+    CheckpointPolicy, Header, IdleAnswer, Moment, Observer, Polled, Progress, RecordOptions,
+    ReplayOptions, Replayer, SEMANTICS, Summary, World, record,
 };
 use dejavm_units::{Gpa, GuestNs, Position};
 use std::io::Cursor;
@@ -77,7 +77,14 @@ pub fn seed_recording(guest: &[u8]) -> Vec<u8> {
         digest_interval: 1000,
     };
     let until = Some(Position(POSITIONS_MAX));
-    let options = RecordOptions { header, externals: Vec::new(), embed_pages: true, until };
+    let options = RecordOptions {
+        header,
+        externals: Vec::new(),
+        embed_pages: true,
+        until,
+        checkpoints: CheckpointPolicy::NONE,
+        parent: None,
+    };
     let mut file = Vec::new();
     record(&mut machine, &mut Typist(0), &mut file, &options).expect("memory takes all");
     file

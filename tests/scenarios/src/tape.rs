@@ -4,8 +4,8 @@ use crate::desk::Desk;
 use dejavm_cpu::Tuning;
 use dejavm_machine::{Machine, MachineConfig, MachineState, Output};
 use dejavm_replay::{
-    Hash128, Header, Moment, Observer, RecordOptions, Recorded, ReplayError, ReplayOptions,
-    Replayed, Replayer, SEMANTICS, record,
+    CheckpointPolicy, Hash128, Header, Moment, Observer, RecordOptions, Recorded, ReplayError,
+    ReplayOptions, Replayed, Replayer, SEMANTICS, record,
 };
 use dejavm_units::Position;
 use std::io::Cursor;
@@ -38,7 +38,14 @@ pub fn tape(
         guest: Vec::new(),
         digest_interval,
     };
-    let options = RecordOptions { header, externals: Vec::new(), embed_pages: true, until };
+    let options = RecordOptions {
+        header,
+        externals: Vec::new(),
+        embed_pages: true,
+        until,
+        checkpoints: CheckpointPolicy::NONE,
+        parent: None,
+    };
     let mut file = Vec::new();
     let recorded = record(&mut machine, desk, &mut file, &options).expect("memory takes all");
     Tape { file, recorded, state: machine.save(), ram: ram_hash(&machine) }

@@ -77,6 +77,14 @@ pub struct Record {
     /// Instructions between digests; 0: only one at the end
     #[arg(long, value_name = "N", default_value_t = 1 << 28)]
     pub digest_interval: u64,
+    /// Instructions between checkpoints in the recording, from which a replay can start; 0: none
+    /// [default: as often as 5 % of the time allows]
+    #[arg(long, value_name = "N")]
+    pub checkpoint_interval: Option<u64>,
+    /// What checkpoints may add to the recording: MiB, or with a unit; never less than 30 % of its
+    /// start state
+    #[arg(long, value_name = "SIZE", default_value = "128", value_parser = bytes)]
+    pub checkpoint_size: u64,
     /// Keep kernel and initrd out of the recording: only path, length and hash
     #[arg(long)]
     pub external: bool,
@@ -223,17 +231,21 @@ fn one_cpu(text: &str) -> Result<u32, String> {
 
 /// `512`, `512M`, `2G`: MiB unless a unit follows.
 fn memory(text: &str) -> Result<RamLayout, String> {
+    RamLayout::new(bytes(text)?).map_err(|error| error.to_string())
+}
+
+/// `512`, `512M`, `2G`: MiB unless a unit follows.
+fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "M" | "m" | "MiB" => 1u64 << 20,
         "G" | "g" | "GiB" => 1 << 30,
         "K" | "k" | "KiB" => 1 << 10,
-        _ => return Err("a size of RAM is a number of MiB, or one with K, M or G".into()),
+        _ => return Err("a size is a number of MiB, or one with K, M or G".into()),
     };
     let number: u64 =
-        digits.parse().map_err(|_| "a size of RAM is a number of MiB, or one with K, M or G")?;
-    let bytes = number.saturating_mul(unit);
-    RamLayout::new(bytes).map_err(|error| error.to_string())
+        digits.parse().map_err(|_| "a size is a number of MiB, or one with K, M or G")?;
+    Ok(number.saturating_mul(unit))
 }
 
 #[cfg(test)]

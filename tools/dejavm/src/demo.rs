@@ -11,7 +11,8 @@ use crate::world::{HostWorld, stop_on_signals};
 use dejavm_machine::{Boot, Machine, MachineConfig};
 use dejavm_memory::RamLayout;
 use dejavm_replay::{
-    Header, Observer, RecordOptions, Recorded, ReplayOptions, Replayed, Replayer, SEMANTICS, record,
+    CheckpointPolicy, Header, Observer, RecordOptions, Recorded, ReplayOptions, Replayed, Replayer,
+    SEMANTICS, record,
 };
 use serde_json::json;
 use std::io::Cursor;
@@ -88,6 +89,8 @@ fn record_guest(console: &mut Console, file: &mut Vec<u8>) -> Result<Recorded, F
         externals: Vec::new(),
         embed_pages: true,
         until: None,
+        checkpoints: CheckpointPolicy::NONE,
+        parent: None,
     };
     let stop = stop_on_signals().map_err(|error| failed(error.to_string()))?;
     let mut meter = Meter::new(false, true);

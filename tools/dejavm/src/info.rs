@@ -47,12 +47,15 @@ fn describe(name: &str, summary: &Summary) -> String {
     for external in &summary.externals {
         line("needs", format!("{} ({}, {} bytes)", external.path, external.role, external.bytes));
     }
+    if let Some(parent) = &summary.parent {
+        line("branched from", format!("{} at {}", parent.name, parent.at));
+    }
     line("inputs", summary.inputs.to_string());
     line("file", size(summary.file_bytes));
     line("log", size(summary.log_bytes));
     for (kind, total) in &summary.kinds {
         let chunks = total.chunks;
-        line("", format!("{:<9}{chunks:>6} chunks, {}", kind_name(*kind), size(total.bytes)));
+        line("", format!("{:<11}{chunks:>6} chunks, {}", kind_name(*kind), size(total.bytes)));
     }
     line("creator", header.creator.clone());
     lines.push(String::new());
@@ -103,6 +106,12 @@ fn summary_json(name: &str, summary: &Summary) -> Value {
         "log_bytes": summary.log_bytes,
         "chunks": kinds,
         "externals": externals,
+        "parent": summary.parent.as_ref().map(|parent| json!({
+            "name": parent.name,
+            "identity": blake3::Hash::from_bytes(parent.identity).to_hex().as_str(),
+            "position": parent.at.position.0,
+            "guest_ns": parent.at.guest_ns.0,
+        })),
         "guest": guest,
         "machine": {
             "cpu": config.cpu.to_string(),

@@ -8,7 +8,10 @@ use crate::progress::{Meter, rate, seconds, size};
 use crate::terminal::{RawTerminal, read_stdin};
 use crate::world::{HostWorld, stop_on_signals};
 use dejavm_machine::{Boot, BootError, End, Machine, MachineConfig};
-use dejavm_replay::{Ending, External, Header, RecordOptions, Recorded, SEMANTICS, record};
+use dejavm_replay::{
+    CheckpointInterval, CheckpointPolicy, Ending, External, Header, RecordOptions, Recorded,
+    SEMANTICS, record,
+};
 use dejavm_units::Position;
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
@@ -43,6 +46,8 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
         externals,
         embed_pages: !arguments.external,
         until: arguments.until.map(Position),
+        checkpoints: checkpoints(arguments),
+        parent: None,
     };
     drop((kernel, initrd));
 
@@ -164,6 +169,15 @@ fn header(config: MachineConfig, arguments: &Record) -> Header {
         guest,
         digest_interval: arguments.digest_interval,
     }
+}
+
+fn checkpoints(arguments: &Record) -> CheckpointPolicy {
+    let interval = match arguments.checkpoint_interval {
+        None => CheckpointInterval::Affordable,
+        Some(0) => CheckpointInterval::Never,
+        Some(instructions) => CheckpointInterval::Every(instructions),
+    };
+    CheckpointPolicy { interval, file_bytes: arguments.checkpoint_size }
 }
 
 fn host_seconds() -> u64 {
