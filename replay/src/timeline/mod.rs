@@ -257,6 +257,11 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         self.checkpoints.bytes()
     }
 
+    /// Where checkpoints are, ascending.
+    pub fn checkpoint_positions(&self) -> impl Iterator<Item = Position> {
+        self.checkpoints.positions().map(|(at, _)| at)
+    }
+
     /// How many checkpoints there are.
     pub fn checkpoint_count(&self) -> usize {
         self.checkpoints.len()

@@ -42,6 +42,10 @@ fn main() {
         timeline.checkpoint_count()
     );
 
+    let starts: Vec<u64> = timeline.checkpoint_positions().map(|at| at.0).chain([end]).collect();
+    let widest = starts.windows(2).max_by_key(|pair| pair[1] - pair[0]).expect("start and end");
+    println!("the widest gap between checkpoints is from {} to {}", widest[0], widest[1]);
+
     let mut fresh = Vec::new();
     let mut fresh_steps = Vec::new();
     for _ in 0..rounds.div_ceil(8) {

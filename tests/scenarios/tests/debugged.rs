@@ -6,7 +6,8 @@ use dejavm_images::ALL;
 use dejavm_machine::{Input, Machine, MachineConfig, MachineState, Register};
 use dejavm_memory::RamLayout;
 use dejavm_replay::{
-    Advance, Hash128, Header, RecordOptions, Recorded, Recorder, ReplayOptions, SEMANTICS,
+    Advance, CheckpointPolicy, Hash128, Header, RecordOptions, Recorded, Recorder, ReplayOptions,
+    SEMANTICS,
 };
 use dejavm_scenarios::{Desk, Random, SECOND_NS, TINY_RAM_BYTES, ram_hash, replay, tiny};
 use dejavm_units::{Gpa, GuestNs, Gva, Position};
@@ -23,7 +24,14 @@ fn options(config: MachineConfig) -> RecordOptions {
         digest_interval: 100_000,
     };
     let until = Some(Position(POSITIONS_MAX));
-    RecordOptions { header, externals: Vec::new(), embed_pages: true, until }
+    RecordOptions {
+        header,
+        externals: Vec::new(),
+        embed_pages: true,
+        until,
+        checkpoints: CheckpointPolicy::NONE,
+        parent: None,
+    }
 }
 
 fn write(random: &mut Random) -> Input {
