@@ -11,6 +11,7 @@ mod machine;
 mod monitor;
 mod packet;
 mod registers;
+mod replaying;
 mod running;
 mod session;
 mod target;
@@ -19,6 +20,7 @@ mod threads;
 pub use dejavm_cpu::{Breakpoint, Stops, WatchKind, Watchpoint};
 pub use monitor::commands as monitor_commands;
 pub use registers::Layout;
+pub use replaying::{Pacer, Replaying};
 pub use session::{Ended, Options, Session, State};
 pub use target::{
     Capabilities, Direction, Happening, Inspect, Interrupted, Judge, Mark, Refusal, Resume,

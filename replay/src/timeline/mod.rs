@@ -22,6 +22,7 @@ mod checkpoints;
 mod from_file;
 mod guest;
 mod log;
+mod look;
 mod pages;
 mod policy;
 mod run;

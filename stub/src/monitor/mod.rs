@@ -189,9 +189,9 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "layout",
-        arguments: "[32|64|follow]",
+        arguments: "[32|64|follow|mode]",
         summary: "which registers gdb is told of when it asks next (`unset tdesc filename`)",
-        more: "`follow`: those of the CPU's mode at that time. The script that `dejavm gdbinit` prints does all this.",
+        more: "`follow`: those of the CPU's mode at that time; `mode` says what that is now. The script that `dejavm gdbinit` prints does all this.",
         most: 1,
         run: registers::layout,
         ..NOTHING

@@ -1,7 +1,7 @@
 //! `monitor r`, in the words of the product of 2007, and which registers gdb is told of.
 
 use super::{Answer, shown};
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, mode};
 use crate::registers::Layout;
 use crate::target::Refusal;
 use dejavm_cpu::{CpuState, SegReg, Segment, TableRegister};
@@ -92,7 +92,12 @@ pub(super) fn layout(bridge: &mut Bridge<'_>, arguments: &[&str]) -> Answer {
         Some("32") => (bridge.layout, bridge.follow_mode) = (Layout::Bits32, false),
         Some("64") => (bridge.layout, bridge.follow_mode) = (Layout::Bits64, false),
         Some("follow") => bridge.follow_mode = true,
-        Some(_) => return Refusal::unsupported("say 32, 64 or follow"),
+        Some("mode") => {
+            let view = bridge.view();
+            let long = view.is_some_and(|view| mode(&view.registers) == Layout::Bits64);
+            return Ok(if long { "64" } else { "32" }.to_owned());
+        }
+        Some(_) => return Refusal::unsupported("say 32, 64, follow or mode"),
         None => {}
     }
     let bits = if bridge.layout == Layout::Bits64 { 64 } else { 32 };

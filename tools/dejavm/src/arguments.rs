@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::debugger::Address;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dejavm_cpu::{Model, Tuning};
 use dejavm_memory::RamLayout;
@@ -31,6 +32,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Record and replay a guest built into this program: no file, no network, about a second
     Demo(Demo),
+    /// Print a gdb script with the debugger's commands
+    Gdbinit,
     /// Explain a command, or `exit-codes`
     Help(Help),
 }
@@ -109,8 +112,15 @@ pub struct Replay {
     #[arg(short, long)]
     pub quiet: bool,
     /// Stop at this position
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", conflicts_with = "gdb")]
     pub until: Option<u64>,
+    /// Wait for gdb, on 127.0.0.1:8864 (8832 for 32-bit guests) or at PORT, HOST, HOST:PORT or a unix
+    /// socket's path
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub gdb: Option<Address>,
+    /// Whether gdb sees a guest of 64 bits [default: as the recording tells]
+    #[arg(long, value_name = "32|64", requires = "gdb", value_parser = ["32", "64"])]
+    pub gdb_bits: Option<String>,
     /// Where and how the result is told
     #[command(flatten)]
     pub report: Report,

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod console;
+mod debugger;
 mod demo;
 mod doctor;
 mod exit;
@@ -13,6 +14,7 @@ mod open;
 mod progress;
 mod record;
 mod replay;
+mod replay_debugged;
 mod terminal;
 mod world;
 
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Ls(arguments) => (arguments.json, info::ls(arguments)),
         Command::Doctor(arguments) => (arguments.json, doctor::run(arguments)),
         Command::Demo(arguments) => (arguments.json, demo::run(arguments)),
+        Command::Gdbinit => (false, gdbinit()),
         Command::Help(topic) => (false, help(topic)),
     };
     let (value, failure) = match result {
@@ -70,6 +73,11 @@ fn main() -> ExitCode {
         (None, Ok(())) => ExitCode::from(Exit::Ok.code()),
         (None, Err(_)) => ExitCode::from(Exit::Failed.code()),
     }
+}
+
+fn gdbinit() -> Result<Outcome, Failure> {
+    console::print(&debugger::gdbinit())?;
+    Ok(Outcome::ok(Value::Null))
 }
 
 fn help(help: &Help) -> Result<Outcome, Failure> {

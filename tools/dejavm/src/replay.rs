@@ -7,6 +7,7 @@ use crate::exit::{Exit, Failure};
 use crate::open;
 use crate::progress::{Meter, rate, seconds};
 use crate::record::{debug_exit, ending_name, ending_text};
+use crate::replay_debugged;
 use crate::world::stop_on_signals;
 use dejavm_machine::Output;
 use dejavm_replay::{CutShort, Moment, Observer, ReplayOptions, Replayed, Replayer};
@@ -19,6 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Replays, verifies, and prints the console.
 pub fn replay(arguments: &Replay) -> Result<Outcome, Failure> {
+    if let Some(address) = &arguments.gdb {
+        return replay_debugged::run(arguments, address);
+    }
     let report = &arguments.report;
     let console = match arguments.quiet {
         true => Console::none(),

@@ -1,0 +1,113 @@
+//! `dejavm replay --gdb`: a recording under a debugger.
+
+use crate::Outcome;
+use crate::arguments::Replay;
+use crate::debugger::{Address, Left, Listener, serve};
+use crate::exit::{Exit, Failure};
+use crate::open;
+use crate::world::stop_on_signals;
+use dejavm_cpu::Stops;
+use dejavm_replay::{Replayer, Timeline, TimelineOptions};
+use dejavm_stub::{Direction, Layout, Options, Refusal, Replaying, Resume, Target};
+use dejavm_units::GuestNs;
+use serde_json::json;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Serves debuggers, one after the other, until one kills the replay or the user ends it.
+pub fn run(arguments: &Replay, address: &Address) -> Result<Outcome, Failure> {
+    let (file, name) = open::file(arguments.file.as_deref())?;
+    let stop = stop_on_signals().map_err(|error| {
+        Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
+    })?;
+    let about = |failure: Failure| failure.about(&name);
+    let mut target = open_target(file, arguments, &stop).map_err(about)?;
+    let bits_64 = match arguments.gdb_bits.as_deref() {
+        Some(bits) => bits == "64",
+        None => target.is_64_bit(),
+    };
+    let layout = if bits_64 { Layout::Bits64 } else { Layout::Bits32 };
+    let options = Options { layout: Some(layout) };
+    let listener = Listener::open(address, bits_64)?;
+    listener.announce();
+    let mut sessions = 0u64;
+    while let Some(connection) = listener.wait(&stop) {
+        sessions += 1;
+        match serve(&mut target, connection, options, &stop) {
+            // The machine stays where it is; another debugger finds it there.
+            Left::Lost => eprintln!("dejavm: the debugger is gone; another may come"),
+            Left::Detached => {
+                eprintln!("dejavm: the debugger has left; the replay goes on, another may come");
+                let result = run_free(&mut target, &listener, &stop);
+                if let Err(refusal) = result {
+                    eprintln!("dejavm: {name}: {refusal}");
+                }
+            }
+            Left::Killed | Left::Stopped => break,
+        }
+    }
+    let at = target.timeline().now();
+    eprintln!("dejavm: {name}: the replay was ended at {at}");
+    let value = json!({
+        "result": "debugged",
+        "file": name,
+        "position": at.position.0,
+        "guest_ns": at.guest_ns.0,
+        "debug_target": listener.target(),
+        "debug_sessions": sessions,
+    });
+    Ok(Outcome::ok(value))
+}
+
+fn open_target(
+    file: File,
+    arguments: &Replay,
+    stop: &Arc<AtomicBool>,
+) -> Result<Replaying<File>, Failure> {
+    let mut replayer = Replayer::open(file)?;
+    let mut machine = open::machine(&mut replayer)?;
+    machine.set_tuning(arguments.tuning.tuning());
+    let timeline = Timeline::new(replayer, machine, TimelineOptions::default())?;
+    let mut target = Replaying::new(timeline)?;
+    target.set_pacer(Box::new(pacer(Arc::clone(stop))));
+    Ok(target)
+}
+
+/// To the end, or until a debugger comes.
+fn run_free(
+    target: &mut Replaying<File>,
+    listener: &Listener,
+    stop: &AtomicBool,
+) -> Result<(), Refusal> {
+    let stops = Stops::default();
+    let resume = Resume { direction: Direction::Forward, until: None, stops: &stops };
+    let mut interrupted = || stop.load(Ordering::Relaxed) || listener.has_client();
+    target.resume(&resume, &mut |_, _| true, &mut interrupted).map(drop)
+}
+
+/// Waits so that a guest second takes `pace` milliseconds; 0: as fast as it goes.
+fn pacer(stop: Arc<AtomicBool>) -> impl FnMut(GuestNs, u32) {
+    /// No wait is longer: it could not be interrupted.
+    const WAIT_MAX: Duration = Duration::from_millis(100);
+    let mut since: Option<(GuestNs, Instant, u32)> = None;
+    move |now, pace| {
+        let Some((from, begun, _)) = since.filter(|(from, _, of)| *of == pace && *from <= now)
+        else {
+            since = Some((now, Instant::now(), pace));
+            return;
+        };
+        let guest = Duration::from_nanos(now.0.saturating_sub(from.0));
+        let due = guest.saturating_mul(pace) / 1000;
+        let passed = begun.elapsed();
+        if due > passed && !stop.load(Ordering::Relaxed) {
+            thread::park_timeout((due - passed).min(WAIT_MAX));
+        }
+        // What could not be waited for at once, or was spent elsewhere, is let go.
+        if due.abs_diff(passed) > WAIT_MAX {
+            since = Some((now, Instant::now(), pace));
+        }
+    }
+}
