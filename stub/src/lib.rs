@@ -19,6 +19,7 @@ mod threads;
 
 pub use dejavm_cpu::{Breakpoint, Stops, WatchKind, Watchpoint};
 pub use monitor::commands as monitor_commands;
+pub use packet::interrupts;
 pub use registers::Layout;
 pub use replaying::{Pacer, Replaying};
 pub use session::{Ended, Options, Session, State};

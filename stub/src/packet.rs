@@ -97,6 +97,12 @@ impl Receiver {
     }
 }
 
+/// Whether bytes that arrive while the machine runs should stop it: `^C` and whole packets do, late
+/// acknowledgements do not. gdb sends `-` when a reply takes longer than two seconds.
+pub fn interrupts(bytes: &[u8]) -> bool {
+    bytes.iter().any(|byte| !matches!(byte, b'+' | b'-'))
+}
+
 fn checksum(payload: &[u8]) -> u8 {
     payload.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }

@@ -1,6 +1,6 @@
 //! The real gdb, as a child in batch mode, and a socket for it.
 
-use dejavm_stub::{Ended, Options, Session, State, Target};
+use dejavm_stub::{Ended, Options, Session, State, Target, interrupts};
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -26,7 +26,7 @@ pub fn serve(stream: TcpStream, target: &mut dyn Target) -> Option<Ended> {
                 Err(_) => *open = false,
             }
             stream.set_nonblocking(false).expect("a socket can be asked to wait");
-            !*open || !bytes.is_empty()
+            !*open || interrupts(bytes)
         }
     };
     let mut session = Session::new(target, Box::new(interrupted), Options::default());

@@ -2,7 +2,7 @@
 
 use super::listener::Connection;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
-use dejavm_stub::{Ended, Options, Session, State, Target};
+use dejavm_stub::{Ended, Options, Session, State, Target, interrupts};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -34,13 +34,15 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Takes what is there; whether anything was, or the client is gone.
+    /// Takes what is there; whether the client wants something, or is gone.
     fn look(&mut self, arrived: &Receiver<Vec<u8>>) -> bool {
         loop {
             match arrived.try_recv() {
                 Ok(bytes) if self.bytes.len() < AHEAD_BYTES_MAX => self.bytes.extend(bytes),
                 Ok(_) => {}
-                Err(TryRecvError::Empty) => return !self.bytes.is_empty() || !self.open,
+                Err(TryRecvError::Empty) => {
+                    return !self.open || interrupts(self.bytes.make_contiguous());
+                }
                 Err(TryRecvError::Disconnected) => {
                     self.open = false;
                     return true;
