@@ -214,6 +214,7 @@ fn describe(input: &Input) -> String {
             format!("mouse right {right} up {up} wheel {wheel} buttons {buttons:03b}")
         }
         Input::PowerButton => "power button".to_owned(),
+        Input::Deliveries { count } => format!("nothing, after {count} exceptions"),
         Input::WriteRegisters { values } => {
             let mut text = String::from("debugger writes");
             for (register, value) in values {
