@@ -131,7 +131,7 @@ impl<R: Read + Seek> Target for Replaying<R> {
             return Err(Refusal::Unsupported(sentence));
         }
         let reached = self.timeline.seek_watched(to, &mut |_| !interrupted()).map_err(failed)?;
-        let (Reached::Position | Reached::End | Reached::Interrupted) = reached;
+        let (Reached::Position | Reached::Start | Reached::End | Reached::Interrupted) = reached;
         Ok(self.timeline.now().position)
     }
 
