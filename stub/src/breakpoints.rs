@@ -5,7 +5,7 @@ use crate::agent;
 use crate::packet::{self, number};
 use crate::registers::{self, Layout};
 use crate::target::{Inspect, Vcpu};
-use dejavm_cpu::{Breakpoint, CpuState, Stops, WatchKind, Watchpoint};
+use dejavm_cpu::{Breakpoint, CpuState, Stops, WatchKind, Watchpoint, control};
 use dejavm_units::{Gpa, Gva};
 use std::collections::BTreeMap;
 
@@ -214,9 +214,10 @@ impl<'a> View<'a> {
     }
 }
 
-/// CR3's base.
+/// CR3's base; with PAE paging it is a multiple of 32 only (SDM vol. 3A, 4.4.1).
 pub fn space(state: &CpuState) -> Gpa {
-    Gpa(state.cr3 & 0x000f_ffff_ffff_f000)
+    let pae = state.cr4 & control::CR4_PAE != 0 && state.efer & control::EFER_LMA == 0;
+    Gpa(state.cr3 & if pae { 0xffff_ffe0 } else { 0x000f_ffff_ffff_f000 })
 }
 
 impl agent::Machine for View<'_> {

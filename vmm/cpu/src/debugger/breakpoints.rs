@@ -1,6 +1,6 @@
 //! Breakpoints on instructions.
 
-use super::{Debugger, SPACE};
+use super::Debugger;
 use crate::code::{Flow, Op, OpRef, UNPAYABLE, leave};
 use crate::cpu::Cpu;
 use crate::interp::{self, Exit};
@@ -52,7 +52,7 @@ impl Debugger {
     pub(super) fn set_breakpoints(&mut self) {
         let stops = self.stops.breakpoints.iter();
         self.breakpoints = stops
-            .map(|breakpoint| (breakpoint.at.0, breakpoint.space.map(|space| space.0 & SPACE)))
+            .map(|breakpoint| (breakpoint.at.0, breakpoint.space.map(|space| space.0)))
             .collect();
         self.breakpoints.sort_unstable();
         let mut needed = PageOffsets::default();
@@ -81,25 +81,24 @@ impl Debugger {
         }
         Some(std::mem::take(&mut self.new_cuts))
     }
-
-    /// Whether a breakpoint is meant at a linear address in the address space of `cr3`.
-    fn is_breakpoint(&self, linear: u64, cr3: u64) -> bool {
-        let first = self.breakpoints.partition_point(|&(at, _)| at < linear);
-        self.breakpoints[first..]
-            .iter()
-            .take_while(|&&(at, _)| at == linear)
-            .any(|&(_, space)| space.is_none_or(|space| space == cr3 & SPACE))
-    }
 }
 
 impl Cpu {
+    /// Whether a breakpoint is meant at a linear address in the address space in use.
+    fn is_breakpoint(&self, linear: u64) -> bool {
+        let breakpoints = &self.debugger.breakpoints;
+        let first = breakpoints.partition_point(|&(at, _)| at < linear);
+        breakpoints[first..]
+            .iter()
+            .take_while(|&&(at, _)| at == linear)
+            .any(|&(_, space)| space.is_none_or(|space| self.is_in_space(space)))
+    }
+
     /// The breakpoint on the next instruction, also if a run has stopped there already. An instruction
     /// that cannot be fetched is not reached: its page fault comes first.
     pub fn breakpoint_here(&self, ram: &dejavm_memory::GuestRam) -> Option<Gva> {
         let linear = self.cs_linear(self.rip);
-        let here = !self.halted
-            && self.debugger.is_breakpoint(linear, self.cr3)
-            && self.is_fetchable(ram, linear);
+        let here = !self.halted && self.is_breakpoint(linear) && self.is_fetchable(ram, linear);
         here.then_some(Gva(linear))
     }
 
@@ -116,7 +115,7 @@ impl Cpu {
     fn find_due_breakpoint(&mut self) -> Option<Gva> {
         let linear = self.cs_linear(self.rip);
         let due = !self.halted
-            && self.debugger.is_breakpoint(linear, self.cr3)
+            && self.is_breakpoint(linear)
             && self.debugger.passed != Some((self.position, linear));
         let (paging, user) = (self.paging(), self.cpl == 3);
         (due && paging.is_fetchable(self.ram(), linear, user)).then_some(Gva(linear))
@@ -127,8 +126,7 @@ impl Cpu {
     #[inline(never)]
     fn stops_before_block(&self, linear: u64) -> bool {
         let position = Position(self.limit.wrapping_sub(self.budget as u64));
-        self.debugger.is_breakpoint(linear, self.cr3)
-            && self.debugger.passed != Some((position, linear))
+        self.is_breakpoint(linear) && self.debugger.passed != Some((position, linear))
     }
 }
 

@@ -1,13 +1,10 @@
 //! Looking at memory by linear address: sets no accessed bits, fills no TLB, calls no device.
 
-use super::SPACE;
+use super::space_bits;
 use crate::cpu::Cpu;
 use crate::mmu::{Access, Paging, is_canonical};
 use dejavm_memory::GuestRam;
 use dejavm_units::{Gpa, Gva};
-
-/// Bits of CR3 that locate the page-directory-pointer table of PAE paging.
-const PAE_TABLE: u64 = 0xffff_ffe0;
 
 impl Cpu {
     /// The physical address that a linear one leads to, whatever the rights, in the current mode, in the
@@ -28,14 +25,14 @@ impl Paging {
     /// The same regime with the tables of another address space.
     fn in_space(mut self, ram: &GuestRam, space: Option<Gpa>) -> Option<Paging> {
         let Some(space) = space else { return Some(self) };
-        if !self.on || (space.0 ^ self.cr3) & SPACE == 0 {
+        if !self.on || (space.0 ^ self.cr3) & space_bits(self.pae && !self.long) == 0 {
             return Some(self);
         }
         self.cr3 = space.0;
         if self.pae && !self.long {
             // Latched by MOV CR3 only: another space's are those in memory.
             let mut table = [0; 32];
-            ram.read(self.a20(space.0 & PAE_TABLE), &mut table).ok()?;
+            ram.read(self.a20(space.0 & space_bits(true)), &mut table).ok()?;
             for (entry, bytes) in self.pdpte.iter_mut().zip(table.chunks_exact(8)) {
                 *entry = u64::from_le_bytes(bytes.try_into().expect("chunks of eight"));
             }
@@ -125,6 +122,9 @@ mod tests {
         assert_eq!(found(&bench, linear, Some(ROOT | 0x20)), Some(0x3_4345));
         assert_eq!(found(&bench, linear, Some(OTHER | 0x20)), Some(0x20_2345));
         assert_eq!(found(&bench, linear, Some(OTHER)), None);
+        // Another space's table in the same page.
+        bench.poke(ROOT + 0x40 + 3 * 8, &(TABLES[2] | 1).to_le_bytes());
+        assert_eq!(found(&bench, linear, Some(ROOT | 0x40)), Some(0x20_2345));
         assert_eq!(found(&bench, linear, Some(0x7fff_f000)), None, "tables outside RAM");
     }
 

@@ -16,7 +16,7 @@ mod inspect;
 mod tests;
 mod watchpoints;
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, control};
 use breakpoints::PageOffsets;
 use dejavm_units::{Gpa, Gva, Position};
 use watchpoints::WatchList;
@@ -28,7 +28,8 @@ pub(crate) use breakpoints::ask_before;
 pub struct Breakpoint {
     /// The linear address of the instruction's first byte (the base of CS plus RIP).
     pub at: Gva,
-    /// Only while this is the base of CR3 (bits 51:12); `None`: in every address space.
+    /// Only while this is the base of CR3 (bits 51:12; with PAE paging 31:5); `None`: in every address
+    /// space.
     pub space: Option<Gpa>,
 }
 
@@ -54,7 +55,8 @@ pub struct Watchpoint {
     pub bytes: u64,
     /// What accesses count.
     pub kind: WatchKind,
-    /// Only while this is the base of CR3 (bits 51:12); `None`: in every address space.
+    /// Only while this is the base of CR3 (bits 51:12; with PAE paging 31:5); `None`: in every address
+    /// space.
     pub space: Option<Gpa>,
 }
 
@@ -78,8 +80,11 @@ pub struct WatchHit {
     pub kind: WatchKind,
 }
 
-/// The bits of CR3 (and of [`Breakpoint::space`]) that name an address space.
-const SPACE: u64 = 0x000f_ffff_ffff_f000;
+/// The bits of CR3 (and of [`Breakpoint::space`]) that name an address space: where the top table is. With
+/// PAE paging it is 32 bytes long, and several lie in one page (SDM vol. 3A, 4.4.1).
+const fn space_bits(pae: bool) -> u64 {
+    if pae { 0xffff_ffe0 } else { 0x000f_ffff_ffff_f000 }
+}
 
 /// What the CPU keeps for a debugger.
 #[derive(Default)]
@@ -119,6 +124,12 @@ impl Cpu {
         for (first, last) in fresh {
             self.mmu.forget_pages(first, last);
         }
+    }
+
+    /// Whether a space is the one in use.
+    fn is_in_space(&self, space: u64) -> bool {
+        let pae = self.cr4 & control::CR4_PAE != 0 && self.efer & control::EFER_LMA == 0;
+        (space ^ self.cr3) & space_bits(pae) == 0
     }
 
     /// Where runs stop.

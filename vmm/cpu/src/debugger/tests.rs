@@ -177,6 +177,34 @@ fn a_breakpoint_belongs_to_its_space() {
     }
 }
 
+/// With PAE paging the top tables are 32 bytes long: Linux has those of many processes in one page.
+#[test]
+fn a_breakpoint_belongs_to_its_space_within_a_page_of_tables() {
+    const ROOT: u64 = 0x30_0000;
+    const OTHER: u64 = ROOT + 0x20;
+    let mut bench = Bench::protected();
+    for root in [ROOT, OTHER] {
+        bench.poke(root, &0x30_1001u64.to_le_bytes());
+    }
+    bench.poke(0x30_1000, &0x83u64.to_le_bytes());
+    // MOV CR3, EAX; XCHG EAX, EDX; INC ECX; JMP back
+    bench.poke(CODE, &[0x0f, 0x22, 0xd8, 0x92, 0x41, 0xeb, 0xf9]);
+    bench.change(|state| {
+        (state.gpr[0], state.gpr[2]) = (OTHER, ROOT);
+        state.cr3 = ROOT;
+        state.pdpte = [0x30_1001, 0, 0, 0];
+        state.cr4 |= crate::cpu::control::CR4_PAE;
+        state.cr0 |= crate::cpu::control::CR0_PG;
+    });
+    let here = Breakpoint { at: Gva(CODE + 4), space: Some(Gpa(OTHER)) };
+    bench.cpu.set_stops(&Stops { breakpoints: vec![here], watchpoints: vec![] });
+    for round in 0..4 {
+        assert_eq!(go_on(&mut bench, AHEAD), at(CODE + 4));
+        let state = bench.cpu.state();
+        assert_eq!((state.cr3, state.gpr[1]), (OTHER, round * 2));
+    }
+}
+
 #[test]
 fn an_instruction_that_cannot_be_fetched_is_not_reached() {
     let mut bench = Bench::long().with_tables();

@@ -1,6 +1,6 @@
 //! Watchpoints on memory.
 
-use super::{Noted, SPACE, WatchHit, WatchKind, Watchpoint};
+use super::{Noted, WatchHit, WatchKind, Watchpoint};
 use crate::cpu::Cpu;
 use crate::exception::Abort;
 use dejavm_units::Gva;
@@ -44,7 +44,7 @@ impl WatchList {
             let Watchpoint { start, bytes, kind, space } = *watchpoint;
             let Some(more) = bytes.checked_sub(1) else { continue };
             let (first, last) = (start.0, start.0.saturating_add(more));
-            let space = space.map(|space| space.0 & SPACE);
+            let space = space.map(|space| space.0);
             self.ranges.push(Watched { first, last, kind, space, index });
         }
         self.ranges.sort_by_key(|range| (range.first, range.index));
@@ -136,7 +136,7 @@ impl Cpu {
     }
 
     fn is_meant(&self, range: &Watched, write: bool) -> bool {
-        range.counts(write) && range.space.is_none_or(|space| space == self.cr3 & SPACE)
+        range.counts(write) && range.space.is_none_or(|space| self.is_in_space(space))
     }
 
     /// Notes an access that was done, for the run loop to stop after it.
