@@ -349,13 +349,13 @@ impl Symbols {
         Some(at + prefix + tokens)
     }
 
-    /// Calls `visit` with each symbol's number, type letter and name, until it returns `false`.
-    fn each(&self, visit: &mut dyn FnMut(usize, u8, &[u8]) -> bool) {
+    /// Calls `visit` with each symbol's address, type letter and name, until it returns `false`.
+    pub(crate) fn each(&self, visit: &mut dyn FnMut(Gva, u8, &[u8]) -> bool) {
         let (mut at, mut text) = (0, Vec::new());
-        for number in 0..self.addresses.len() {
+        for &address in &self.addresses {
             let Some(next) = self.expand(at, &mut text) else { return };
             if let Some((&kind, name)) = text.split_first()
-                && !visit(number, kind, name)
+                && !visit(Gva(address), kind, name)
             {
                 return;
             }
@@ -366,10 +366,10 @@ impl Symbols {
     /// The addresses of the first symbols of these names, in one pass over the table.
     pub fn addresses_of<const N: usize>(&self, names: [&str; N]) -> [Option<Gva>; N] {
         let mut found = [None; N];
-        self.each(&mut |number, _, name| {
+        self.each(&mut |address, _, name| {
             for (slot, wanted) in found.iter_mut().zip(names) {
                 if slot.is_none() && name == wanted.as_bytes() {
-                    *slot = Some(Gva(self.addresses[number]));
+                    *slot = Some(address);
                 }
             }
             found.iter().any(Option::is_none)

@@ -11,6 +11,7 @@
 mod btf;
 mod correlate;
 mod current;
+mod elf;
 mod image;
 mod kallsyms;
 mod kernel;

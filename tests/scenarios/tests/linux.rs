@@ -7,6 +7,7 @@ use dejavm_scenarios::{Debian, Kernel as Flavour, Random};
 use dejavm_units::{Gpa, Gva, Position};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::process::Command;
 
 /// Instructions between two looks at the console.
 const SLICE: u64 = 2_000_003;
@@ -158,6 +159,22 @@ fn assert_line_of_offsets_suffices(view: &Machine, kernel: &Kernel, tasks: &[Tas
     assert!(refused.starts_with("these offsets do not fit the guest's kernel"), "{refused}");
 }
 
+/// The ELF file made for debuggers says, by binutils' reading, what `/proc/kallsyms` says.
+fn assert_symbol_file_is_the_guests(guest: &mut Guest, kernel: &Kernel) {
+    let said = guest.command("grep -E ' (_text|panic|schedule|do_exit)$' /proc/kallsyms");
+    let path = std::env::temp_dir().join(format!("dejavm-symbols-{}.elf", std::process::id()));
+    std::fs::write(&path, kernel.symbol_file().unwrap()).unwrap();
+    let nm = Command::new("nm").arg(&path).output().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(nm.status.success() && nm.stderr.is_empty(), "{nm:?}");
+    let listed = String::from_utf8(nm.stdout).unwrap();
+    let lines: Vec<&str> = said.lines().filter(|line| line.split(' ').count() == 3).collect();
+    assert!(lines.len() >= 4, "{said}");
+    for line in lines {
+        assert!(listed.lines().any(|other| other == line), "{line}");
+    }
+}
+
 fn tasks_are_the_guests(flavour: Flavour, word: u64) -> Kernel {
     let mut guest = Guest::at_prompt(flavour);
     guest.command("sleep 1000 &");
@@ -173,6 +190,7 @@ fn tasks_are_the_guests(flavour: Flavour, word: u64) -> Kernel {
     assert!(!named(&tasks, "sleep").kernel_thread && named(&tasks, "kthreadd").kernel_thread);
     assert_sleeper_is_in_a_system_call(&guest.machine, &kernel, named(&tasks, "sleep"));
     assert_line_of_offsets_suffices(&guest.machine, &kernel, &tasks);
+    assert_symbol_file_is_the_guests(&mut guest, &kernel);
     let running: Vec<&Task> = tasks.iter().filter(|task| task.running == Some(0)).collect();
     assert_eq!(running.len(), 1);
     assert_eq!(kernel.current(&guest.machine), [Some(running[0].address)]);
