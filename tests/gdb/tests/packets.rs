@@ -268,3 +268,37 @@ fn monitor_commands() {
     assert!(client.monitor("mark 7").contains("is no name for a mark"));
     assert!(client.monitor("branch").contains("live already"));
 }
+
+/// A program that is stepped does not see the timer's interrupts come between, unless it is asked for.
+#[test]
+fn interrupts_are_run_through_while_stepping() {
+    let mut target = Rerun::live(dejavm_images::TIMER);
+    let mut client = Client::new(&mut target);
+    // `hlt` in the loop that waits for 100 ticks.
+    client.ask("Z0,100161,1");
+    assert!(client.ask("c").contains("08:61011000;"));
+    client.ask("z0,100161,1");
+    assert_eq!(client.monitor("interrupts show"), "stepping shows interrupts\n");
+    client.ask("s");
+    let handler = client.ask("s");
+    assert!(handler.contains("08:d4011000;"), "behind the first instruction of `tick`: {handler}");
+    assert_eq!(client.monitor("interrupts skip"), "stepping runs through interrupts\n");
+    // The rest of the handler, and back.
+    let back = client.ask("vCont;r1001d3,1001e0:1");
+    assert!(back.contains("08:62011000;"), "{back}");
+    let done = client.ask("vCont;r100161,100171:1");
+    assert!(done.contains("08:71011000;"), "all ticks have come: {done}");
+    assert_eq!(client.ask("m106800,4"), "64000000", "100 ticks");
+}
+
+/// The same where interrupts come between running instructions.
+#[test]
+fn a_function_is_stepped_over_in_spite_of_the_timer() {
+    let mut target = Rerun::live(dejavm_images::DEMO);
+    let mut client = Client::new(&mut target);
+    client.ask("Z0,1001d6,1");
+    assert!(client.ask("c").contains("08:d6011000;"));
+    client.ask("z0,1001d6,1");
+    let returned = client.ask("vCont;r1001d6,10021f:1");
+    assert!(returned.contains("08:7f011000;"), "back in `main`: {returned}");
+}

@@ -2,7 +2,7 @@
 
 use dejavm_hostile::{Random, debugger_bytes, debugger_packets};
 
-const CLIENTS: u64 = 400;
+const CLIENTS: u64 = 150;
 
 /// What packets are made of.
 const WORDS: &[&str] = &[
