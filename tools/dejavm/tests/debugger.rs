@@ -55,6 +55,10 @@ impl<S: Read + Write> Client<S> {
     fn ask(&mut self, payload: &str) -> String {
         let sum = payload.bytes().fold(0u8, |sum, byte| sum.wrapping_add(byte));
         self.0.write_all(format!("${payload}#{sum:02x}").as_bytes()).unwrap();
+        self.reply()
+    }
+
+    fn reply(&mut self) -> String {
         loop {
             let mut reply = String::new();
             while !reply.contains('#') {
