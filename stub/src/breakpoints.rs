@@ -52,6 +52,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// The first address.
+    pub fn at(&self) -> Gva {
+        self.at
+    }
+
     /// Reads what follows `Z` or `z`.
     pub fn parse(text: &[u8]) -> Option<Request> {
         let mut parts = text.split(|byte| *byte == b';');
@@ -125,10 +130,11 @@ impl Points {
         true
     }
 
-    /// `z`: one that is not set is no error, as the manual wants it.
-    pub fn remove(&mut self, request: &Request, space: Option<Gpa>) {
-        if let Some(place) = place(request, space) {
-            self.set.remove(&place);
+    /// `z`: one that is not set is no error, as the manual wants it. Whichever page tables it is bound to:
+    /// gdb knows nothing of those, and selects another thread in between.
+    pub fn remove(&mut self, request: &Request) {
+        if let Some(Place { at, kind, bytes, space: _ }) = place(request, None) {
+            self.set.retain(|place, _| (place.at, place.kind, place.bytes) != (at, kind, bytes));
         }
     }
 
@@ -278,10 +284,10 @@ mod tests {
         assert_eq!(stops.breakpoints, [point(0x10), point(0x20)]);
         let kinds: Vec<WatchKind> = stops.watchpoints.iter().map(|watch| watch.kind).collect();
         assert_eq!(kinds, [WatchKind::Write, WatchKind::Access]);
-        points.remove(&request(b"1,20,1"), None);
-        points.remove(&request(b"0,99,1"), None);
+        points.remove(&request(b"1,20,1"));
+        points.remove(&request(b"0,99,1"));
         assert_eq!(points.stops(), stops);
-        points.remove(&request(b"0,20,1"), None);
+        points.remove(&request(b"0,20,1"));
         assert_eq!(points.stops().breakpoints, [point(0x10)]);
         assert!(!points.insert(request(b"2,30,0"), None));
         assert!(!points.insert(request(b"2,ffffffffffffffff,2"), None));

@@ -7,6 +7,7 @@
 mod agent;
 mod breakpoints;
 mod bridge;
+mod linux;
 mod machine;
 mod monitor;
 mod packet;

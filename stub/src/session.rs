@@ -116,11 +116,6 @@ impl<'t> Session<'t> {
         std::mem::take(&mut self.output)
     }
 
-    /// The client is silent. See [`Target::quiet`].
-    pub fn quiet(&mut self) {
-        self.bridge.target.quiet();
-    }
-
     /// Bytes from the client, in any pieces.
     pub fn receive(&mut self, bytes: &[u8]) {
         self.input.extend(bytes);
@@ -288,18 +283,18 @@ impl<'t> Session<'t> {
 
     fn set_point(&mut self, text: &[u8]) {
         let machine = self.bridge.target.inspect();
-        let space = self.bridge.threads.breakpoint_space(machine, self.bridge.selected);
-        let set =
-            Request::parse(text).is_some_and(|request| self.bridge.points.insert(request, space));
+        let set = Request::parse(text).is_some_and(|request| {
+            let (threads, selected) = (&self.bridge.threads, self.bridge.selected);
+            let space = threads.breakpoint_space(machine, selected, request.at());
+            self.bridge.points.insert(request, space)
+        });
         self.reply_ok_or_error(set);
     }
 
     fn remove_point(&mut self, text: &[u8]) {
-        let machine = self.bridge.target.inspect();
-        let space = self.bridge.threads.breakpoint_space(machine, self.bridge.selected);
         let request = Request::parse(text);
         if let Some(request) = &request {
-            self.bridge.points.remove(request, space);
+            self.bridge.points.remove(request);
         }
         self.reply_ok_or_error(request.is_some());
     }

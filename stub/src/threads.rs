@@ -4,7 +4,7 @@
 use crate::breakpoints::space;
 use crate::target::{Inspect, Vcpu};
 use dejavm_cpu::CpuState;
-use dejavm_units::Gpa;
+use dejavm_units::{Gpa, Gva};
 
 /// A thread's number as gdb has it: not 0, which means "any" in the protocol, and positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,9 +44,10 @@ pub trait Threads {
     fn current(&self, machine: &dyn Inspect) -> ThreadId;
     /// One of them; `None` if it does not exist (any more).
     fn view(&self, machine: &dyn Inspect, id: ThreadId) -> Option<View>;
-    /// The page tables to which a breakpoint is bound that gdb sets while `id` is selected; `None`: it is
-    /// bound to none.
-    fn breakpoint_space(&self, machine: &dyn Inspect, id: ThreadId) -> Option<Gpa>;
+    /// The page tables to which a breakpoint or watchpoint at `at` is bound that gdb sets while `id` is
+    /// selected; `None`: it is bound to none. gdb sets them anew whenever it lets the machine go, whoever
+    /// is selected then: it is up to this to remember.
+    fn breakpoint_space(&self, machine: &dyn Inspect, id: ThreadId, at: Gva) -> Option<Gpa>;
 }
 
 /// A thread for each virtual CPU: CPU 0 is thread 1.
@@ -78,7 +79,7 @@ impl Threads for Cpus {
         Some(View { vcpu, registers: machine.registers(vcpu), space: None, on_cpu: true })
     }
 
-    fn breakpoint_space(&self, _: &dyn Inspect, _: ThreadId) -> Option<Gpa> {
+    fn breakpoint_space(&self, _: &dyn Inspect, _: ThreadId, _: Gva) -> Option<Gpa> {
         None
     }
 }

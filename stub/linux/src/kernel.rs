@@ -136,6 +136,24 @@ impl Kernel {
         }
     }
 
+    /// An address of the kernel's half, which all processes share.
+    pub fn is_kernel_address(&self, at: Gva) -> bool {
+        match self.image.page_offset {
+            Some(page_offset) => at.0 >= page_offset,
+            None => at.0 >= 1 << 63,
+        }
+    }
+
+    /// How far the running kernel is from where it was linked: what gdb's `symbol-file -o` takes. 0xffffffff81000000 on 64
+    /// bits; on 32 bits 16 MiB above the start of the linear map, as `CONFIG_PHYSICAL_START` has it unless configured.
+    pub fn slide(&self) -> Option<u64> {
+        let linked = self
+            .image
+            .page_offset
+            .map_or(0xffff_ffff_8100_0000, |page_offset| page_offset + 0x100_0000);
+        Some(self.facts.text?.0.wrapping_sub(linked))
+    }
+
     /// How much was checked.
     pub fn confidence(&self) -> &Confidence {
         &self.confidence

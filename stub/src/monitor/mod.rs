@@ -1,6 +1,7 @@
 //! The `monitor` commands: one table, from which `help` and the gdb script are made too.
 
 mod inspection;
+mod linux;
 mod registers;
 mod time;
 
@@ -196,6 +197,37 @@ const COMMANDS: &[Command] = &[
         run: registers::layout,
         ..NOTHING
     },
+    Command {
+        name: "linux",
+        arguments: "[user|kernel|tasks|off]",
+        summary: "threads are the tasks of the guest's Linux from now on; it is found by itself",
+        more: "`info threads` lists every task; `thread N` selects one: its registers, its memory. Of a process that\n\
+               does not run the registers are those of user mode, or with `kernel` where it was switched out.\n\
+               A breakpoint on a user address belongs to the process whose thread is selected when it is first\n\
+               set. `tasks` prints the list and switches nothing, `off` makes threads CPUs again.",
+        most: 1,
+        moves: true,
+        run: linux::linux,
+        ..NOTHING
+    },
+    Command {
+        name: "linuxoffsets",
+        arguments: "[[-l] VERSION,MM,NEXT_TASK,TASKS,COMM,PID,THREAD,PGD,SP0,FS,THREADSIZE,GROUP_LEADER,THREAD_GROUP,COMMSIZE]",
+        summary: "as `linux`, with the kernel's offsets given; without them, prints those that were found",
+        most: 32,
+        moves: true,
+        run: linux::linuxoffsets,
+        ..NOTHING
+    },
+    Command {
+        name: "symbol",
+        arguments: "ADDRESS|NAME",
+        summary: "what is where in the guest's Linux, by its own symbol table",
+        least: 1,
+        most: 1,
+        run: linux::symbol,
+        ..NOTHING
+    },
 ];
 
 /// Does what the user typed behind `monitor`; the text to show.
@@ -249,6 +281,9 @@ fn help(_: &mut Bridge<'_>, arguments: &[&str]) -> Answer {
     }
     if !more.is_empty() {
         let _ = writeln!(text, "{more}");
+    }
+    if *name == "linuxoffsets" {
+        text += &linux::fields();
     }
     Ok(text)
 }

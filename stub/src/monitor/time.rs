@@ -54,7 +54,10 @@ pub(super) fn goto(bridge: &mut Bridge<'_>, arguments: &[&str]) -> Answer {
     let to = parse_position(bridge, text)?;
     let reached = bridge.target.seek(to, &mut *bridge.interrupted)?;
     let machine = bridge.target.inspect();
-    bridge.selected = bridge.threads.current(machine);
+    // gdb takes the thread that it has selected for selected still.
+    if bridge.threads.view(machine, bridge.selected).is_none() {
+        bridge.selected = bridge.threads.current(machine);
+    }
     let at = linear_instruction_pointer(&machine.registers(machine.current_vcpu()));
     let interrupted = if reached == to { "" } else { " (interrupted)" };
     Ok(format!("position {reached}{interrupted}, at {at}"))

@@ -64,6 +64,11 @@ impl Gdb {
         Gdb { image: Some(path), before: Vec::new() }
     }
 
+    /// Without symbols.
+    pub fn plain() -> Gdb {
+        Gdb { image: None, before: Vec::new() }
+    }
+
     /// A command to give before it connects.
     pub fn before(mut self, command: &str) -> Gdb {
         self.before.push(command.to_owned());

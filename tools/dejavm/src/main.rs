@@ -10,7 +10,6 @@ mod demo;
 mod doctor;
 mod exit;
 mod info;
-mod live;
 mod open;
 mod progress;
 mod record;

@@ -1,0 +1,173 @@
+//! A Linux guest's processes as gdb's threads, on a replay.
+
+use dejavm_gdb_tests::{Client, Gdb};
+use dejavm_replay::{Replayer, Timeline, TimelineOptions};
+use dejavm_scenarios::{Debian, Desk, Kernel, SECOND_NS, Typing, rebuild, tape};
+use dejavm_stub::{Replaying, Target};
+use dejavm_units::Position;
+use std::io::Cursor;
+
+/// Instructions before the end where the tests look around: both loops run.
+const BEFORE_END: u64 = 200_000_000;
+
+/// A replay, and the pids that the guest printed.
+struct Guest {
+    replay: Replaying<Cursor<Vec<u8>>>,
+    sleeper: u32,
+    loops: [u32; 2],
+}
+
+/// A shell, a sleeper, and two loops that run the same code at the same addresses.
+fn guest(kernel: Kernel) -> Guest {
+    let debian = Debian::new(kernel, "idle");
+    let mut desk = Desk::with_script([
+        Typing::new("guest# ", 0, "sleep 1000 & echo SLEEPER $!\n"),
+        Typing::new("guest# ", 0, "(while :; do :; done) & echo LOOP $!\n"),
+        Typing::new("guest# ", 0, "(while :; do :; done) & echo LOOP $!\n"),
+        Typing::new("guest# ", SECOND_NS / 5, "poweroff -f\n"),
+    ]);
+    let tape = tape(debian.boot(), debian.config(), &mut desk, 0, None);
+    let console = desk.console().replace('\r', "");
+    let number = |text: &str, skip: usize| -> u32 {
+        let found = console.lines().filter_map(|line| line.strip_prefix(text)?.trim().parse().ok());
+        found.into_iter().nth(skip).unwrap_or_else(|| panic!("no {text} in {console}"))
+    };
+    let sleeper = number("SLEEPER ", 0);
+    let loops = [number("LOOP ", 0), number("LOOP ", 1)];
+    let mut replayer = Replayer::open(Cursor::new(tape.file)).unwrap();
+    let machine = rebuild(&mut replayer).unwrap();
+    let timeline = Timeline::new(replayer, machine, TimelineOptions::default()).unwrap();
+    let mut replay = Replaying::new(timeline).unwrap();
+    let (_, end) = replay.extent();
+    replay.seek(Position(end.0 - BEFORE_END), &mut || false).unwrap();
+    Guest { replay, sleeper, loops }
+}
+
+/// The thread that a stop reply names.
+fn stopped_in(reply: &str) -> u32 {
+    let (_, rest) = reply.split_once("thread:").unwrap_or_else(|| panic!("{reply}"));
+    u32::from_str_radix(rest.split(';').next().unwrap(), 16).unwrap()
+}
+
+/// The instruction pointer of the selected thread.
+fn pointer(client: &mut Client<'_>, kernel: Kernel) -> u64 {
+    let (number, bytes) = if kernel == Kernel::Pae { ("8", 4) } else { ("10", 8) };
+    let text = client.ask(&format!("p{number}"));
+    let digits: String = (0..bytes).rev().map(|byte| &text[2 * byte..2 * byte + 2]).collect();
+    u64::from_str_radix(&digits, 16).unwrap()
+}
+
+fn processes_are_threads(kernel: Kernel) {
+    let Guest { mut replay, sleeper, loops } = guest(kernel);
+    let mut client = Client::new(&mut replay);
+    let text = client.monitor("linux");
+    assert!(text.contains("Linux 6.1.0-50-"), "{text}");
+    assert!(!text.contains("could not be verified") && !text.contains("not all"), "{text}");
+    let xml = client.ask("qXfer:threads:read::0,ffff");
+    for (pid, name) in
+        [(1, "init"), (2, "kthreadd"), (sleeper, "sleep"), (loops[0], "sh"), (loops[1], "sh")]
+    {
+        let thread = format!("<thread id=\"{pid:x}\"");
+        let (_, rest) = xml.split_once(&thread).unwrap_or_else(|| panic!("{pid} in {xml}"));
+        assert!(
+            rest.split('>').next().unwrap().contains(&format!("name=\"{name}\"")),
+            "{pid} {name}: {xml}"
+        );
+    }
+
+    // The sleeper stands behind its system call, in its own memory.
+    assert_eq!(client.ask(&format!("Hg{sleeper:x}")), "OK");
+    let at = pointer(&mut client, kernel);
+    let entry = client.ask(&format!("m{:x},2", at - 2));
+    assert!(entry == "0f05" || entry == "cd80", "{entry} before {at:#x}");
+    let value = if kernel == Kernel::Pae { "01020304" } else { "0102030405060708" };
+    let refused = client.ask(&format!("P0={value}"));
+    assert!(refused.contains("not on a CPU"), "{refused}");
+
+    // Where one loop is, the other comes by as well; a breakpoint set for the one does not stop the other.
+    for pid in loops {
+        let other = loops.into_iter().find(|&other| other != pid).unwrap();
+        client.monitor("linux");
+        assert_eq!(client.ask(&format!("Hg{pid:x}")), "OK");
+        let hot = hot_address(&mut client, kernel, other);
+        assert_eq!(client.ask(&format!("Hg{pid:x}")), "OK");
+        for round in 0..4 {
+            assert_eq!(client.ask(&format!("Z0,{hot:x},1")), "OK");
+            let reply = client.packets("vCont;c").pop().unwrap();
+            assert!(reply.contains("swbreak"), "{reply}");
+            assert_eq!(stopped_in(&reply), pid, "round {round}: {reply}");
+            assert_eq!(pointer(&mut client, kernel), hot);
+            // gdb takes its breakpoints out at each stop, whoever is selected.
+            assert_eq!(client.ask(&format!("Hg{other:x}")), "OK");
+            assert_eq!(client.ask(&format!("z0,{hot:x},1")), "OK");
+        }
+    }
+
+    // Selected stays selected, wherever the machine goes.
+    assert_eq!(client.ask(&format!("Hg{sleeper:x}")), "OK");
+    client.monitor("goto -1000");
+    assert_eq!(pointer(&mut client, kernel), at);
+    // Before the kernel has tasks there is the CPU.
+    client.monitor("goto start");
+    let xml = client.ask("qXfer:threads:read::0,ffff");
+    assert!(xml.contains("name=\"cpu0\""), "{xml}");
+    client.monitor("linux off");
+    assert_eq!(client.ask("qC"), "QC1");
+}
+
+/// Where a loop is when it is interrupted: user code that runs over and over.
+fn hot_address(client: &mut Client<'_>, kernel: Kernel, pid: u32) -> u64 {
+    for _ in 0..1000 {
+        client.monitor("goto +300000");
+        let current = stopped_in(&client.ask("?"));
+        if current == pid {
+            let at = pointer(client, kernel);
+            if at < 0x4000_0000 {
+                client.monitor("goto -300000");
+                return at;
+            }
+        }
+    }
+    panic!("{pid} never runs");
+}
+
+#[test]
+fn processes_of_the_cloud_kernel() {
+    processes_are_threads(Kernel::Cloud);
+}
+
+#[test]
+fn processes_of_the_32_bit_kernel() {
+    processes_are_threads(Kernel::Pae);
+}
+
+#[test]
+fn gdb_lists_and_selects_processes() {
+    let Guest { mut replay, sleeper, loops } = guest(Kernel::Cloud);
+    let select = format!(
+        "python [t.switch() for t in gdb.selected_inferior().threads() if {sleeper} in t.ptid]"
+    );
+    let commands = [
+        "monitor linux",
+        "info threads",
+        &select,
+        "maintenance flush register-cache",
+        "thread",
+        "x/i $pc - 2",
+        "reverse-stepi",
+        "info threads",
+        "monitor linux tasks",
+        "monitor help linuxoffsets",
+        "monitor linuxoffsets",
+        "monitor symbol entry_SYSCALL_64",
+        "detach",
+    ];
+    let text = Gdb::plain().run(&mut replay, &commands);
+    println!("{text}");
+    assert!(text.contains(&format!("Thread {sleeper} \"sleep\" (S)")), "{text}");
+    assert!(text.contains(&format!("Thread {} \"sh\" (R", loops[0])), "{text}");
+    assert!(text.contains("syscall"), "{text}");
+    assert!(text.contains("\"kthreadd\" (S, kernel)"), "{text}");
+    assert!(text.contains("entry_SYSCALL_64 is at 0xffffffff"), "{text}");
+    assert!(text.contains("-l 0x60100,0x8e0,0,0x890,"), "{text}");
+}
