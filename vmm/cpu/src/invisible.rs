@@ -291,10 +291,10 @@ fn random_stops(random: &mut Random, rip: u64) -> Stops {
             Breakpoint { at: Gva(at), space: space(random) }
         })
         .collect();
-    let watchpoints = (0..random.below(5))
+    let watchpoints = (0..random.below(12))
         .map(|_| {
             let start = Gva(random.address());
-            let bytes = random.pick(&[1, 1, 2, 8, 16, 200, 4096, 9000]);
+            let bytes = random.pick(&[1, 1, 1, 2, 8, 200, 9000]);
             let kind = random.pick(&[WatchKind::Write, WatchKind::Read, WatchKind::Access]);
             Watchpoint { start, bytes, kind, space: space(random) }
         })
@@ -338,11 +338,11 @@ fn compare_stops(seed: u64) -> usize {
     let random = &mut Random(seed ^ 0x7777_7777);
     let mut count = 0;
     for round in 0..60 {
-        if random.below(2) == 0 {
+        if random.below(4) == 0 {
             let stops = random_stops(random, plain.cpu.rip);
             stopped.iter_mut().for_each(|bench| bench.cpu.set_stops(&stops));
         }
-        let instructions = 1 + random.below(400);
+        let instructions = 1 + random.below(1200);
         let stop = go(&mut plain, instructions, instructions);
         let mut mets = Vec::new();
         for bench in &mut stopped {

@@ -562,3 +562,85 @@ fn a_watched_pages_other_bytes_are_as_ever() {
         assert_eq!(bench.cpu.state().gpr[0], 21, "{reference_only}");
     }
 }
+
+/// An instruction that reads, computes with the flags it changes, and writes, is executed once.
+#[test]
+fn watched_instructions_are_executed_once() {
+    for code in [
+        &[0x48, 0x11, 0x03][..],         // adc [rbx], rax
+        &[0x48, 0x19, 0x03],             // sbb [rbx], rax
+        &[0x48, 0xd1, 0x13],             // rcl qword [rbx], 1
+        &[0x48, 0xff, 0x03],             // inc qword [rbx]
+        &[0x48, 0xf7, 0x1b],             // neg qword [rbx]
+        &[0x48, 0x0f, 0xb1, 0x13],       // cmpxchg [rbx], rdx
+        &[0x48, 0x0f, 0xc1, 0x03],       // xadd [rbx], rax
+        &[0x48, 0x0f, 0xbb, 0x03],       // btc [rbx], rax
+        &[0x48, 0x0f, 0xa4, 0x03, 0x05], // shld [rbx], rax, 5
+        &[0x50],                         // push rax
+        &[0x8f, 0x03],                   // pop [rbx]
+        &[0xff, 0x33],                   // push [rbx]
+        &[0xc8, 0x20, 0, 3],             // enter 32, 3
+        &[0xff, 0x13],                   // call [rbx]
+        &[0x48, 0xa5],                   // movsq
+        &[0x0f, 0xae, 0x1b],             // stmxcsr [rbx]
+    ] {
+        let mut states = Vec::new();
+        for kind in [None, Some(WatchKind::Write), Some(WatchKind::Read), Some(WatchKind::Access)] {
+            let mut bench = Bench::long();
+            bench.change(|state| {
+                state.gpr[0] = 7;
+                state.gpr[2] = 0x55;
+                (state.gpr[3], state.gpr[6], state.gpr[7]) = (DATA, DATA + 8, DATA);
+                (state.gpr[4], state.gpr[5]) = (DATA + 0x80, DATA + 0x100);
+                state.rflags |= 1;
+            });
+            bench.poke(DATA, &(CODE + 0x100).to_le_bytes());
+            if let Some(kind) = kind {
+                bench.cpu.set_stops(&watch(DATA - 0x100, 0x400, kind));
+            }
+            // Then it goes round and round, where it falls or where it calls.
+            bench.poke(CODE, &[code, &[0xeb, 0xfe]].concat());
+            bench.poke(CODE + 0x100, &[0xeb, 0xfe]);
+            let mut stops = 0;
+            loop {
+                let left = 100 - bench.cpu.position.0;
+                if go_on(&mut bench, left) == Stop::Limit {
+                    break;
+                }
+                assert_eq!(bench.cpu.position.0, 1, "{code:x?}");
+                stops += 1;
+            }
+            if kind != Some(WatchKind::Read) && kind != Some(WatchKind::Write) {
+                assert_eq!(stops, usize::from(kind.is_some()), "{code:x?}");
+            }
+            states.push((bench.cpu.state(), bench.peek::<0x400>(DATA - 0x100)));
+        }
+        for watched in &states[1..] {
+            assert!(*watched == states[0], "{code:x?}");
+        }
+    }
+}
+
+/// A page whose translation is cached for the slow path is mapped elsewhere.
+#[test]
+fn a_watched_page_follows_its_table() {
+    const LINEAR: u64 = 0x8000_0000;
+    const TABLE: u64 = 0xb000;
+    let mut bench = Bench::long();
+    bench.poke(0x2010, &0xa007u64.to_le_bytes());
+    bench.poke(0xa000, &(TABLE | 7).to_le_bytes());
+    bench.poke(TABLE, &(DATA | 7).to_le_bytes());
+    bench.poke(DATA, &[1; 8]);
+    bench.poke(DATA + 0x1000, &[2; 8]);
+    bench.change(|state| {
+        (state.gpr[0], state.gpr[3], state.gpr[6]) = ((DATA + 0x1000) | 7, LINEAR, TABLE);
+    });
+    bench.cpu.set_stops(&watch(LINEAR + 0x800, 1, WatchKind::Access));
+    // mov cl, [rbx]; mov cl, [rbx]; mov [rbx + 8], cl; mov [rsi], rax; mov dl, [rbx]; mov [rbx + 8], dl
+    let code =
+        [0x8a, 0x0b, 0x8a, 0x0b, 0x88, 0x4b, 0x08, 0x48, 0x89, 0x06, 0x8a, 0x13, 0x88, 0x53, 0x08];
+    assert_eq!(bench.run(&[&code[..], &[0xeb, 0xfe]].concat(), 20), Stop::Limit);
+    let state = bench.cpu.state();
+    assert_eq!((state.gpr[1] & 0xff, state.gpr[2] & 0xff), (1, 2));
+    assert_eq!((bench.peek(DATA + 8), bench.peek(DATA + 0x1008)), ([1], [2]));
+}

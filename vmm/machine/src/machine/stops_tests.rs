@@ -194,3 +194,34 @@ fn linear_memory_is_read_and_written_without_a_trace() {
     assert!(matches!(patched.run(Position(200_000)), Stop::End(_)));
     assert!(patched.position().0 - before.0 < 10, "{:?}", patched.position());
 }
+
+/// A breakpoint on the very instruction at which the timer is due: the interrupt comes first.
+#[test]
+fn what_is_due_at_a_breakpoint_comes_first() {
+    let mut machine = boot(dejavm_images::DEMO);
+    machine.run(Position(1_000_000));
+    let state = machine.cpu_state();
+    let mut gate = [0; 8];
+    let vector_32 = Gva(state.idtr.base + 0x20 * 8);
+    assert_eq!(machine.read_virtual(vector_32, None, &mut gate), 8);
+    let handler = u64::from(u16::from_le_bytes([gate[0], gate[1]]))
+        | u64::from(u16::from_le_bytes([gate[6], gate[7]])) << 16;
+    let breakpoint = |at| Breakpoint { at: Gva(at), space: None };
+    let tick = Stops { breakpoints: vec![breakpoint(handler)], ..Stops::default() };
+    machine.set_stops(&tick);
+    assert_eq!(machine.run(Position(FAR)), Stop::Breakpoint { at: Gva(handler) });
+    let Position(due) = machine.position();
+
+    let mut near = boot(dejavm_images::DEMO);
+    near.run(Position(due - 10));
+    let rip = near.cpu_state().rip;
+    let everywhere = (rip - 100..rip + 100).chain([handler]).map(breakpoint).collect();
+    near.set_stops(&Stops { breakpoints: everywhere, ..Stops::default() });
+    for position in due - 9..=due {
+        assert!(matches!(near.run(Position(FAR)), Stop::Breakpoint { .. }));
+        let mut direct = boot(dejavm_images::DEMO);
+        assert_eq!(direct.run(Position(position)), Stop::Limit);
+        assert!(near.save() == direct.save(), "{position}");
+    }
+    assert_eq!(near.cpu_state().rip, handler);
+}
