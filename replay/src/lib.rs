@@ -8,6 +8,7 @@ mod digest;
 mod divergence;
 mod file;
 mod guest;
+mod marks;
 mod page_set;
 mod pages;
 mod record;
@@ -23,6 +24,7 @@ pub use file::{
     Kind, Located, Mark, Moment, Parent, ReadError, Reader, SEMANTICS, Stamped, Start, Writer,
 };
 pub use guest::Guest;
+pub use marks::{MARK_NAME_MAX, MarkError, add_mark, is_mark_name};
 pub use pages::{PageBatch, PageStoreError};
 pub use record::{
     Advance, IdleAnswer, Polled, Progress, RecordError, RecordOptions, Recorded, Recorder, World,

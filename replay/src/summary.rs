@@ -3,6 +3,7 @@
 use crate::file::{
     Chunk, Ending, External, FileError, Header, Kind, Mark, Moment, Parent, ReadError, Reader,
 };
+use crate::marks;
 use crate::replayer::CutShort;
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};
@@ -33,7 +34,7 @@ pub struct Summary {
     pub kinds: BTreeMap<Kind, KindTotal>,
     /// Inputs in the log.
     pub inputs: u64,
-    /// Named positions.
+    /// Named moments, ascending.
     pub marks: Vec<Mark>,
     /// The last moment that the log knows.
     pub last: Moment,
@@ -94,10 +95,17 @@ impl Summary {
                 Err(error) => return Err(error),
             }
         }
-        // Behind the end there is only the index, which nobody needs.
+        // Behind the end there are the index, which nobody needs, and marks.
+        let behind = reader.offset();
+        if summary.ending.is_some() {
+            marks::read_behind_end(&mut reader, &mut summary.marks);
+            reader.seek(behind);
+        }
         while let Ok(Some(place)) = reader.next_place() {
-            if summary.ending.is_some() && place.kind == Kind::Index as u16 {
-                summary.count(Kind::Index, place.bytes);
+            if let Some(kind @ (Kind::Index | Kind::Mark)) = Kind::from_number(place.kind)
+                && summary.ending.is_some()
+            {
+                summary.count(kind, place.bytes);
             }
         }
         Ok(summary)
@@ -153,7 +161,7 @@ impl Summary {
                 self.ending = Some(end.ending);
                 self.console_bytes = Some(end.console_bytes);
             }
-            Chunk::Mark(mark) => self.marks.push(mark),
+            Chunk::Mark(mark) => marks::put(&mut self.marks, mark),
             Chunk::External(external) => self.externals.push(external),
             Chunk::Parent(parent) => self.parent = Some(parent),
             Chunk::Header(_)

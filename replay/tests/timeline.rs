@@ -125,7 +125,7 @@ fn tight() -> TimelineOptions {
 #[test]
 fn a_random_walk_finds_at_each_position_what_was_there() {
     let seed = 5;
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut random = Random::new(seed);
     for (guest, operations) in [(21, 5000), (22, 2500), (23, 2500)] {
         let (file, recorded, _) = recording(guest, 700);
@@ -184,7 +184,7 @@ fn reason(stop: Stop) -> TimelineStop {
 #[test]
 fn runs_stop_where_a_run_that_never_turned_would_have_stopped() {
     let seed = 6;
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut random = Random::new(seed);
     let mut kinds = [0; 6];
     for (guest, breakpoints, watched) in
@@ -211,7 +211,7 @@ fn runs_stop_where_a_run_that_never_turned_would_have_stopped() {
             let modulus = random.below(4);
             let counts = |state: &ToyState| match modulus {
                 0 => state.deliveries() > 0,
-                modulus => state.position % modulus == 0,
+                modulus => state.position.is_multiple_of(modulus),
             };
             let met = reference.met.iter().enumerate();
             let met = met.filter(|(_, met)| counts(&met.state));
@@ -296,8 +296,7 @@ fn runs_stop_where_a_run_that_never_turned_would_have_stopped() {
                     };
                     let last = met
                         .clone()
-                        .filter(|(index, met)| behind(*index, met) && stand(met).0 >= floor)
-                        .last();
+                        .rfind(|(index, met)| behind(*index, met) && stand(met).0 >= floor);
                     let until = until.map(Position);
                     let stop = timeline
                         .run(Direction::Backward, until, &stops, &mut judge, &mut watcher)
@@ -331,7 +330,7 @@ fn runs_stop_where_a_run_that_never_turned_would_have_stopped() {
             }
         }
     }
-    println!(
+    eprintln!(
         "forward on arrival {}, later {}; backward {}, {}; start {}",
         kinds[0], kinds[1], kinds[2], kinds[3], kinds[4]
     );
@@ -379,7 +378,7 @@ fn checkpoints_in_the_file_are_what_was_there_and_change_nothing_else() {
         timeline.seek(Position(0)).unwrap();
         reference.assert_at(&timeline, 0, "the start");
     }
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut random = Random::new(seed);
     let mut timeline = timeline(&file, tight());
     for operation in 0..500 {

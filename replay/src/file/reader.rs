@@ -112,6 +112,21 @@ impl<R: Read + Seek> Reader<R> {
         Ok(Some(place))
     }
 
+    /// The bytes of the frame at a place that was read before.
+    pub(crate) fn frame_bytes(
+        &mut self,
+        place: ChunkPlace,
+    ) -> Result<[u8; FRAME_BYTES], ReadError> {
+        let mut bytes = [0; FRAME_BYTES];
+        self.read_at(place.offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Continues at the first chunk.
+    pub(crate) fn rewind(&mut self) {
+        self.offset = FILE_HEADER_BYTES as u64;
+    }
+
     /// Continues at a place that was read before.
     pub(crate) fn go_to(&mut self, place: ChunkPlace) {
         self.seek(place.offset);

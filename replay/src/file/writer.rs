@@ -11,6 +11,33 @@ const INDEX_MAX: usize = 1 << 20;
 /// zstd's level: fast; page contents dominate and are mostly compressed kernels already.
 const LEVEL: i32 = 3;
 
+/// A chunk as it stands in the file: frame and payload.
+pub(crate) fn encode_chunk(chunk: &Chunk) -> io::Result<Vec<u8>> {
+    let payload = chunk.encode();
+    let length_max = chunk.kind().length_max() as usize;
+    assert!(payload.len() <= length_max, "recorders keep chunks within the bound");
+    let compressed = (payload.len() >= COMPRESS_FROM)
+        .then(|| zstd::bulk::compress(&payload, LEVEL))
+        .transpose()?
+        .filter(|compressed| compressed.len() < payload.len());
+    let (codec, stored) = match &compressed {
+        Some(compressed) => (Codec::Zstd, compressed),
+        None => (Codec::Plain, &payload),
+    };
+    assert!(stored.len() <= STORED_MAX as usize, "recorders keep chunks within the bound");
+    let frame = Frame {
+        kind: chunk.kind() as u16,
+        codec,
+        stored: stored.len() as u32,
+        length: payload.len() as u32,
+        payload_crc: crc32c::crc32c(stored),
+    };
+    let mut bytes = Vec::with_capacity(FRAME_BYTES + stored.len());
+    bytes.extend_from_slice(&frame.encode());
+    bytes.extend_from_slice(stored);
+    Ok(bytes)
+}
+
 /// Writes a recording, chunk after chunk. Each chunk reaches the sink in one `write_all`.
 pub struct Writer<W> {
     sink: W,
@@ -27,28 +54,7 @@ impl<W: Write> Writer<W> {
 
     /// Appends one chunk.
     pub fn append(&mut self, chunk: &Chunk) -> io::Result<()> {
-        let payload = chunk.encode();
-        let length_max = chunk.kind().length_max() as usize;
-        assert!(payload.len() <= length_max, "recorders keep chunks within the bound");
-        let compressed = (payload.len() >= COMPRESS_FROM)
-            .then(|| zstd::bulk::compress(&payload, LEVEL))
-            .transpose()?
-            .filter(|compressed| compressed.len() < payload.len());
-        let (codec, stored) = match &compressed {
-            Some(compressed) => (Codec::Zstd, compressed),
-            None => (Codec::Plain, &payload),
-        };
-        assert!(stored.len() <= STORED_MAX as usize, "recorders keep chunks within the bound");
-        let frame = Frame {
-            kind: chunk.kind() as u16,
-            codec,
-            stored: stored.len() as u32,
-            length: payload.len() as u32,
-            payload_crc: crc32c::crc32c(stored),
-        };
-        let mut bytes = Vec::with_capacity(FRAME_BYTES + stored.len());
-        bytes.extend_from_slice(&frame.encode());
-        bytes.extend_from_slice(stored);
+        let bytes = encode_chunk(chunk)?;
         self.sink.write_all(&bytes)?;
         self.sink.flush()?;
         self.index.push((chunk.kind() as u16, self.offset));

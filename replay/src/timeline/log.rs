@@ -5,6 +5,7 @@ use crate::digest::Digest;
 use crate::file::{
     CheckpointChunk, Chunk, ChunkPlace, EndChunk, FileError, Kind, Mark, Moment, ReadError, Reader,
 };
+use crate::marks;
 use crate::replayer::{CutShort, ReplayError};
 use dejavm_machine::Input;
 use dejavm_units::Position;
@@ -28,6 +29,7 @@ pub(super) struct Event {
 /// A chunk with events. None is empty.
 struct Entries {
     place: ChunkPlace,
+    first: Moment,
     last: Moment,
     /// A digest that a replay was found equal to. True for all other kinds.
     verified: bool,
@@ -93,7 +95,10 @@ impl<R: Read + Seek> Log<R> {
         loop {
             match log.add_next() {
                 Ok(true) => {}
-                Ok(false) => return Ok(log),
+                Ok(false) => {
+                    marks::read_behind_end(&mut log.reader, &mut log.marks);
+                    return Ok(log);
+                }
                 Err(ReadError::File(error)) => {
                     log.cut_short = Some(error.into());
                     return Ok(log);
@@ -132,7 +137,7 @@ impl<R: Read + Seek> Log<R> {
         self.reader.go_to(place);
         let Some(located) = self.reader.next_chunk()? else { return Ok(false) };
         if let Chunk::Mark(mark) = located.chunk {
-            self.marks.push(mark);
+            marks::put(&mut self.marks, mark);
             return Ok(true);
         }
         let events = events(located.chunk).expect("only kinds with events are left");
@@ -144,9 +149,10 @@ impl<R: Read + Seek> Log<R> {
             }
             last = event.at;
         }
-        if !events.is_empty() {
+        if let Some(Event { at: first, .. }) = events.first() {
             self.end = last;
-            self.chunks.push(Entries { place, last, verified: kind != Kind::Digest });
+            let verified = kind != Kind::Digest;
+            self.chunks.push(Entries { place, first: *first, last, verified });
         }
         Ok(kind != Kind::End)
     }
@@ -161,7 +167,28 @@ impl<R: Read + Seek> Log<R> {
         self.cut_short.as_ref()
     }
 
-    /// Named moments.
+    /// What tells this recording, up to a position, from all others; see [`crate::Parent`].
+    pub(super) fn identity(&mut self, until: Position) -> Result<[u8; 32], ReplayError> {
+        let mut hash = blake3::Hasher::new();
+        self.reader.rewind();
+        for _ in 0..2 {
+            if let Some(place) = self.reader.next_place()? {
+                hash.update(&self.reader.frame_bytes(place)?);
+            }
+        }
+        for chunk in &self.chunks {
+            let counts = match Kind::from_number(chunk.place.kind) {
+                Some(Kind::Inputs | Kind::Digest | Kind::End) => chunk.first.position < until,
+                _ => false,
+            };
+            if counts {
+                hash.update(&self.reader.frame_bytes(chunk.place)?);
+            }
+        }
+        Ok(*hash.finalize().as_bytes())
+    }
+
+    /// Named moments, ascending.
     pub(super) fn marks(&self) -> &[Mark] {
         &self.marks
     }

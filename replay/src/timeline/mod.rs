@@ -18,6 +18,7 @@
 //! Elsewhere they lie at a fixed spacing, and when there are too many, those go that matter least from
 //! where the user stands (`policy.rs`). No clock is asked: instructions and pages are the measure of cost.
 
+mod branch;
 mod checkpoints;
 mod from_file;
 mod guest;

@@ -25,11 +25,23 @@ pub struct Tape {
 
 /// Records a machine that has not run yet.
 pub fn tape(
+    machine: Machine,
+    config: MachineConfig,
+    desk: &mut Desk,
+    digest_interval: u64,
+    until: Option<Position>,
+) -> Tape {
+    tape_with(machine, config, desk, digest_interval, until, CheckpointPolicy::NONE)
+}
+
+/// As [`tape`], with checkpoints.
+pub fn tape_with(
     mut machine: Machine,
     config: MachineConfig,
     desk: &mut Desk,
     digest_interval: u64,
     until: Option<Position>,
+    checkpoints: CheckpointPolicy,
 ) -> Tape {
     let header = Header {
         creator: "dejavm-scenarios".to_owned(),
@@ -43,7 +55,7 @@ pub fn tape(
         externals: Vec::new(),
         embed_pages: true,
         until,
-        checkpoints: CheckpointPolicy::NONE,
+        checkpoints,
         parent: None,
     };
     let mut file = Vec::new();

@@ -28,6 +28,8 @@ pub enum Command {
     Info(Info),
     /// List the recordings in a folder
     Ls(Ls),
+    /// List the named positions of a recording, or name one
+    Marks(Marks),
     /// Say which engines this host has, and what each can promise
     Doctor(Doctor),
     /// Record and replay a guest built into this program: no file, no network, about a second
@@ -192,6 +194,23 @@ pub struct Info {
     /// The recording
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// The result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dejavm marks`.
+#[derive(Debug, Args)]
+pub struct Marks {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Give a position this name, which another position loses
+    #[arg(long, value_name = "NAME", requires = "at")]
+    pub add: Option<String>,
+    /// The position to name
+    #[arg(long, value_name = "POSITION", requires = "add")]
+    pub at: Option<u64>,
     /// The result as one JSON object
     #[arg(long)]
     pub json: bool,

@@ -10,6 +10,8 @@ mod demo;
 mod doctor;
 mod exit;
 mod info;
+mod live;
+mod marks;
 mod open;
 mod progress;
 mod record;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => (arguments.json, replay::verify(arguments)),
         Command::Info(arguments) => (arguments.json, info::info(arguments)),
         Command::Ls(arguments) => (arguments.json, info::ls(arguments)),
+        Command::Marks(arguments) => (arguments.json, marks::run(arguments)),
         Command::Doctor(arguments) => (arguments.json, doctor::run(arguments)),
         Command::Demo(arguments) => (arguments.json, demo::run(arguments)),
         Command::Gdbinit => (false, gdbinit()),
