@@ -10,7 +10,6 @@ mod demo;
 mod doctor;
 mod exit;
 mod info;
-mod live;
 mod marks;
 mod open;
 mod progress;
