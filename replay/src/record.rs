@@ -2,7 +2,8 @@
 
 use crate::digest::Digest;
 use crate::file::{
-    Chunk, EndChunk, Ending, External, Header, Moment, Parent, Stamped, Start, Writer, to_bytes,
+    Chunk, EndChunk, Ending, External, Header, Mark, Moment, Parent, Stamped, Start, Writer,
+    to_bytes,
 };
 use crate::guest::Guest;
 use crate::pages;
@@ -404,6 +405,12 @@ impl<G: Guest, S: Write> Recorder<G, S> {
             self.append(&Chunk::Progress(now))?;
         }
         Ok(())
+    }
+
+    /// Names where the machine is, in the recording.
+    pub fn mark(&mut self, name: &str) -> Result<(), RecordError> {
+        self.write_inputs()?;
+        self.append(&Chunk::Mark(Mark { at: self.now(), name: name.to_owned() }))
     }
 
     /// Ends the recording here.

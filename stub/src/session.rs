@@ -116,6 +116,11 @@ impl<'t> Session<'t> {
         std::mem::take(&mut self.output)
     }
 
+    /// The client is silent. See [`Target::quiet`].
+    pub fn quiet(&mut self) {
+        self.bridge.target.quiet();
+    }
+
     /// Bytes from the client, in any pieces.
     pub fn receive(&mut self, bytes: &[u8]) {
         self.input.extend(bytes);

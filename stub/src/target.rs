@@ -267,6 +267,9 @@ pub trait Target {
     fn info(&self) -> String {
         String::new()
     }
+    /// Called every now and then while the machine stands and the client is silent: a good moment to
+    /// write things down.
+    fn quiet(&mut self) {}
     /// What the client wants of the machine at its end; asked by the server after a session.
     fn killed(&mut self) {}
 }

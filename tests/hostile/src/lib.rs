@@ -3,10 +3,12 @@
 //! them what a fuzzer finds.
 #![forbid(unsafe_code)]
 
+mod debugger_client;
 mod guest_code;
 mod random;
 mod recording_file;
 
+pub use debugger_client::{debugger_bytes, debugger_packets};
 pub use guest_code::{Mode, guest_code};
 pub use random::Random;
 pub use recording_file::{recording_file, repair, seed_recording};

@@ -99,9 +99,27 @@ pub struct Record {
     /// Stop at this position
     #[arg(long, value_name = "POSITION")]
     pub until: Option<u64>,
+    /// Where debuggers may come
+    #[command(flatten)]
+    pub gdb: LiveGdb,
     /// Where and how the result is told
     #[command(flatten)]
     pub report: Report,
+}
+
+/// A debugger on a live machine.
+#[derive(Debug, Args)]
+pub struct LiveGdb {
+    /// Let gdb attach, on 127.0.0.1:8864 (8832 for 32-bit guests) or at PORT, HOST, HOST:PORT or a unix
+    /// socket's path; the guest runs until it does
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub gdb: Option<Address>,
+    /// The guest starts only when a debugger has come and lets it
+    #[arg(long, requires = "gdb")]
+    pub gdb_wait: bool,
+    /// Whether gdb sees a guest of 64 bits [default: as the kernel is]
+    #[arg(long, value_name = "32|64", requires = "gdb", value_parser = ["32", "64"])]
+    pub gdb_bits: Option<String>,
 }
 
 /// `dejavm replay`.

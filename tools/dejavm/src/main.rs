@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod info;
+mod live;
 mod marks;
 mod open;
 mod progress;

@@ -1,16 +1,19 @@
 //! `dejavm record`.
 
 use crate::Outcome;
-use crate::arguments::{IdlePolicy, Record};
+use crate::arguments::{IdlePolicy, LiveGdb, Record};
 use crate::console::Console;
+use crate::debugger::Listener;
 use crate::exit::{Exit, Failure};
+use crate::live::{Debugging, Live};
 use crate::progress::{Meter, rate, seconds, size};
 use crate::terminal::{RawTerminal, read_stdin};
 use crate::world::{HostWorld, stop_on_signals};
+use dejavm_cpu::control;
 use dejavm_machine::{Boot, BootError, End, Machine, MachineConfig};
 use dejavm_replay::{
     CheckpointInterval, CheckpointPolicy, Ending, External, Header, RecordOptions, Recorded,
-    SEMANTICS, record,
+    Recorder, SEMANTICS,
 };
 use dejavm_units::Position;
 use serde_json::{Value, json};
@@ -18,6 +21,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Name and version of this program, for recordings.
@@ -33,7 +37,8 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     let config =
         MachineConfig { cpu: arguments.cpu, rtc_epoch_s, ..MachineConfig::new(arguments.memory) };
     let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline: &arguments.append };
-    let mut machine = Machine::boot(&config, &boot).map_err(|error| refused(arguments, &error))?;
+    let machine = Machine::boot(&config, &boot).map_err(|error| refused(arguments, &error))?;
+    let bits_64 = machine.cpu_state().efer & control::EFER_LMA != 0 || is_elf_64(&kernel);
     let mut externals = Vec::new();
     if arguments.external {
         externals.push(external("kernel", &arguments.kernel, &kernel)?);
@@ -60,6 +65,7 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     let stop = stop_on_signals().map_err(|error| {
         Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
     })?;
+    let debugging = debugging(&arguments.gdb, bits_64)?;
     let sink = create(arguments)?;
 
     let console_on_terminal =
@@ -68,8 +74,10 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     let input = read_stdin(typed, stop.clone());
     let result = {
         let _raw = RawTerminal::enter();
-        let mut world = HostWorld::new(input, stop, idle, &mut console, &mut meter);
-        record(&mut machine, &mut world, sink, &options)
+        let world = HostWorld::new(input, Arc::clone(&stop), idle, &mut console, &mut meter);
+        Recorder::new(machine, sink, &options).and_then(|recorder| {
+            Live::new(recorder, world, name(&arguments.output)).run(debugging.as_ref(), &stop)
+        })
     };
     meter.finish();
     let recorded = result.map_err(|error| Failure::from(error).about(&name(&arguments.output)))?;
@@ -87,6 +95,20 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     let mut value = recorded_json(&recorded, time);
     value["file"] = json!(name(&arguments.output));
     Ok(Outcome { json: value, failure: console.check().err() })
+}
+
+/// Starts to listen for debuggers, if the user wants any.
+pub fn debugging(arguments: &LiveGdb, bits_64: bool) -> Result<Option<Debugging>, Failure> {
+    let Some(address) = &arguments.gdb else { return Ok(None) };
+    let bits_64 = arguments.gdb_bits.as_deref().map_or(bits_64, |bits| bits == "64");
+    let listener = Listener::open(address, bits_64)?;
+    listener.announce();
+    Ok(Some(Debugging { listener, wait: arguments.gdb_wait, bits_64 }))
+}
+
+/// An ELF image for 64-bit mode, even if it starts in another.
+fn is_elf_64(kernel: &[u8]) -> bool {
+    kernel.starts_with(b"\x7fELF\x02")
 }
 
 /// A recording's result for programs.

@@ -22,8 +22,10 @@ const WAITING_BYTES: usize = 4096;
 /// Everything is written down this often once a recording runs, and more often at its beginning.
 const FLUSH_PERIOD: Duration = Duration::from_secs(1);
 const FLUSH_PERIOD_FIRST: Duration = Duration::from_millis(20);
-/// The longest wait: signals are seen only after it.
+/// The longest wait: signals are seen only after it, and debuggers that come.
 const WAIT_MAX: Duration = Duration::from_millis(200);
+/// The same while a debugger is there, whose `^C` is seen only after it.
+const WAIT_MAX_ATTENDED: Duration = Duration::from_millis(20);
 
 /// Signals that end a recording as the user's own command does.
 pub fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
@@ -42,6 +44,7 @@ pub struct HostWorld<'a> {
     idle: IdlePolicy,
     /// Since when the machine waits, in guest time and in host time.
     anchor: Option<(GuestNs, Instant)>,
+    wait_max: Duration,
     flushed: Instant,
     flush_period: Duration,
     console: &'a mut Console,
@@ -63,11 +66,23 @@ impl<'a> HostWorld<'a> {
             stop,
             idle,
             anchor: None,
+            wait_max: WAIT_MAX,
             flushed: Instant::now(),
             flush_period: FLUSH_PERIOD_FIRST,
             console,
             meter,
         }
+    }
+
+    /// The machine goes on after somebody held it: that time has not passed for it.
+    pub fn resumed(&mut self) {
+        self.anchor = None;
+    }
+
+    /// Whether a debugger is there.
+    pub fn set_attended(&mut self, attended: bool) {
+        self.wait_max = if attended { WAIT_MAX_ATTENDED } else { WAIT_MAX };
+        self.resumed();
     }
 
     fn stopped(&self) -> bool {
@@ -87,7 +102,7 @@ impl<'a> HostWorld<'a> {
 
     /// Waits for input; whether some is there now.
     fn wait(&mut self, time: Duration) -> bool {
-        match self.input.recv_timeout(time.min(WAIT_MAX)) {
+        match self.input.recv_timeout(time.min(self.wait_max)) {
             Ok(bytes) => self.waiting.extend(bytes),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => self.input = never(),
@@ -103,7 +118,7 @@ impl<'a> HostWorld<'a> {
             _ => *self.anchor.insert((now, Instant::now())),
         };
         let left = match wake {
-            None => WAIT_MAX,
+            None => self.wait_max,
             Some(wake) => {
                 Duration::from_nanos(wake.0.saturating_sub(now.0)).saturating_sub(since.elapsed())
             }
@@ -142,7 +157,7 @@ impl World for HostWorld<'_> {
         match (self.idle, wake) {
             (IdlePolicy::Skip, Some(wake)) => IdleAnswer::Until(wake),
             (IdlePolicy::Skip, None) => {
-                self.wait(WAIT_MAX);
+                self.wait(self.wait_max);
                 IdleAnswer::PollAgain
             }
             (IdlePolicy::Realtime, _) => self.idle_in_real_time(now, wake),

@@ -12,6 +12,31 @@ const HEAD: &str = r#"# gdb commands of dejavm: `source` this, or `gdb -x` it. M
 python
 import gdb
 
+# A guest that changes between 16, 32 and 64 bits: gdb asks for the registers again when the mode that
+# it was told of is not the CPU's any more.
+class DejavmMode(gdb.Command):
+    """Follows the CPU's mode, 32 or 64 bits, from stop to stop (dejavm follow-mode).
+Usage: dejavm-follow-mode"""
+    def __init__(self):
+        super().__init__("dejavm-follow-mode", gdb.COMMAND_RUNNING)
+        self.on = False
+
+    def invoke(self, arguments, from_tty):
+        gdb.execute("monitor layout follow")
+        if not self.on:
+            self.on = True
+            gdb.events.stop.connect(lambda event: self.check())
+        self.check()
+
+    def check(self):
+        told = 64 if "x86-64" in gdb.selected_inferior().architecture().name() else 32
+        mode = gdb.execute("monitor layout mode", to_string=True)
+        if mode.strip().isdigit() and int(mode) != told:
+            gdb.execute("unset tdesc filename", to_string=True)
+            gdb.execute("maintenance flush register-cache", to_string=True)
+
+dejavm_mode = DejavmMode()
+
 class DejavmCommand(gdb.Command):
     def __init__(self, name, monitor, usage, summary, moves):
         self.__doc__ = summary + "\nUsage: " + name + " " + usage
@@ -29,36 +54,10 @@ class DejavmCommand(gdb.Command):
         gdb.execute(" ".join(["monitor", self.monitor] + words))
         if self.moves:
             gdb.execute("maintenance flush register-cache", to_string=True)
+            if dejavm_mode.on:
+                dejavm_mode.check()
             gdb.execute("frame", from_tty)
 
-"#;
-
-const TAIL: &str = r#"
-# A guest that changes between 16, 32 and 64 bits: gdb asks for the registers again when the mode that
-# it was told of is not the CPU's any more.
-class DejavmMode(gdb.Command):
-    """Follows the CPU's mode, 32 or 64 bits, from stop to stop (dejavm follow-mode).
-Usage: dejavm-follow-mode"""
-    def __init__(self):
-        super().__init__("dejavm-follow-mode", gdb.COMMAND_RUNNING)
-        self.on = False
-
-    def invoke(self, arguments, from_tty):
-        gdb.execute("monitor layout follow")
-        if not self.on:
-            self.on = True
-            gdb.events.stop.connect(lambda event: gdb.post_event(self.check))
-        self.check()
-
-    def check(self):
-        told = 64 if "x86-64" in gdb.selected_inferior().architecture().name() else 32
-        mode = gdb.execute("monitor layout mode", to_string=True)
-        if mode.strip().isdigit() and int(mode) != told:
-            gdb.execute("unset tdesc filename", to_string=True)
-            gdb.execute("maintenance flush register-cache", to_string=True)
-
-DejavmMode()
-end
 "#;
 
 /// The script.
@@ -70,5 +69,5 @@ pub fn gdbinit() -> String {
         let _ =
             writeln!(text, "DejavmCommand({ours:?}, {name:?}, {usage:?}, {summary:?}, {moves})");
     }
-    text + TAIL
+    text + "end\n"
 }

@@ -92,7 +92,7 @@ pub fn serve(
                     Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => {
                         return Left::Stopped;
                     }
-                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Timeout) => session.quiet(),
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! Runs the program as a user does.
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
+pub mod gdb;
+
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;

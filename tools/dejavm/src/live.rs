@@ -1,0 +1,304 @@
+//! A machine that runs live and is recorded: alone, and under a debugger.
+
+use crate::debugger::{Left, Listener, serve};
+use crate::progress::size;
+use crate::record::ending_text;
+use crate::world::HostWorld;
+use dejavm_cpu::{CpuState, Stops};
+use dejavm_machine::{Input, Machine, Stop, register_writes};
+use dejavm_replay::{Advance, Ending, RecordError, Recorded, Recorder};
+use dejavm_stub::{
+    Capabilities, Direction, Inspect, Interrupted, Judge, Layout, Mark, Options, Refusal, Resume,
+    Stopped, Target, Vcpu,
+};
+use dejavm_units::{Gpa, Gva, PAGE_SIZE, Position};
+use std::fs::File;
+use std::sync::atomic::AtomicBool;
+
+/// Letters of a mark's name at most.
+const MARK_LETTERS_MAX: usize = 200;
+
+/// Where debuggers come from, and what they find.
+pub struct Debugging {
+    /// The socket.
+    pub listener: Listener,
+    /// The machine does nothing until a debugger has come and lets it go on.
+    pub wait: bool,
+    /// gdb sees registers of 64 bits.
+    pub bits_64: bool,
+}
+
+/// A machine and its recording.
+pub struct Live<'a> {
+    recorder: Recorder<Machine, File>,
+    world: HostWorld<'a>,
+    /// The recording's, for people.
+    name: String,
+    bits_64: bool,
+    marks: Vec<Mark>,
+    ended: Option<Ending>,
+    failed: Option<RecordError>,
+}
+
+impl<'a> Live<'a> {
+    /// A machine whose recording has begun in the file `name`.
+    pub fn new(recorder: Recorder<Machine, File>, world: HostWorld<'a>, name: String) -> Live<'a> {
+        let (marks, ended, failed) = (Vec::new(), None, None);
+        Live { recorder, world, name, bits_64: true, marks, ended, failed }
+    }
+
+    /// Runs the machine until it ends or `stop` is set; a debugger that comes stops it in between.
+    pub fn run(
+        mut self,
+        debugging: Option<&Debugging>,
+        stop: &AtomicBool,
+    ) -> Result<Recorded, RecordError> {
+        if let Some(debugging) = debugging {
+            self.bits_64 = debugging.bits_64;
+            if debugging.wait {
+                eprintln!("dejavm: the guest starts when a debugger lets it");
+            }
+            let start = self.recorder.now();
+            // One whose connection breaks has let nothing go on.
+            while debugging.wait && self.recorder.now() == start {
+                if !matches!(self.serve_next(debugging, stop), Some(Left::Lost)) {
+                    break;
+                }
+            }
+        }
+        loop {
+            if let Some(error) = self.failed {
+                return Err(error);
+            }
+            if let Some(ending) = self.ended {
+                return self.recorder.finish(&mut self.world, ending);
+            }
+            match self.recorder.advance(&mut self.world, None)? {
+                // No stops are set.
+                Advance::Running | Advance::Limit | Advance::Stopped(_) => {}
+                Advance::Ended(ending) => self.ended = Some(ending),
+            }
+            if let Some(debugging) = debugging
+                && self.ended.is_none()
+                && debugging.listener.has_client()
+            {
+                self.serve_next(debugging, stop);
+            }
+        }
+    }
+
+    /// Serves the next debugger until it leaves; `None`: `stop` was set before one came.
+    fn serve_next(&mut self, debugging: &Debugging, stop: &AtomicBool) -> Option<Left> {
+        let connection = debugging.listener.wait(stop);
+        let Some(connection) = connection else {
+            self.ended = Some(Ending::Stopped);
+            return None;
+        };
+        let layout = if self.bits_64 { Layout::Bits64 } else { Layout::Bits32 };
+        self.world.set_attended(true);
+        let left = serve(self, connection, Options { layout: Some(layout) }, stop);
+        self.world.set_attended(false);
+        match left {
+            Left::Stopped => {
+                self.ended.get_or_insert(Ending::Stopped);
+            }
+            Left::Detached | Left::Lost => {
+                eprintln!("dejavm: the debugger has left; the guest goes on");
+            }
+            // A recording is worth more than a slip of the debugger's.
+            Left::Killed => eprintln!(
+                "dejavm: the debugger has left; `kill` ends no recording, so the guest goes on"
+            ),
+        }
+        Some(left)
+    }
+
+    fn machine(&self) -> &Machine {
+        self.recorder.guest()
+    }
+
+    /// Runs with the stops set.
+    fn go(
+        &mut self,
+        until: Option<Position>,
+        judge: &mut Judge<'_>,
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<Stopped, Refusal> {
+        loop {
+            let advance = match self.recorder.advance(&mut self.world, until) {
+                Ok(advance) => advance,
+                Err(error) => {
+                    let refusal = Refusal::Failed(error.to_string());
+                    self.failed = Some(error);
+                    return Err(refusal);
+                }
+            };
+            let stopped = match advance {
+                Advance::Running => None,
+                Advance::Limit => return Ok(Stopped::Until),
+                Advance::Ended(ending) => {
+                    self.ended = Some(ending);
+                    return Ok(Stopped::End(over(ending)));
+                }
+                Advance::Stopped(Stop::Breakpoint { at }) => Some(Stopped::Breakpoint { at }),
+                Advance::Stopped(Stop::Watchpoint { index, address, kind }) => {
+                    Some(Stopped::Watchpoint { index, address, kind })
+                }
+                Advance::Stopped(Stop::Limit | Stop::Idle { .. } | Stop::End(_)) => None,
+            };
+            if let Some(stopped) = stopped
+                && judge(self.machine(), &stopped)
+            {
+                return Ok(stopped);
+            }
+            if interrupted() {
+                return Ok(Stopped::Interrupted);
+            }
+        }
+    }
+
+    /// Lets a debugger's write enter the machine.
+    fn enter(&mut self, input: Input) -> Result<(), Refusal> {
+        if let Some(ending) = self.ended {
+            return Err(Refusal::Unsupported(over(ending)));
+        }
+        self.recorder.enter(input).map_err(|error| {
+            let refusal = Refusal::Failed(error.to_string());
+            self.failed = Some(error);
+            refusal
+        })
+    }
+
+    /// Writes bytes that lie in one page, if that is RAM.
+    fn write_piece(&mut self, at: Gpa, bytes: &[u8]) -> Result<bool, Refusal> {
+        if self.machine().ram().host_page(at.pfn()).is_none() {
+            return Ok(false);
+        }
+        self.enter(Input::WriteMemory { at, bytes: bytes.to_vec() })?;
+        Ok(true)
+    }
+
+    /// Writes page by page where `find` says; how many bytes before the first that is nowhere.
+    fn write_pieces(
+        &mut self,
+        start: u64,
+        bytes: &[u8],
+        find: impl Fn(&Machine, u64) -> Option<Gpa>,
+    ) -> Result<usize, Refusal> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            let Some(at) = start.checked_add(done as u64) else { break };
+            let room = (PAGE_SIZE - at % PAGE_SIZE) as usize;
+            let piece = rest.get(..room).unwrap_or(rest);
+            let Some(gpa) = find(self.machine(), at) else { break };
+            if !self.write_piece(gpa, piece)? {
+                break;
+            }
+            done += piece.len();
+        }
+        Ok(done)
+    }
+}
+
+/// Said of a machine that has ended, to whoever looks at it still.
+fn over(ending: Ending) -> String {
+    format!("{}: it is over, and its recording is complete when you leave", ending_text(ending))
+}
+
+impl Target for Live<'_> {
+    fn inspect(&self) -> &dyn Inspect {
+        self.machine()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { replay: false, reverse: false, writable: self.ended.is_none() }
+    }
+
+    fn is_64_bit(&self) -> bool {
+        self.bits_64
+    }
+
+    fn extent(&self) -> (Position, Position) {
+        (Position(0), self.recorder.now().position)
+    }
+
+    fn resume(
+        &mut self,
+        resume: &Resume<'_>,
+        judge: &mut Judge<'_>,
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<Stopped, Refusal> {
+        if resume.direction == Direction::Backward {
+            return Refusal::unsupported(
+                "a live machine runs forwards only: replay its recording to go back",
+            );
+        }
+        if let Some(ending) = self.ended {
+            return Ok(Stopped::End(over(ending)));
+        }
+        // While the debugger held the machine, no time passed for it.
+        self.world.resumed();
+        self.recorder.guest_mut().set_stops(resume.stops);
+        let stopped = self.go(resume.until, judge, interrupted);
+        self.recorder.guest_mut().set_stops(&Stops::default());
+        stopped
+    }
+
+    fn set_registers(&mut self, _vcpu: Vcpu, state: &CpuState) -> Result<(), Refusal> {
+        let values = register_writes(&self.machine().cpu_state(), state)
+            .map_err(|refused| Refusal::Unsupported(refused.to_string()))?;
+        if values.is_empty() {
+            return Ok(());
+        }
+        self.enter(Input::WriteRegisters { values })
+    }
+
+    fn write_virtual(
+        &mut self,
+        _vcpu: Vcpu,
+        at: Gva,
+        space: Option<Gpa>,
+        bytes: &[u8],
+    ) -> Result<usize, Refusal> {
+        self.write_pieces(at.0, bytes, |machine, at| machine.translate(Gva(at), space))
+    }
+
+    fn write_physical(&mut self, at: Gpa, bytes: &[u8]) -> Result<usize, Refusal> {
+        self.write_pieces(at.0, bytes, |_, at| Some(Gpa(at)))
+    }
+
+    fn marks(&self) -> Vec<Mark> {
+        self.marks.clone()
+    }
+
+    fn set_mark(&mut self, name: &str) -> Result<(), Refusal> {
+        if name.len() > MARK_LETTERS_MAX {
+            return Refusal::unsupported("a mark's name has 200 letters at most");
+        }
+        let at = self.recorder.now().position;
+        self.recorder.mark(name).map_err(|error| {
+            let refusal = Refusal::Failed(error.to_string());
+            self.failed = Some(error);
+            refusal
+        })?;
+        self.marks.retain(|mark| mark.name != name);
+        self.marks.push(Mark { name: name.to_owned(), at });
+        Ok(())
+    }
+
+    fn info(&self) -> String {
+        let progress = self.recorder.progress();
+        format!(
+            "a live machine, recorded into {}: {}, of which log {}\n",
+            self.name,
+            size(progress.file_bytes),
+            size(progress.log_bytes),
+        )
+    }
+
+    fn quiet(&mut self) {
+        if self.failed.is_none() {
+            self.failed = self.recorder.flush().err();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A real gdb on a pipe, command by command, so that a test can act in between.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// What gdb prints when it is done with a command.
+const DONE: &str = "<<done>>";
+
+pub struct Gdb {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    /// All that was said, for failures.
+    pub transcript: String,
+}
+
+impl Gdb {
+    /// A gdb with the symbols of `image`, if any, that has not connected yet.
+    pub fn start(image: Option<&str>) -> Gdb {
+        let mut gdb = Command::new("gdb");
+        gdb.args(["-q", "-nx"]);
+        for setting in [
+            "confirm off",
+            "pagination off",
+            "width 0",
+            "debuginfod enabled off",
+            "style enabled off",
+        ] {
+            gdb.args(["-ex", &format!("set {setting}")]);
+        }
+        gdb.args(image);
+        // One pipe for both streams keeps their order.
+        gdb.arg("-ex").arg("python import os; os.dup2(1, 2)");
+        gdb.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = gdb.spawn().expect("gdb is installed: `make deps`");
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut gdb = Gdb { child, input, output, transcript: String::new() };
+        gdb.wait();
+        gdb
+    }
+
+    /// Gives a command without waiting for its end.
+    pub fn begin(&mut self, command: &str) {
+        self.transcript.push_str(&format!("(gdb) {command}\n"));
+        writeln!(self.input, "{command}").unwrap();
+    }
+
+    /// Waits for the end of the last command; what gdb printed.
+    pub fn wait(&mut self) -> String {
+        writeln!(self.input, "echo {DONE}\\n").unwrap();
+        self.input.flush().unwrap();
+        let mut text = String::new();
+        loop {
+            let mut line = String::new();
+            let length = self.output.read_line(&mut line).unwrap();
+            assert!(length > 0, "gdb ended:\n{}{text}", self.transcript);
+            // Commands from a pipe are prompted for, but not echoed.
+            let line = line.replace("(gdb) ", "");
+            if line.trim_end() == DONE {
+                break;
+            }
+            text.push_str(&line);
+        }
+        self.transcript.push_str(&text);
+        text
+    }
+
+    pub fn run(&mut self, command: &str) -> String {
+        self.begin(command);
+        self.wait()
+    }
+
+    /// Runs a command whose output must contain a text.
+    #[track_caller]
+    pub fn expect(&mut self, command: &str, text: &str) -> String {
+        let printed = self.run(command);
+        assert!(printed.contains(text), "no {text:?} after {command:?}:\n{}", self.transcript);
+        printed
+    }
+
+    /// `^C`, for a command that was begun.
+    pub fn interrupt(&self) {
+        let sent = Command::new("kill").args(["-s", "INT", &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// `monitor position`.
+    pub fn position(&mut self) -> u64 {
+        let text = self.run("monitor position");
+        text.trim().parse().unwrap_or_else(|_| panic!("{text:?}:\n{}", self.transcript))
+    }
+}
+
+impl Drop for Gdb {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
