@@ -19,6 +19,9 @@ const IDLE: u32 = (4 << 20) + 1;
 /// CPU 0 itself, where nobody can tell which task it runs.
 const CPU: u32 = 8 << 20;
 
+/// Places of breakpoints that are remembered.
+const BOUND_MAX: usize = 1 << 16;
+
 /// A machine as the introspection sees it.
 pub(crate) struct Looking<'a>(pub(crate) &'a dyn Inspect);
 
@@ -185,6 +188,9 @@ impl Threads for Tasks {
         }
         let selected = tasks.iter().find(|task| id(task) == wanted)?;
         let space = selected.user_pgd?;
+        if bound.len() >= BOUND_MAX {
+            bound.clear();
+        }
         bound.insert(at.0, Bound { tgid: selected.tgid, space });
         Some(space)
     }

@@ -5,7 +5,7 @@ use crate::bridge::Bridge;
 use crate::packet::number;
 use crate::target::{Direction, Inspect, Refusal, Resume, Stopped};
 use dejavm_cpu::{Breakpoint, CpuState, SegReg, Stops, WatchKind, gpr};
-use dejavm_units::{Gva, Position};
+use dejavm_units::{Gpa, Gva, Position};
 
 /// What the debugger wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,14 +190,20 @@ impl Bridge<'_> {
         Ok(self.halt(stopped, &stops, Kind::Software))
     }
 
-    /// One instruction forwards. Interrupts that come right behind it are run through, as if the
+    /// One instruction forwards; of a thread that is on no CPU, to where it is on one again. Interrupts that come right behind it are run through, as if the
     /// machine took none while it is stepped, unless the user wants to see them.
     fn step(&mut self) -> Result<Halt, Refusal> {
+        if let Some(crate::threads::View { on_cpu: false, registers, space, vcpu: _ }) = self.view()
+        {
+            // A task that does not run: to where it goes on, in its own memory or on its own kernel stack.
+            let back = (linear_instruction_pointer(&registers), registers.gpr[gpr::RSP]);
+            return self.until_back(back, space.filter(|_| registers.cpl == 3));
+        }
         let before = self.here();
         if before.halted && self.skip_interrupts {
             // To where HLT lets the program go on.
             let back = (linear_instruction_pointer(&before), before.gpr[gpr::RSP]);
-            return self.until_back(back, space(&before));
+            return self.until_back(back, Some(space(&before)));
         }
         let (stopped, stops) = self.step_plainly(Direction::Forward)?;
         if stopped == Stopped::Until && self.skip_interrupts {
@@ -205,7 +211,7 @@ impl Bridge<'_> {
             if after.deliveries > 0
                 && let Some(back) = self.interrupted_at(&before, &after)
             {
-                return self.until_back(back, space(&after));
+                return self.until_back(back, Some(space(&after)));
             }
         }
         Ok(self.halt(stopped, &stops, Kind::Software))
@@ -243,10 +249,10 @@ impl Bridge<'_> {
     }
 
     /// Runs until the program is at an address with a stack pointer, or anything else stops it.
-    fn until_back(&mut self, back: (Gva, u64), space: dejavm_units::Gpa) -> Result<Halt, Refusal> {
+    fn until_back(&mut self, back: (Gva, u64), space: Option<Gpa>) -> Result<Halt, Refusal> {
         let (at, stack) = back;
         let mut stops = self.points.stops();
-        let here = Breakpoint { at, space: Some(space) };
+        let here = Breakpoint { at, space };
         stops.breakpoints.push(here);
         let (points, layout) = (&self.points, self.layout);
         let mut met = None;

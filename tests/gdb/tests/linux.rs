@@ -13,6 +13,7 @@ const BEFORE_END: u64 = 200_000_000;
 /// A replay, and the pids that the guest printed.
 struct Guest {
     replay: Replaying<Cursor<Vec<u8>>>,
+    shell: u32,
     sleeper: u32,
     loops: [u32; 2],
 }
@@ -21,7 +22,7 @@ struct Guest {
 fn guest(kernel: Kernel) -> Guest {
     let debian = Debian::new(kernel, "idle");
     let mut desk = Desk::with_script([
-        Typing::new("guest# ", 0, "sleep 1000 & echo SLEEPER $!\n"),
+        Typing::new("guest# ", 0, "sleep 1000 & echo SLEEPER $!; echo SHELL $$\n"),
         Typing::new("guest# ", 0, "(while :; do :; done) & echo LOOP $!\n"),
         Typing::new("guest# ", 0, "(while :; do :; done) & echo LOOP $!\n"),
         Typing::new("guest# ", SECOND_NS / 5, "poweroff -f\n"),
@@ -33,6 +34,7 @@ fn guest(kernel: Kernel) -> Guest {
         found.into_iter().nth(skip).unwrap_or_else(|| panic!("no {text} in {console}"))
     };
     let sleeper = number("SLEEPER ", 0);
+    let shell = number("SHELL ", 0);
     let loops = [number("LOOP ", 0), number("LOOP ", 1)];
     let mut replayer = Replayer::open(Cursor::new(tape.file)).unwrap();
     let machine = rebuild(&mut replayer).unwrap();
@@ -40,7 +42,7 @@ fn guest(kernel: Kernel) -> Guest {
     let mut replay = Replaying::new(timeline).unwrap();
     let (_, end) = replay.extent();
     replay.seek(Position(end.0 - BEFORE_END), &mut || false).unwrap();
-    Guest { replay, sleeper, loops }
+    Guest { replay, shell, sleeper, loops }
 }
 
 /// The thread that a stop reply names.
@@ -58,7 +60,7 @@ fn pointer(client: &mut Client<'_>, kernel: Kernel) -> u64 {
 }
 
 fn processes_are_threads(kernel: Kernel) {
-    let Guest { mut replay, sleeper, loops } = guest(kernel);
+    let Guest { mut replay, shell, sleeper, loops } = guest(kernel);
     let mut client = Client::new(&mut replay);
     let text = client.monitor("linux");
     assert!(text.contains("Linux 6.1.0-50-"), "{text}");
@@ -103,6 +105,13 @@ fn processes_are_threads(kernel: Kernel) {
         }
     }
 
+    // A step of a process that waits ends where it goes on: the shell reads the last command.
+    assert_eq!(client.ask(&format!("Hg{shell:x}")), "OK");
+    let waits = pointer(&mut client, kernel);
+    let reply = client.packets(&format!("vCont;s:{shell:x};c")).pop().unwrap();
+    assert!(!reply.contains("replaylog"), "{reply}");
+    assert_eq!((stopped_in(&reply), pointer(&mut client, kernel)), (shell, waits), "{reply}");
+
     // Selected stays selected, wherever the machine goes.
     assert_eq!(client.ask(&format!("Hg{sleeper:x}")), "OK");
     client.monitor("goto -1000");
@@ -143,7 +152,7 @@ fn processes_of_the_32_bit_kernel() {
 
 #[test]
 fn gdb_lists_and_selects_processes() {
-    let Guest { mut replay, sleeper, loops } = guest(Kernel::Cloud);
+    let Guest { mut replay, sleeper, loops, .. } = guest(Kernel::Cloud);
     let select = format!(
         "python [t.switch() for t in gdb.selected_inferior().threads() if {sleeper} in t.ptid]"
     );
