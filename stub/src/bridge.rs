@@ -3,6 +3,7 @@
 //! knows one thread only, and never runs the machine.
 
 use crate::breakpoints::Points;
+use crate::files::Files;
 use crate::monitor;
 use crate::registers::{self, Layout, Unwritable, registers, target_xml};
 use crate::target::{Interrupted, Refusal, Target};
@@ -14,9 +15,12 @@ use gdbstub::conn::Connection;
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::single_register_access::SingleRegisterAccess;
 use gdbstub::target::ext::base::singlethread::SingleThreadBase;
+use gdbstub::target::ext::exec_file::ExecFile;
+use gdbstub::target::ext::host_io::HostIo;
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 use gdbstub::target::ext::target_description_xml_override::TargetDescriptionXmlOverride;
 use gdbstub::target::{TargetError, TargetResult};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
 
@@ -112,6 +116,8 @@ pub(crate) struct Bridge<'t> {
     pub(crate) stop_at: Option<Position>,
     /// Interrupts are run through while stepping.
     pub(crate) skip_interrupts: bool,
+    /// What gdb can read by name.
+    pub(crate) files: RefCell<Files>,
     /// Why the last packet was refused, for the reply.
     pub(crate) refusal: Option<Refusal>,
     /// What gdb did not tell the user, for the next text that it shows.
@@ -254,6 +260,14 @@ impl gdbstub::target::Target for Bridge<'_> {
         Some(self)
     }
 
+    fn support_host_io(&mut self) -> Option<&mut dyn HostIo<Arch = X86, Error = Infallible>> {
+        Some(self)
+    }
+
+    fn support_exec_file(&mut self) -> Option<&mut dyn ExecFile<Arch = X86, Error = Infallible>> {
+        Some(self)
+    }
+
     fn support_target_description_xml_override(
         &mut self,
     ) -> Option<&mut dyn TargetDescriptionXmlOverride<Arch = X86, Error = Infallible>> {
@@ -341,7 +355,7 @@ impl TargetDescriptionXmlOverride for Bridge<'_> {
 }
 
 /// Copies what a `qXfer` asks for.
-fn part(text: &[u8], offset: u64, length: usize, buffer: &mut [u8]) -> usize {
+pub(crate) fn part(text: &[u8], offset: u64, length: usize, buffer: &mut [u8]) -> usize {
     let rest = usize::try_from(offset).ok().and_then(|offset| text.get(offset..)).unwrap_or(&[]);
     let bytes = rest.len().min(length).min(buffer.len());
     buffer[..bytes].copy_from_slice(&rest[..bytes]);

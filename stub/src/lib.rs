@@ -7,6 +7,7 @@
 mod agent;
 mod breakpoints;
 mod bridge;
+mod files;
 mod linux;
 mod machine;
 mod monitor;

@@ -9,6 +9,7 @@ use crate::target::{Interrupted, Target};
 use crate::threads::{Cpus, ThreadId, Threads};
 use gdbstub::stub::GdbStubBuilder;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::Write;
 
@@ -85,6 +86,7 @@ impl<'t> Session<'t> {
             points: Points::default(),
             stop_at: None,
             skip_interrupts: true,
+            files: RefCell::default(),
             refusal: None,
             note: String::new(),
         };
@@ -241,6 +243,8 @@ impl<'t> Session<'t> {
             self.qemu(text);
         } else if strip(b"qRcmd,").is_some() {
             self.work = Some(Work::Forward(packet.to_vec()));
+        } else if packet == b"qOffsets" {
+            self.offsets();
         } else if !self.thread_packet(packet) {
             if strip(b"qXfer:features:read:target.xml:0,").is_some() {
                 self.bridge.choose_layout();
@@ -252,7 +256,7 @@ impl<'t> Session<'t> {
     fn reply_supported(&mut self) {
         let mut reply = format!("PacketSize={PACKET_BYTES_MAX:x}");
         reply += ";QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;qXfer:features:read+\
-                  ;qXfer:threads:read+;ConditionalBreakpoints+;binary-upload+";
+                  ;qXfer:threads:read+;qXfer:exec-file:read+;ConditionalBreakpoints+;binary-upload+";
         if self.bridge.target.capabilities().reverse {
             reply += ";ReverseStep+;ReverseContinue+";
         }
@@ -330,6 +334,16 @@ impl<'t> Session<'t> {
             packet::push_hex(&mut reply, &memory[..read]);
         }
         self.reply(&reply);
+    }
+
+    /// Where a `vmlinux` belongs that gdb has read: address-space randomization has moved the kernel.
+    fn offsets(&mut self) {
+        let machine = self.bridge.target.inspect();
+        let reply = match self.bridge.files.borrow_mut().kernel(machine).text {
+            Some(text) => format!("TextSeg={:x}", text.0),
+            None => String::new(),
+        };
+        self.reply(reply.as_bytes());
     }
 
     /// QEMU's own packets, which WinDbg and scripts know.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The ports of the product of 2007.
 const PORT_64: u16 = 8864;
@@ -21,6 +21,8 @@ const PORTS_TRIED: u16 = 100;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Signals are seen at least this often.
 const LOOK_UP: Duration = Duration::from_millis(100);
+/// How long a client may wait for the one before to leave.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Chunks of a client's bytes that wait here at most before the client has to.
 const CHUNKS_WAITING: usize = 16;
 const CHUNK_BYTES: usize = 16 << 10;
@@ -207,6 +209,19 @@ fn bind(
     }
 }
 
+/// Waits a little for the client before to be gone: gdb's `disconnect` and `target remote` follow one
+/// another faster than an end is seen.
+fn becomes_free(busy: &AtomicBool) -> bool {
+    let begun = Instant::now();
+    while busy.swap(true, Ordering::Acquire) {
+        if begun.elapsed() > PATIENCE {
+            return false;
+        }
+        thread::park_timeout(PATIENCE / 50);
+    }
+    true
+}
+
 /// Accepts clients on a thread of its own. One that comes while another is served is turned away at once:
 /// it would wait for an answer in vain.
 fn accept(
@@ -221,7 +236,7 @@ fn accept(
                 thread::park_timeout(LOOK_UP);
                 continue;
             };
-            if busy.swap(true, Ordering::Acquire) {
+            if !becomes_free(&busy) {
                 eprintln!("dejavm: a second debugger was turned away: there is one already");
                 stream.shut_down();
                 continue;
