@@ -70,9 +70,13 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         self.plan.depart();
         while self.guest.position() < goal {
             let slice = Position(self.guest.position().0.saturating_add(SLICE)).min(goal);
-            match self.advance(self.next_pause(slice))? {
+            match self.advance(self.next_pause(slice), watcher)? {
+                Moved::Interrupted => {
+                    self.come_to_rest()?;
+                    return Ok(TimelineStop::Interrupted);
+                }
                 Moved::Arrived => {
-                    self.arrived()?;
+                    self.arrived(watcher)?;
                     self.guest.set_stops(stops);
                     if self.guest.position() < goal && !watcher(self.now()) {
                         return Ok(TimelineStop::Interrupted);
@@ -169,10 +173,14 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         let goal = Position(bound.position.0 + u64::from(!at_rest)).min(self.end());
         while self.guest.position() < goal {
             let slice = Position(self.guest.position().0.saturating_add(SLICE)).min(goal);
-            match self.advance(self.next_pause(slice))? {
+            match self.advance(self.next_pause(slice), watcher)? {
+                Moved::Interrupted => {
+                    self.come_to_rest()?;
+                    return Ok(None);
+                }
                 Moved::Arrived => {
                     if self.guest.position() <= bound.position {
-                        self.arrived()?;
+                        self.arrived(watcher)?;
                         self.guest.set_stops(stops);
                     }
                     if self.guest.position() < goal && !watcher(self.now()) {
@@ -227,8 +235,13 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
                 self.guest.set_stops(stops);
                 let next = Position(point.position.0.saturating_add(1));
                 while self.point() != point {
-                    if let Moved::Arrived = self.advance(next)? {
-                        return Err(self.astray(self.now()));
+                    match self.advance(next, watcher)? {
+                        Moved::Stopped(_) => {}
+                        Moved::Arrived => return Err(self.astray(self.now())),
+                        Moved::Interrupted => {
+                            self.come_to_rest()?;
+                            return Ok(TimelineStop::Interrupted);
+                        }
                     }
                 }
             }

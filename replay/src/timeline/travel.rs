@@ -24,7 +24,12 @@ pub(super) enum Moved {
     Arrived,
     /// A breakpoint or watchpoint on the way.
     Stopped(Stop),
+    /// The watcher said so, while the machine was halted: not at rest.
+    Interrupted,
 }
+
+/// Wake-ups of a halted machine between two calls of the watcher: some 10 ms.
+const WAKE_UPS: u32 = 1 << 14;
 
 impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
     /// Arrives at a position that is not behind the end; `false`: interrupted on the way.
@@ -53,9 +58,13 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         while self.guest.position() < target {
             let here = self.guest.position();
             let slice = Position(here.0.saturating_add(SLICE)).min(target);
-            match self.advance(self.next_pause(slice))? {
-                Moved::Arrived => self.arrived()?,
+            match self.advance(self.next_pause(slice), watcher)? {
+                Moved::Arrived => self.arrived(watcher)?,
                 Moved::Stopped(_) => unreachable!("no stops are set"),
+                Moved::Interrupted => {
+                    self.come_to_rest()?;
+                    return Ok(false);
+                }
             }
             if self.guest.position() < target && !watcher(self.now()) {
                 return Ok(false);
@@ -85,41 +94,58 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
     }
 
     /// At rest at a position at which there may be something to do.
-    pub(super) fn arrived(&mut self) -> Result<(), ReplayError> {
+    pub(super) fn arrived(&mut self, watcher: &mut Watcher<'_>) -> Result<(), ReplayError> {
         let here = self.guest.position();
         let before = self.checkpoints.last_until(here);
         if before == here || self.plan.wants(here, before, self.options.spacing) {
             self.take_checkpoint();
         }
         if here == self.end() && !self.end_checked {
-            self.check_end()?;
+            self.check_end(watcher)?;
         }
         self.thin();
         Ok(())
     }
 
     /// Replays what the log holds at the last position, and undoes it.
-    fn check_end(&mut self) -> Result<(), ReplayError> {
+    fn check_end(&mut self, watcher: &mut Watcher<'_>) -> Result<(), ReplayError> {
         self.take_checkpoint();
         self.guest.set_stops(&Stops::default());
-        while let Some(event) = self.log.peek(self.cursor)? {
+        let here = self.guest.position();
+        let mut interrupted = false;
+        while let Some(event) = self.log.peek(self.cursor)?
+            && !interrupted
+        {
             let at = event.at;
-            match self.wait_for(at)? {
+            match self.wait_for(at, watcher)? {
                 Moved::Arrived => self.consume()?,
                 Moved::Stopped(_) => unreachable!("no stops are set"),
+                Moved::Interrupted => interrupted = true,
             }
         }
-        self.end_checked = true;
-        let here = self.guest.position();
+        self.end_checked = !interrupted;
         self.put_back(here)?;
-        // Unless the checkpoint built on one in the file that cannot be used.
-        self.forward_to(here, &mut |_| true).map(|_| ())
+        match self.guest.position() == here {
+            true => Ok(()),
+            // The checkpoint built on one in the file that cannot be used.
+            false => self.forward_to(here, watcher).map(|_| ()),
+        }
+    }
+
+    /// After an interruption: the nearest checkpoint.
+    pub(super) fn come_to_rest(&mut self) -> Result<(), ReplayError> {
+        self.put_back(self.guest.position())
     }
 
     /// Runs until the machine arrives at `target`, which lies ahead and not behind the end, or stops on
     /// the way.
-    pub(super) fn advance(&mut self, target: Position) -> Result<Moved, ReplayError> {
+    pub(super) fn advance(
+        &mut self,
+        target: Position,
+        watcher: &mut Watcher<'_>,
+    ) -> Result<Moved, ReplayError> {
         let mut idled = None;
+        let mut wake_ups: u32 = 0;
         loop {
             let here = self.guest.position();
             let next = self.log.peek(self.cursor)?.map(|event| event.at);
@@ -131,10 +157,10 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             self.at_rest = false;
             let limit = match next {
                 Some(at) if at.position == here => {
-                    if let Moved::Stopped(stop) = self.wait_for(at)? {
-                        return Ok(Moved::Stopped(stop));
+                    match self.wait_for(at, watcher)? {
+                        Moved::Arrived => self.consume()?,
+                        other @ (Moved::Stopped(_) | Moved::Interrupted) => return Ok(other),
                     }
-                    self.consume()?;
                     continue;
                 }
                 Some(at) => target.min(at.position),
@@ -153,6 +179,10 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
                 Stop::Idle { .. } | Stop::End(_) if now.position == limit => {}
                 Stop::Idle { wake: Some(wake) } if idled.replace(now) != Some(now) => {
                     let (Idle::Runnable | Idle::Waiting) = self.guest.idle_until(wake);
+                    wake_ups += 1;
+                    if wake_ups.is_multiple_of(WAKE_UPS) && !watcher(now) {
+                        return Ok(Moved::Interrupted);
+                    }
                 }
                 Stop::Idle { .. } | Stop::End(_) => return Err(self.astray(next.unwrap_or(now))),
             }
@@ -160,8 +190,9 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
     }
 
     /// At the position of an event: waits until its time.
-    fn wait_for(&mut self, at: Moment) -> Result<Moved, ReplayError> {
+    fn wait_for(&mut self, at: Moment, watcher: &mut Watcher<'_>) -> Result<Moved, ReplayError> {
         let mut idled = None;
+        let mut wake_ups: u32 = 0;
         loop {
             let stop = self.guest.run(at.position);
             self.take_output();
@@ -175,6 +206,10 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
                 }
                 Stop::Idle { .. } if now < at && idled.replace(now) != Some(now) => {
                     let (Idle::Runnable | Idle::Waiting) = self.guest.idle_until(at.guest_ns);
+                    wake_ups += 1;
+                    if wake_ups.is_multiple_of(WAKE_UPS) && !watcher(now) {
+                        return Ok(Moved::Interrupted);
+                    }
                 }
                 Stop::Idle { .. } | Stop::Limit | Stop::End(_) => return Err(self.astray(at)),
             }

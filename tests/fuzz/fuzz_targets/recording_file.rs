@@ -1,7 +1,7 @@
 //! Arbitrary bytes as a recording. Checksums are made right first: else nothing behind them is reached.
 #![no_main]
 
-use dejavm_hostile::{recording_file, repair};
+use dejavm_hostile::{recording_file, repair, timeline};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -15,4 +15,5 @@ fuzz_target!(|bytes: &[u8]| {
         at += 24 + u32::from_le_bytes(file[at + 8..at + 12].try_into().expect("four bytes")) as usize;
     }
     recording_file(&file);
+    timeline(&file);
 });

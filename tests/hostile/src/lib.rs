@@ -11,4 +11,4 @@ mod recording_file;
 pub use debugger_client::{debugger_bytes, debugger_packets};
 pub use guest_code::{Mode, guest_code};
 pub use random::Random;
-pub use recording_file::{recording_file, repair, seed_recording};
+pub use recording_file::{recording_file, repair, seed_recording, timeline};

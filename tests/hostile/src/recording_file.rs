@@ -1,12 +1,13 @@
 //! Arbitrary bytes as a recording, replayed on the real machine.
 
-use dejavm_machine::{Boot, Input, Machine, MachineConfig, Output, Register};
+use dejavm_machine::{Boot, Breakpoint, Input, Machine, MachineConfig, Output, Register, Stops};
 use dejavm_memory::RamLayout;
 use dejavm_replay::{
-    CheckpointPolicy, Header, IdleAnswer, Moment, Observer, Polled, Progress, RecordOptions,
-    ReplayOptions, Replayer, SEMANTICS, Summary, World, record,
+    CheckpointInterval, CheckpointPolicy, Direction, Header, IdleAnswer, Moment, Observer, Polled,
+    Progress, RecordOptions, ReplayOptions, Replayer, SEMANTICS, Summary, Timeline,
+    TimelineOptions, World, record,
 };
-use dejavm_units::{Gpa, GuestNs, Position};
+use dejavm_units::{Gpa, GuestNs, Gva, Position};
 use std::io::Cursor;
 
 /// Positions after which a hostile recording is not followed.
@@ -29,6 +30,40 @@ pub fn recording_file(bytes: &[u8]) -> bool {
     let Ok(mut machine) = replayer.rebuild() else { return false };
     let options = ReplayOptions { until: Some(Position(POSITIONS_MAX)), unverified: false };
     replayer.run(&mut machine, &options, &mut Patience(SLICES_MAX)).is_ok()
+}
+
+/// Stands in `bytes` here and there; whether that went as it should.
+pub fn timeline(bytes: &[u8]) -> bool {
+    let Ok(mut replayer) = Replayer::open(Cursor::new(bytes)) else { return false };
+    if replayer.header().config.ram.low_bytes() > RAM_MAX
+        || replayer.header().config.ram.high_bytes() > 0
+    {
+        return false;
+    }
+    let Ok(machine) = replayer.rebuild() else { return false };
+    let options = TimelineOptions { memory_bytes: 16 << 20, spacing: 2000 };
+    let Ok(mut timeline) = Timeline::new(replayer, machine, options) else { return false };
+    let mut patience = 300;
+    let mut watcher = move |_: Moment| {
+        patience -= 1;
+        patience > 0
+    };
+    let end = timeline.end().0.min(POSITIONS_MAX);
+    let mut sound = true;
+    for position in [end, end / 2, end.saturating_sub(3), 0, end / 3] {
+        sound &= timeline.seek_watched(Position(position), &mut watcher).is_ok();
+    }
+    let at = Gva(timeline.machine().cpu_state().rip);
+    let stops = Stops { breakpoints: vec![Breakpoint { at, space: None }], ..Stops::default() };
+    for direction in [Direction::Forward, Direction::Backward] {
+        let until = match direction {
+            Direction::Forward => Some(Position(end)),
+            Direction::Backward => None,
+        };
+        let run = timeline.run(direction, until, &stops, &mut |_, _| true, &mut watcher);
+        sound &= run.is_ok();
+    }
+    sound
 }
 
 struct Patience(u32);
@@ -82,7 +117,10 @@ pub fn seed_recording(guest: &[u8]) -> Vec<u8> {
         externals: Vec::new(),
         embed_pages: true,
         until,
-        checkpoints: CheckpointPolicy::NONE,
+        checkpoints: CheckpointPolicy {
+            interval: CheckpointInterval::Every(150),
+            file_bytes: 16 << 20,
+        },
         parent: None,
     };
     let mut file = Vec::new();
