@@ -35,7 +35,8 @@ impl Machine {
         self.cpu.state()
     }
 
-    /// Sets the registers: for live machines only, where the change is an input.
+    /// Sets the registers, behind the back of any recorder: what is recorded is
+    /// [`Input::WriteRegisters`](crate::Input::WriteRegisters).
     pub fn set_cpu_state(&mut self, state: &CpuState) {
         self.cpu.set_state(state);
     }
@@ -61,10 +62,10 @@ impl Machine {
         done
     }
 
-    /// Writes RAM by linear address, read-only pages too, as [`Machine::read_virtual`] reads: for live
-    /// machines only, where the change is an input. Marks pages dirty, and drops decoded code and
-    /// translations as a store would. Returns how many bytes come before the first that is not mapped
-    /// to RAM.
+    /// Writes RAM by linear address, read-only pages too, as [`Machine::read_virtual`] reads, behind the
+    /// back of any recorder: what is recorded is [`Input::WriteMemory`](crate::Input::WriteMemory). Marks
+    /// pages dirty, and drops decoded code and translations as a store would. Returns how many bytes come
+    /// before the first that is not mapped to RAM.
     pub fn write_virtual(&mut self, at: Gva, space: Option<Gpa>, from: &[u8]) -> usize {
         let mut done = 0;
         while done < from.len() {

@@ -32,7 +32,7 @@ pub enum Stop {
     /// Watched memory was accessed. The instruction that did it has completed, so the position is
     /// after it; where an interrupt or an exception was delivered, the access may have been that.
     Watchpoint {
-        /// Index in [`Stops::watchpoints`].
+        /// Index in [`Stops::watchpoints`](crate::Stops::watchpoints).
         index: usize,
         /// The first watched byte that was accessed.
         address: Gva,
