@@ -644,3 +644,29 @@ fn a_watched_page_follows_its_table() {
     assert_eq!((state.gpr[1] & 0xff, state.gpr[2] & 0xff), (1, 2));
     assert_eq!((bench.peek(DATA + 8), bench.peek(DATA + 0x1008)), ([1], [2]));
 }
+
+/// The last page of the 64-bit address space, and an access around its end.
+#[test]
+fn the_end_of_the_address_space_is_watched() {
+    const LAST_PAGE: u64 = 0xffff_ffff_ffff_f000;
+    for (code, address, count, watched) in [
+        (&[0xf3, 0xaa][..], LAST_PAGE, 0x1000, u64::MAX), // rep stosb
+        (&[0xf3, 0xaa], LAST_PAGE, 0xfff, u64::MAX - 1),
+        (&[0x48, 0xab], u64::MAX - 3, 0, u64::MAX), // stosq
+        (&[0x48, 0xab], u64::MAX - 3, 0, 3),
+    ] {
+        let mut bench = Bench::long();
+        for (table, next) in [(0x1ff8, 0xa007u64), (0xaff8, 0xb007), (0xbff8, 0x20_0087)] {
+            bench.poke(table, &next.to_le_bytes());
+        }
+        bench.poke(CODE, code);
+        bench.change(|state| (state.gpr[7], state.gpr[1]) = (address, count));
+        // A length that would go around ends with the address space.
+        let bytes = if watched < LAST_PAGE { 1 } else { u64::MAX };
+        bench.cpu.set_stops(&watch(watched, bytes, WatchKind::Write));
+        assert_eq!(go_on(&mut bench, 1), hit(0, watched, WatchKind::Write), "{address:#x}");
+        bench.cpu.set_stops(&watch(4, LAST_PAGE - 4, WatchKind::Access));
+        bench.change(|state| (state.rip, state.gpr[7], state.gpr[1]) = (CODE, address, count));
+        assert_eq!(go_on(&mut bench, 1), Stop::Limit, "{address:#x}");
+    }
+}

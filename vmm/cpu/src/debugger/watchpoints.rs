@@ -75,13 +75,13 @@ impl WatchList {
     }
 }
 
-/// First and last byte of each part of an access that may wrap at 4 GiB.
+/// First and last byte of each part of an access, which may go around the end of the address space.
 fn parts(linear: u64, size: u64, wide: bool) -> [Option<(u64, u64)>; 2] {
-    let last = linear.saturating_add(size - 1);
-    if wide || last <= 0xffff_ffff {
-        return [Some((linear, last)), None];
+    let top = if wide { u64::MAX } else { 0xffff_ffff };
+    match linear.checked_add(size - 1).filter(|&last| last <= top) {
+        Some(last) => [Some((linear, last)), None],
+        None => [Some((linear, top)), Some((0, linear.wrapping_add(size - 1) & top))],
     }
-    [Some((linear, 0xffff_ffff)), Some((0, last & 0xffff_ffff))]
 }
 
 impl Cpu {
@@ -108,7 +108,7 @@ impl Cpu {
         if !self.is_watching() || bytes == 0 {
             return bytes;
         }
-        let ranges = self.debugger.watched.overlapping(linear, linear + u64::from(bytes) - 1);
+        let ranges = self.debugger.watched.overlapping(linear, linear + u64::from(bytes - 1));
         let ranges = ranges.filter(|range| self.is_meant(range, write));
         ranges.map(|range| range.first.saturating_sub(linear) as u32).min().unwrap_or(bytes)
     }
