@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod branch;
 mod breakpoints;
 mod bridge;
 mod files;
@@ -23,7 +24,7 @@ pub use dejavm_cpu::{Breakpoint, Stops, WatchKind, Watchpoint};
 pub use monitor::commands as monitor_commands;
 pub use packet::interrupts;
 pub use registers::Layout;
-pub use replaying::{Pacer, Replaying};
+pub use replaying::{MarkKeeper, Pacer, Replaying};
 pub use session::{Ended, Options, Session, State};
 pub use target::{
     Capabilities, Direction, Happening, Inspect, Interrupted, Judge, Mark, Refusal, Resume,

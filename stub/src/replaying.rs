@@ -1,12 +1,14 @@
 //! A replay as a target: a [`Timeline`] and what a user adds to it.
 
+use crate::branch::Branch;
 use crate::target::{
     Capabilities, Direction, Happening, Inspect, Interrupted, Judge, Mark, Refusal, Resume,
-    Stopped, Target,
+    Stopped, Target, Vcpu,
 };
+use dejavm_cpu::CpuState;
 use dejavm_machine::{Input, Machine, Stop};
 use dejavm_replay::{self as replay, Reached, ReplayError, Timeline, TimelineStop};
-use dejavm_units::{GuestNs, Position};
+use dejavm_units::{Gpa, GuestNs, Gva, Position};
 use std::fmt::Write;
 use std::io::{Read, Seek};
 
@@ -14,9 +16,15 @@ use std::io::{Read, Seek};
 /// long as it wants. See [`Target::set_pace`].
 pub type Pacer = dyn FnMut(GuestNs, u32);
 
+/// Writes a mark down where it lasts; the sentence why it cannot.
+pub type MarkKeeper = dyn FnMut(&replay::Mark) -> Result<(), String>;
+
 /// A recording under a debugger.
 pub struct Replaying<R> {
     timeline: Timeline<R>,
+    /// What the debugger sees instead, since `monitor branch`.
+    branch: Option<Branch>,
+    keeper: Option<Box<MarkKeeper>>,
     bits_64: bool,
     /// Named in this session.
     marks: Vec<Mark>,
@@ -40,12 +48,25 @@ impl<R: Read + Seek> Replaying<R> {
         let later = timeline.state_behind(timeline.end())?;
         let later = later.is_some_and(|(_, state)| state.cpu.efer & LMA != 0);
         let bits_64 = now || later;
-        Ok(Replaying { timeline, bits_64, marks: Vec::new(), pace: 0, pacer: None })
+        Ok(Replaying {
+            timeline,
+            branch: None,
+            keeper: None,
+            bits_64,
+            marks: Vec::new(),
+            pace: 0,
+            pacer: None,
+        })
     }
 
     /// Who waits for the sake of the pace.
     pub fn set_pacer(&mut self, pacer: Box<Pacer>) {
         self.pacer = Some(pacer);
+    }
+
+    /// Who writes marks down.
+    pub fn set_mark_keeper(&mut self, keeper: Box<MarkKeeper>) {
+        self.keeper = Some(keeper);
     }
 
     /// The timeline.
@@ -65,11 +86,15 @@ impl<R: Read + Seek> Replaying<R> {
 
 impl<R: Read + Seek> Target for Replaying<R> {
     fn inspect(&self) -> &dyn Inspect {
-        self.timeline.machine()
+        match &self.branch {
+            Some(branch) => &branch.machine,
+            None => self.timeline.machine(),
+        }
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { replay: true, reverse: true, writable: false }
+        let branch = self.branch.is_some();
+        Capabilities { replay: !branch, reverse: !branch, writable: branch }
     }
 
     fn is_64_bit(&self) -> bool {
@@ -86,6 +111,14 @@ impl<R: Read + Seek> Target for Replaying<R> {
         judge: &mut Judge<'_>,
         interrupted: &mut Interrupted<'_>,
     ) -> Result<Stopped, Refusal> {
+        if let Some(branch) = &mut self.branch {
+            if resume.direction == Direction::Backward {
+                return Refusal::unsupported(
+                    "a branch runs forwards only; `monitor goto` leaves it",
+                );
+            }
+            return Ok(branch.run(resume, judge, interrupted));
+        }
         let direction = match resume.direction {
             Direction::Forward => replay::Direction::Forward,
             Direction::Backward => replay::Direction::Backward,
@@ -130,13 +163,16 @@ impl<R: Read + Seek> Target for Replaying<R> {
             let sentence = format!("position {to} lies behind the recording's end, {end}");
             return Err(Refusal::Unsupported(sentence));
         }
+        // Back to what was recorded; the branch is gone.
+        self.branch = None;
         let reached = self.timeline.seek_watched(to, &mut |_| !interrupted()).map_err(failed)?;
         let (Reached::Position | Reached::Start | Reached::End | Reached::Interrupted) = reached;
         Ok(self.timeline.now().position)
     }
 
     fn marks(&self) -> Vec<Mark> {
-        let recorded = self.timeline.marks().iter();
+        let renamed = |name: &str| self.marks.iter().any(|mark| mark.name == name);
+        let recorded = self.timeline.marks().iter().filter(|mark| !renamed(&mark.name));
         let recorded = recorded.map(|mark| Mark { name: mark.name.clone(), at: mark.at.position });
         let mut marks: Vec<Mark> = self.marks.iter().cloned().chain(recorded).collect();
         marks.sort_by_key(|mark| mark.at);
@@ -144,16 +180,59 @@ impl<R: Read + Seek> Target for Replaying<R> {
     }
 
     fn set_mark(&mut self, name: &str) -> Result<(), Refusal> {
+        if self.branch.is_some() {
+            return Refusal::unsupported("this is a branch: marks belong to the recording");
+        }
         self.marks.retain(|mark| mark.name != name);
         if self.marks.len() >= 10_000 {
             return Refusal::unsupported("there are too many marks");
         }
-        let at = self.timeline.now().position;
-        self.marks.push(Mark { name: name.to_owned(), at });
-        Ok(())
+        let at = self.timeline.now();
+        self.marks.push(Mark { name: name.to_owned(), at: at.position });
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        keeper(&replay::Mark { at, name: name.to_owned() }).map_err(|why| {
+            Refusal::Failed(format!("the mark is set, and lasts as long as this session: {why}"))
+        })
+    }
+
+    fn set_registers(&mut self, _: Vcpu, state: &CpuState) -> Result<(), Refusal> {
+        self.branch.as_mut().ok_or(Refusal::ReplayIsSettled)?.set_registers(state)
+    }
+
+    fn write_virtual(
+        &mut self,
+        _: Vcpu,
+        at: Gva,
+        space: Option<Gpa>,
+        bytes: &[u8],
+    ) -> Result<usize, Refusal> {
+        let branch = self.branch.as_mut().ok_or(Refusal::ReplayIsSettled)?;
+        Ok(branch.write_virtual(at, space, bytes))
+    }
+
+    fn write_physical(&mut self, at: Gpa, bytes: &[u8]) -> Result<usize, Refusal> {
+        let branch = self.branch.as_mut().ok_or(Refusal::ReplayIsSettled)?;
+        Ok(branch.write_physical(at, bytes))
+    }
+
+    fn branch(&mut self) -> Result<String, Refusal> {
+        if let Some(branch) = &self.branch {
+            let sentence = format!("this is a branch already, from position {}", branch.from);
+            return Err(Refusal::Unsupported(sentence));
+        }
+        let machine = self.timeline.branch().map_err(failed)?;
+        let from = machine.position();
+        self.branch = Some(Branch::new(machine));
+        Ok(format!(
+            "a live machine from position {from} on: registers and memory can be written, no input comes, \
+             nothing is recorded; `monitor goto {from}` returns to the recording"
+        ))
     }
 
     fn checkpoint(&mut self) -> Result<String, Refusal> {
+        if self.branch.is_some() {
+            return Refusal::unsupported("this is a branch: there is no way back to here");
+        }
         let at = self.timeline.now().position;
         let kept = self.timeline.keep();
         let megabytes = self.timeline.checkpoint_bytes() >> 20;
@@ -189,6 +268,9 @@ impl<R: Read + Seek> Target for Replaying<R> {
         let mut text = format!("recorded by {}, CPU {}\n", header.creator, header.config.cpu);
         for (role, what) in &header.guest {
             let _ = writeln!(text, "{role}: {}", what.escape_debug());
+        }
+        if let Some(branch) = &self.branch {
+            let _ = writeln!(text, "this is a branch, from position {}", branch.from);
         }
         let (start, end) = self.extent();
         let _ = writeln!(text, "positions {start} to {end}");

@@ -175,10 +175,10 @@ impl Bridge<'_> {
         stops.breakpoints.clear();
         let until = match direction {
             Direction::Forward => Position(now.0.saturating_add(1)),
-            Direction::Backward => match now.0.checked_sub(1) {
-                Some(before) => Position(before),
-                None => return Ok((Stopped::Start, stops)),
-            },
+            Direction::Backward if now <= self.target.extent().0 => {
+                return Ok((Stopped::Start, stops));
+            }
+            Direction::Backward => Position(now.0.saturating_sub(1)),
         };
         let resume = Resume { direction, until: Some(until), stops: &stops };
         let stopped = self.target.resume(&resume, &mut |_, _| true, &mut *self.interrupted)?;

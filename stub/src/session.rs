@@ -265,7 +265,7 @@ impl<'t> Session<'t> {
 
     /// A packet that makes the machine run, or why it cannot.
     fn parse_wish(&self, packet: &[u8]) -> Option<Result<Wish, &'static str>> {
-        const NO_REVERSE: &str = "only a replay runs backwards";
+        const NO_REVERSE: &str = "a live machine runs forwards only";
         let reverse = self.bridge.target.capabilities().reverse;
         let backward = |wish| Some(if reverse { Ok(wish) } else { Err(NO_REVERSE) });
         match packet {

@@ -71,7 +71,7 @@ impl Rerun {
         let now = self.machine.position();
         let from = resume.until.unwrap_or(Position(0));
         if from >= now {
-            return Stopped::Until;
+            return if resume.until.is_none() { Stopped::Start } else { Stopped::Until };
         }
         // The last stop that counts, breakpoints at `from` included.
         let mut found: Option<Found> = None;

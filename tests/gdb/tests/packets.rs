@@ -45,7 +45,7 @@ fn the_first_words() {
     let mut live = Rerun::live(dejavm_images::HELLO);
     let mut client = Client::new(&mut live);
     assert!(!client.ask("qSupported").contains("Reverse"));
-    assert_eq!(client.ask("bs"), "E.only a replay runs backwards");
+    assert_eq!(client.ask("bs"), "E.a live machine runs forwards only");
 }
 
 #[test]

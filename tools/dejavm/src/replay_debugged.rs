@@ -7,11 +7,11 @@ use crate::exit::{Exit, Failure};
 use crate::open;
 use crate::world::stop_on_signals;
 use dejavm_cpu::Stops;
-use dejavm_replay::{Replayer, Timeline, TimelineOptions};
+use dejavm_replay::{Replayer, Timeline, TimelineOptions, add_mark};
 use dejavm_stub::{Direction, Layout, Options, Refusal, Replaying, Resume, Target};
 use dejavm_units::GuestNs;
 use serde_json::json;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -73,6 +73,13 @@ fn open_target(
     let timeline = Timeline::new(replayer, machine, TimelineOptions::default())?;
     let mut target = Replaying::new(timeline)?;
     target.set_pacer(Box::new(pacer(Arc::clone(stop))));
+    if let Some(path) = arguments.file.clone() {
+        target.set_mark_keeper(Box::new(move |mark| {
+            let file = OpenOptions::new().read(true).write(true).open(&path);
+            let file = file.map_err(|error| format!("the recording cannot be changed: {error}"))?;
+            add_mark(&file, mark).map_err(|error| error.to_string())
+        }));
+    }
     Ok(target)
 }
 

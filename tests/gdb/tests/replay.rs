@@ -1,0 +1,163 @@
+//! A timeline under the debugger, against the oracle that runs its guest again.
+
+use dejavm_gdb_tests::{Client, Gdb, Rerun};
+use dejavm_machine::MachineConfig;
+use dejavm_memory::RamLayout;
+use dejavm_replay::{Replayer, Timeline, TimelineOptions};
+use dejavm_scenarios::{Desk, Random, TINY_RAM_BYTES, rebuild, tape, tiny};
+use dejavm_stub::{Replaying, Target};
+use std::io::Cursor;
+
+const SEED: u64 = 0x7265_7664;
+const OPERATIONS: u64 = 250;
+
+fn replaying(image: &[u8]) -> Replaying<Cursor<Vec<u8>>> {
+    let config = MachineConfig::new(RamLayout::new(TINY_RAM_BYTES).unwrap());
+    let tape = tape(tiny(image), config, &mut Desk::new(), 0, None);
+    let mut replayer = Replayer::open(Cursor::new(tape.file)).unwrap();
+    let machine = rebuild(&mut replayer).unwrap();
+    // So little room and such short distances that checkpoints come and go.
+    let options = TimelineOptions { memory_bytes: 1 << 20, spacing: 100, ..Default::default() };
+    Replaying::new(Timeline::new(replayer, machine, options).unwrap()).unwrap()
+}
+
+/// One random thing that a debugger may want.
+fn wish(random: &mut Random, places: &[u64], end: u64) -> Vec<String> {
+    let place = places[random.below(places.len() as u64) as usize];
+    let point = match random.below(4) {
+        0 | 1 => format!("0,{place:x},1"),
+        2 => format!("2,{:x},{:x}", 0x10_67e0 + random.below(32), 1 + random.below(8)),
+        // Every other time that register 0 is even.
+        _ => format!("0,{place:x},1;X6,2600002201{}27", "0f"),
+    };
+    let go = |command: &str| vec![format!("Z{point}"), command.to_owned(), format!("z{point}")];
+    match random.below(8) {
+        0 => vec!["s".to_owned()],
+        1 => vec!["bs".to_owned()],
+        2 | 3 => go("c"),
+        4 | 5 => go("bc"),
+        6 => vec![format!("vCont;r{:x},{:x}:1", place, place + 12)],
+        _ => {
+            let command = format!("goto {}", random.below(end + 1));
+            vec![format!(
+                "qRcmd,{}",
+                command.bytes().map(|byte| format!("{byte:02x}")).collect::<String>()
+            )]
+        }
+    }
+}
+
+/// Every reply, every register and the position are those of a machine that was run there anew.
+fn equals_the_oracle(image: &'static [u8], places: &[u64]) {
+    let mut replay = replaying(image);
+    let mut oracle = Rerun::replay(image);
+    let end = oracle.end().0;
+    assert_eq!(replay.extent().1.0, end);
+    let mut replay = Client::new(&mut replay);
+    let mut oracle = Client::new(&mut oracle);
+    let mut random = Random::new(SEED);
+    let last = |packets: Vec<String>| packets.last().cloned().unwrap_or_default();
+    for operation in 0..OPERATIONS {
+        for packet in wish(&mut random, places, end) {
+            eprintln!("seed {SEED:#x}, operation {operation}: {packet}");
+            assert_eq!(last(replay.packets(&packet)), last(oracle.packets(&packet)));
+        }
+        assert_eq!(replay.monitor("position"), oracle.monitor("position"));
+        assert_eq!(replay.ask("g"), oracle.ask("g"));
+        assert_eq!(replay.ask("m106000,1000"), oracle.ask("m106000,1000"));
+    }
+}
+
+#[test]
+fn a_plain_guest_equals_the_oracle() {
+    equals_the_oracle(
+        dejavm_images::HELLO,
+        &[0x10_005a, 0x10_0070, 0x10_0075, 0x10_0064, 0x10_0133],
+    );
+}
+
+/// No breakpoint on a handler's first instruction: after an idle stretch that is where the machine is at the same
+/// position as behind `hlt`, and the oracle knows positions only.
+#[test]
+fn a_guest_with_interrupts_equals_the_oracle() {
+    equals_the_oracle(
+        dejavm_images::TIMER,
+        &[0x10_01d4, 0x10_0161, 0x10_0162, 0x10_01df, 0x10_005a],
+    );
+}
+
+#[test]
+fn a_branch_is_live_and_the_recording_is_still_there() {
+    let mut target = replaying(dejavm_images::HELLO);
+    let gdb = Gdb::with_symbols("hello", dejavm_images::HELLO);
+    let text = gdb.run(
+        &mut target,
+        &[
+            "break put_char",
+            "continue",
+            "print $eax = 0x4a",
+            "monitor branch",
+            "print $eax = 0x4a",
+            "print $eax",
+            "set *(char *)$esi = 'u'",
+            "print *(char *)$esi",
+            "reverse-stepi",
+            "stepi",
+            "monitor mark here",
+            "monitor checkpoint",
+            "monitor branch",
+            "monitor info",
+            "delete",
+            "continue",
+            "monitor goto start",
+            "maintenance flush register-cache",
+            "break put_char",
+            "continue",
+            "print/x $eax & 0xff",
+            "print $eax = 0x4a",
+            "monitor mark here",
+            "monitor marks",
+            "monitor goto here",
+        ],
+    );
+    let after = |command: &str, nth: usize| {
+        let part = text.split(&format!("(gdb) {command}\n")).nth(nth + 1);
+        let part = part.unwrap_or_else(|| panic!("no {command:?} number {nth} in\n{text}"));
+        part.split("\n(gdb) ").next().unwrap().trim().to_owned()
+    };
+    assert!(after("print $eax = 0x4a", 0).contains("this is a replay"), "{text}");
+    assert!(after("monitor branch", 0).contains("a live machine from position 40 on"), "{text}");
+    assert!(after("print $eax", 0).ends_with("= 74"), "{text}");
+    assert!(after("print *(char *)$esi", 0).contains("'u'"), "{text}");
+    assert!(after("reverse-stepi", 0).contains("forwards only"), "{text}");
+    assert!(after("stepi", 0).contains("put_char ()"), "{text}");
+    assert!(after("monitor mark here", 0).contains("this is a branch"), "{text}");
+    assert!(after("monitor checkpoint", 0).contains("this is a branch"), "{text}");
+    assert!(after("monitor branch", 1).contains("this is a branch already, from position 40"));
+    assert!(after("monitor info", 0).contains("live: registers and memory can be written"));
+    assert!(after("continue", 1).contains("the guest left by the debug exit port with 0x10"));
+    assert!(after("print/x $eax & 0xff", 0).ends_with("= 0x68"), "the recorded letter: {text}");
+    assert!(after("print $eax = 0x4a", 2).contains("this is a replay"), "{text}");
+    assert!(after("monitor mark here", 1).contains("here is position 40"), "{text}");
+    assert!(after("monitor marks", 0).contains("40  here"), "{text}");
+    assert!(after("monitor goto here", 0).contains("position 40, at 0x10005a"), "{text}");
+}
+
+#[test]
+fn the_recordings_own_words() {
+    let mut target = replaying(dejavm_images::TIMER);
+    let mut client = Client::new(&mut target);
+    assert!(client.monitor("info").starts_with("recorded by dejavm-scenarios, CPU dejavm-v2\n"));
+    assert!(client.monitor("events start").starts_with("nothing entered the machine"));
+    assert!(client.monitor("pace 5").contains("there is no pace"));
+    assert!(client.monitor("goto 99999999").contains("lies behind the recording's end"));
+    assert!(client.monitor("goto end").starts_with("position "));
+    // `count`, which the handler of the timer's interrupt raises at 0x1001d4.
+    let found = client.monitor("last-write 0x106800 4");
+    assert!(found.starts_with("written at 0x106800 by the instruction at 0x1001d4"), "{found}");
+    let before = client.monitor("position");
+    assert_eq!(
+        client.monitor("checkpoint").split(';').next(),
+        Some(&*format!("position {}", before.trim()))
+    );
+}
