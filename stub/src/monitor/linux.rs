@@ -73,7 +73,7 @@ fn switch(bridge: &mut Bridge<'_>, kernel: Kernel, inside_kernel: bool) -> Answe
     if let (Some(at), Some(slide)) = (facts.text, kernel.slide()) {
         let _ = writeln!(
             text,
-            "its code begins at {at}; its symbols: add-symbol-file vmlinux -o {slide:#x}"
+            "its code begins at {at}; symbols of a vmlinux, if gdb has none yet: add-symbol-file vmlinux -o {slide:#x}"
         );
     }
     match kernel.confidence() {

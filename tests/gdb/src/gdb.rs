@@ -4,7 +4,7 @@ use dejavm_stub::{Ended, Options, Session, State, Target, interrupts};
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
@@ -62,11 +62,6 @@ impl Gdb {
         let path = folder.join(format!("{name}.elf"));
         std::fs::write(&path, image).expect("a file of the guest");
         Gdb { image: Some(path), before: Vec::new() }
-    }
-
-    /// With the symbols of a program.
-    pub fn of(program: &Path) -> Gdb {
-        Gdb { image: Some(program.to_owned()), before: Vec::new() }
     }
 
     /// Without symbols.
