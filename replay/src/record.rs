@@ -61,6 +61,8 @@ pub trait World {
     fn output(&mut self, output: &[Output]);
     /// Told after each slice.
     fn progress(&mut self, progress: Progress);
+    /// The machine goes on after somebody held it: that time has not passed for it.
+    fn resumed(&mut self) {}
 }
 
 /// Choices of a recording.

@@ -74,6 +74,11 @@ impl<R: Read + Seek> Replaying<R> {
         &self.timeline
     }
 
+    /// The timeline, to branch from it.
+    pub fn timeline_mut(&mut self) -> &mut Timeline<R> {
+        &mut self.timeline
+    }
+
     fn end_text(&self) -> String {
         match self.timeline.cut_short() {
             None => format!("the recording ends here, at position {}", self.timeline.end()),

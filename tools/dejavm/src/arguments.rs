@@ -19,7 +19,9 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot a kernel and record all that enters the machine
-    Record(Record),
+    Record(Box<Record>),
+    /// Run on, live, from a position of a recording, and record that
+    Branch(Branch),
     /// Replay a recording at full speed, verify it, and print the guest's console
     Replay(Replay),
     /// Replay a recording and verify it, without the console
@@ -50,7 +52,7 @@ pub enum IdlePolicy {
 }
 
 /// `dejavm record`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Record {
     /// Kernel: a Linux bzImage, or an ELF image (vmlinux, or with a PVH note)
     #[arg(long, value_name = "FILE")]
@@ -61,15 +63,47 @@ pub struct Record {
     /// The kernel's command line
     #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub append: String,
-    /// RAM: MiB, or with a unit: 512, 512M, 2G
-    #[arg(short, long, value_name = "SIZE", default_value = "512", value_parser = memory)]
-    pub memory: RamLayout,
+    /// Take what this file of VMware's says of the machine and of debuggers, and the command line leaves
+    /// open
+    #[arg(long, value_name = "FILE")]
+    pub vmx: Option<PathBuf>,
+    /// RAM: MiB, or with a unit: 512, 512M, 2G [default: 512]
+    #[arg(short, long, value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<RamLayout>,
     /// Virtual CPUs: only 1 in this version
     #[arg(long, value_name = "N", default_value = "1", value_parser = one_cpu)]
     pub smp: u32,
     /// CPU model with options, for example dejavm-v2,+aes
     #[arg(long, value_name = "MODEL", default_value = "dejavm-v2")]
     pub cpu: Model,
+    /// Keep kernel and initrd out of the recording: only path, length and hash
+    #[arg(long)]
+    pub external: bool,
+    /// What the guest's real-time clock shows at start, in seconds since 1970 [default: now]
+    #[arg(long, value_name = "SECONDS")]
+    pub rtc_epoch: Option<u64>,
+    /// The recording
+    #[command(flatten)]
+    pub recording: Recording,
+}
+
+/// `dejavm branch`.
+#[derive(Debug, Args)]
+pub struct Branch {
+    /// The recording to branch from; it stays as it is
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Where: a position, or the name of a mark
+    #[arg(long, value_name = "POSITION|MARK")]
+    pub at: String,
+    /// The branch's own recording
+    #[command(flatten)]
+    pub recording: Recording,
+}
+
+/// How a live machine is recorded.
+#[derive(Clone, Debug, Args)]
+pub struct Recording {
     /// The recording to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -90,12 +124,6 @@ pub struct Record {
     /// start state
     #[arg(long, value_name = "SIZE", default_value = "128", value_parser = bytes)]
     pub checkpoint_size: u64,
-    /// Keep kernel and initrd out of the recording: only path, length and hash
-    #[arg(long)]
-    pub external: bool,
-    /// What the guest's real-time clock shows at start, in seconds since 1970 [default: now]
-    #[arg(long, value_name = "SECONDS")]
-    pub rtc_epoch: Option<u64>,
     /// Stop at this position
     #[arg(long, value_name = "POSITION")]
     pub until: Option<u64>,
@@ -108,10 +136,10 @@ pub struct Record {
 }
 
 /// A debugger on a live machine.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct LiveGdb {
     /// Let gdb attach, on 127.0.0.1:8864 (8832 for 32-bit guests) or at PORT, HOST, HOST:PORT or a unix
-    /// socket's path; the guest runs until it does
+    /// socket's path; the guest runs until one comes
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub gdb: Option<Address>,
     /// The guest starts only when a debugger has come and lets it
@@ -170,7 +198,7 @@ pub struct Verify {
 }
 
 /// Where a command's result, the guest's console and the progress go.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Report {
     /// Progress on standard error, even where it is no terminal
     #[arg(long)]

@@ -6,7 +6,7 @@ use crate::record::ending_text;
 use crate::world::HostWorld;
 use dejavm_cpu::{CpuState, Stops};
 use dejavm_machine::{Input, Machine, Stop, register_writes};
-use dejavm_replay::{Advance, Ending, RecordError, Recorded, Recorder};
+use dejavm_replay::{Advance, Ending, RecordError, Recorded, Recorder, World};
 use dejavm_stub::{
     Capabilities, Direction, Inspect, Interrupted, Judge, Layout, Mark, Options, Refusal, Resume,
     Stopped, Target, Vcpu,
@@ -24,14 +24,12 @@ pub struct Debugging {
     pub listener: Listener,
     /// The machine does nothing until a debugger has come and lets it go on.
     pub wait: bool,
-    /// gdb sees registers of 64 bits.
-    pub bits_64: bool,
 }
 
 /// A machine and its recording.
-pub struct Live<'a> {
+pub struct Live<W> {
     recorder: Recorder<Machine, File>,
-    world: HostWorld<'a>,
+    world: W,
     /// The recording's, for people.
     name: String,
     bits_64: bool,
@@ -40,13 +38,7 @@ pub struct Live<'a> {
     failed: Option<RecordError>,
 }
 
-impl<'a> Live<'a> {
-    /// A machine whose recording has begun in the file `name`.
-    pub fn new(recorder: Recorder<Machine, File>, world: HostWorld<'a>, name: String) -> Live<'a> {
-        let (marks, ended, failed) = (Vec::new(), None, None);
-        Live { recorder, world, name, bits_64: true, marks, ended, failed }
-    }
-
+impl Live<HostWorld<'_>> {
     /// Runs the machine until it ends or `stop` is set; a debugger that comes stops it in between.
     pub fn run(
         mut self,
@@ -54,7 +46,6 @@ impl<'a> Live<'a> {
         stop: &AtomicBool,
     ) -> Result<Recorded, RecordError> {
         if let Some(debugging) = debugging {
-            self.bits_64 = debugging.bits_64;
             if debugging.wait {
                 eprintln!("dejavm: the guest starts when a debugger lets it");
             }
@@ -67,11 +58,8 @@ impl<'a> Live<'a> {
             }
         }
         loop {
-            if let Some(error) = self.failed {
-                return Err(error);
-            }
-            if let Some(ending) = self.ended {
-                return self.recorder.finish(&mut self.world, ending);
+            if self.failed.is_some() || self.ended.is_some() {
+                return self.finish();
             }
             match self.recorder.advance(&mut self.world, None)? {
                 // No stops are set.
@@ -111,6 +99,30 @@ impl<'a> Live<'a> {
             ),
         }
         Some(left)
+    }
+}
+
+impl<W: World> Live<W> {
+    /// A machine whose recording has begun in the file `name`. `bits_64`: gdb sees registers of 64 bits.
+    pub fn new(
+        recorder: Recorder<Machine, File>,
+        world: W,
+        name: String,
+        bits_64: bool,
+    ) -> Live<W> {
+        let (marks, ended, failed) = (Vec::new(), None, None);
+        Live { recorder, world, name, bits_64, marks, ended, failed }
+    }
+
+    /// Ends the recording here, if it has not failed already.
+    pub fn finish(mut self) -> Result<Recorded, RecordError> {
+        match self.failed {
+            Some(error) => Err(error),
+            None => {
+                let ending = self.ended.unwrap_or(Ending::Stopped);
+                self.recorder.finish(&mut self.world, ending)
+            }
+        }
     }
 
     fn machine(&self) -> &Machine {
@@ -205,7 +217,7 @@ fn over(ending: Ending) -> String {
     format!("{}: it is over, and its recording is complete when you leave", ending_text(ending))
 }
 
-impl Target for Live<'_> {
+impl<W: World> Target for Live<W> {
     fn inspect(&self) -> &dyn Inspect {
         self.machine()
     }

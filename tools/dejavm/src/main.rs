@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod branch;
+mod branching;
 mod console;
 mod debugger;
 mod demo;
@@ -15,9 +17,11 @@ mod marks;
 mod open;
 mod progress;
 mod record;
+mod recording;
 mod replay;
 mod replay_debugged;
 mod terminal;
+mod vmx;
 mod world;
 
 use arguments::{Arguments, Command, Help};
@@ -52,7 +56,8 @@ fn main() -> ExitCode {
         }
     };
     let (json, result) = match &arguments.command {
-        Command::Record(arguments) => (arguments.report.json, record::run(arguments)),
+        Command::Record(arguments) => (arguments.recording.report.json, record::run(arguments)),
+        Command::Branch(arguments) => (arguments.recording.report.json, branch::run(arguments)),
         Command::Replay(arguments) => (arguments.report.json, replay::replay(arguments)),
         Command::Verify(arguments) => (arguments.json, replay::verify(arguments)),
         Command::Info(arguments) => (arguments.json, info::info(arguments)),

@@ -1,41 +1,56 @@
 //! `dejavm record`.
 
 use crate::Outcome;
-use crate::arguments::{IdlePolicy, LiveGdb, Record};
-use crate::console::Console;
-use crate::debugger::Listener;
+use crate::arguments::Record;
 use crate::exit::{Exit, Failure};
-use crate::live::{Debugging, Live};
-use crate::progress::{Meter, rate, seconds, size};
-use crate::terminal::{RawTerminal, read_stdin};
-use crate::world::{HostWorld, stop_on_signals};
+use crate::progress::rate;
+use crate::recording::{checkpoints, live, refuse_to_overwrite};
+use crate::vmx::Vmx;
 use dejavm_cpu::control;
 use dejavm_machine::{Boot, BootError, End, Machine, MachineConfig};
-use dejavm_replay::{
-    CheckpointInterval, CheckpointPolicy, Ending, External, Header, RecordOptions, Recorded,
-    Recorder, SEMANTICS,
-};
+use dejavm_memory::RamLayout;
+use dejavm_replay::{Ending, External, Header, RecordOptions, Recorded, SEMANTICS};
 use dejavm_units::Position;
 use serde_json::{Value, json};
-use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Name and version of this program, for recordings.
 pub const CREATOR: &str = concat!("dejavm ", env!("CARGO_PKG_VERSION"));
 
+/// RAM of machines of which nobody says more.
+const RAM_BYTES: u64 = 512 << 20;
+
+/// The command line, completed by the `.vmx` file that it names.
+fn described(arguments: &Record) -> Result<Record, Failure> {
+    let mut arguments = arguments.clone();
+    let Some(path) = arguments.vmx.clone() else { return Ok(arguments) };
+    let shown = name(&path);
+    let text = read(&path, "the machine's description")?;
+    let ignored = Vmx::parse(&String::from_utf8_lossy(&text))
+        .and_then(|vmx| vmx.fill(&mut arguments))
+        .map_err(|failure| failure.about(&shown))?;
+    if !ignored.is_empty() {
+        eprintln!("dejavm: {shown}: keys without a meaning here: {}", ignored.join(", "));
+    }
+    Ok(arguments)
+}
+
 /// Records until the guest ends or the user stops it.
 pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
-    refuse_to_overwrite(arguments)?;
+    let arguments = &described(arguments)?;
+    let recording = &arguments.recording;
+    refuse_to_overwrite(recording, &[Some(&arguments.kernel), arguments.initrd.as_ref()])?;
     let kernel = read(&arguments.kernel, "the kernel")?;
     let initrd = arguments.initrd.as_deref().map(|path| read(path, "the initial RAM disk"));
     let initrd = initrd.transpose()?;
     let rtc_epoch_s = arguments.rtc_epoch.unwrap_or_else(host_seconds);
-    let config =
-        MachineConfig { cpu: arguments.cpu, rtc_epoch_s, ..MachineConfig::new(arguments.memory) };
+    let ram = match arguments.memory {
+        Some(ram) => ram,
+        None => RamLayout::new(RAM_BYTES).expect("a constant that fits"),
+    };
+    let config = MachineConfig { cpu: arguments.cpu, rtc_epoch_s, ..MachineConfig::new(ram) };
     let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline: &arguments.append };
     let machine = Machine::boot(&config, &boot).map_err(|error| refused(arguments, &error))?;
     let bits_64 = machine.cpu_state().efer & control::EFER_LMA != 0 || is_elf_64(&kernel);
@@ -50,60 +65,13 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
         header: header(config, arguments),
         externals,
         embed_pages: !arguments.external,
-        until: arguments.until.map(Position),
-        checkpoints: checkpoints(arguments),
+        until: recording.until.map(Position),
+        checkpoints: checkpoints(recording),
         parent: None,
     };
     drop((kernel, initrd));
 
-    let mut console = Console::new(arguments.report.console.as_deref(), arguments.report.json)?;
-    let typed = io::stdin().is_terminal();
-    let idle = arguments.idle.unwrap_or(match typed {
-        true => IdlePolicy::Realtime,
-        false => IdlePolicy::Skip,
-    });
-    let stop = stop_on_signals().map_err(|error| {
-        Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
-    })?;
-    let debugging = debugging(&arguments.gdb, bits_64)?;
-    let sink = create(arguments)?;
-
-    let console_on_terminal =
-        arguments.report.console.is_none() && (arguments.report.json || io::stdout().is_terminal());
-    let mut meter = Meter::new(arguments.report.progress, console_on_terminal);
-    let input = read_stdin(typed, stop.clone());
-    let result = {
-        let _raw = RawTerminal::enter();
-        let world = HostWorld::new(input, Arc::clone(&stop), idle, &mut console, &mut meter);
-        Recorder::new(machine, sink, &options).and_then(|recorder| {
-            Live::new(recorder, world, name(&arguments.output)).run(debugging.as_ref(), &stop)
-        })
-    };
-    meter.finish();
-    let recorded = result.map_err(|error| Failure::from(error).about(&name(&arguments.output)))?;
-    let time = meter.seconds();
-    eprintln!(
-        "dejavm: {}: {}; {} instructions, guest time {}, {:.0} M/s; {}, of which log {}",
-        name(&arguments.output),
-        ending_text(recorded.ending),
-        recorded.at.position,
-        seconds(recorded.at),
-        rate(recorded.at.position.0, time),
-        size(recorded.file_bytes),
-        size(recorded.log_bytes),
-    );
-    let mut value = recorded_json(&recorded, time);
-    value["file"] = json!(name(&arguments.output));
-    Ok(Outcome { json: value, failure: console.check().err() })
-}
-
-/// Starts to listen for debuggers, if the user wants any.
-pub fn debugging(arguments: &LiveGdb, bits_64: bool) -> Result<Option<Debugging>, Failure> {
-    let Some(address) = &arguments.gdb else { return Ok(None) };
-    let bits_64 = arguments.gdb_bits.as_deref().map_or(bits_64, |bits| bits == "64");
-    let listener = Listener::open(address, bits_64)?;
-    listener.announce();
-    Ok(Some(Debugging { listener, wait: arguments.gdb_wait, bits_64 }))
+    live(recording, machine, &options, bits_64)
 }
 
 /// An ELF image for 64-bit mode, even if it starts in another.
@@ -189,17 +157,8 @@ fn header(config: MachineConfig, arguments: &Record) -> Header {
         semantics: SEMANTICS,
         config,
         guest,
-        digest_interval: arguments.digest_interval,
+        digest_interval: arguments.recording.digest_interval,
     }
-}
-
-fn checkpoints(arguments: &Record) -> CheckpointPolicy {
-    let interval = match arguments.checkpoint_interval {
-        None => CheckpointInterval::Affordable,
-        Some(0) => CheckpointInterval::Never,
-        Some(instructions) => CheckpointInterval::Every(instructions),
-    };
-    CheckpointPolicy { interval, file_bytes: arguments.checkpoint_size }
 }
 
 fn host_seconds() -> u64 {
@@ -263,51 +222,4 @@ fn refused(arguments: &Record, error: &BootError) -> Failure {
             Failure::new(Exit::Environment, format!("{error}: give the machine less RAM with -m"))
         }
     }
-}
-
-/// Refuses an output that exists, before any work is done.
-fn refuse_to_overwrite(arguments: &Record) -> Result<(), Failure> {
-    let output = &arguments.output;
-    let Ok(there) = output.metadata() else { return Ok(()) };
-    if there.is_dir() {
-        let sentence = format!("{}: this is a folder; name a file in it", output.display());
-        return Err(Failure::new(Exit::Failed, sentence));
-    }
-    if !arguments.force {
-        let sentence = format!(
-            "{}: the file exists; choose another name, or overwrite it with --force",
-            output.display()
-        );
-        return Err(Failure::new(Exit::Failed, sentence));
-    }
-    let inputs =
-        [Some(&arguments.kernel), arguments.initrd.as_ref(), arguments.report.console.as_ref()];
-    for input in inputs.into_iter().flatten() {
-        let same = input
-            .metadata()
-            .is_ok_and(|input| (input.dev(), input.ino()) == (there.dev(), there.ino()));
-        if same {
-            let sentence = format!(
-                "{}: the recording would overwrite {}; choose another name",
-                output.display(),
-                input.display()
-            );
-            return Err(Failure::new(Exit::Failed, sentence));
-        }
-    }
-    Ok(())
-}
-
-/// Makes the output file: the last step before recording, when nothing else can go wrong.
-fn create(arguments: &Record) -> Result<File, Failure> {
-    let mut how = OpenOptions::new();
-    how.write(true);
-    match arguments.force {
-        true => how.create(true).truncate(true),
-        false => how.create_new(true),
-    };
-    how.open(&arguments.output).map_err(|error| {
-        let name = arguments.output.display();
-        Failure::new(Exit::Failed, format!("{name}: the recording cannot be made: {error}"))
-    })
 }

@@ -2,6 +2,7 @@
 
 use crate::Outcome;
 use crate::arguments::Replay;
+use crate::branching::Branching;
 use crate::debugger::{Address, Left, Listener, serve};
 use crate::exit::{Exit, Failure};
 use crate::open;
@@ -12,6 +13,7 @@ use dejavm_stub::{Direction, Layout, Options, Refusal, Replaying, Resume, Target
 use dejavm_units::GuestNs;
 use serde_json::json;
 use std::fs::{File, OpenOptions};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -24,7 +26,8 @@ pub fn run(arguments: &Replay, address: &Address) -> Result<Outcome, Failure> {
         Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
     })?;
     let about = |failure: Failure| failure.about(&name);
-    let mut target = open_target(file, arguments, &stop).map_err(about)?;
+    let target = open_target(file, arguments, &stop).map_err(about)?;
+    let mut target = Branching::new(target, Path::new(&name), Arc::clone(&stop));
     let bits_64 = match arguments.gdb_bits.as_deref() {
         Some(bits) => bits == "64",
         None => target.is_64_bit(),
@@ -49,7 +52,10 @@ pub fn run(arguments: &Replay, address: &Address) -> Result<Outcome, Failure> {
             Left::Killed | Left::Stopped => break,
         }
     }
-    let at = target.timeline().now();
+    if let Err(refusal) = target.leave() {
+        eprintln!("dejavm: {refusal}");
+    }
+    let at = target.replaying().timeline().now();
     eprintln!("dejavm: {name}: the replay was ended at {at}");
     let value = json!({
         "result": "debugged",
@@ -85,7 +91,7 @@ fn open_target(
 
 /// To the end, or until a debugger comes.
 fn run_free(
-    target: &mut Replaying<File>,
+    target: &mut dyn Target,
     listener: &Listener,
     stop: &AtomicBool,
 ) -> Result<(), Refusal> {

@@ -74,11 +74,6 @@ impl<'a> HostWorld<'a> {
         }
     }
 
-    /// The machine goes on after somebody held it: that time has not passed for it.
-    pub fn resumed(&mut self) {
-        self.anchor = None;
-    }
-
     /// Whether a debugger is there.
     pub fn set_attended(&mut self, attended: bool) {
         self.wait_max = if attended { WAIT_MAX_ATTENDED } else { WAIT_MAX };
@@ -170,5 +165,39 @@ impl World for HostWorld<'_> {
 
     fn progress(&mut self, progress: Progress) {
         self.meter.show(progress.at, Some(progress.log_bytes));
+    }
+
+    fn resumed(&mut self) {
+        self.anchor = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten minutes in the debugger are no idle time of the guest's.
+    #[test]
+    fn time_that_a_debugger_takes_does_not_pass_for_the_guest() {
+        let (sender, input) = crossbeam_channel::unbounded();
+        let (mut console, mut meter) = (Console::none(), Meter::new(false, true));
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut world = HostWorld::new(input, stop, IdlePolicy::Realtime, &mut console, &mut meter);
+        let now = GuestNs(5_000_000_000);
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(600));
+        let Some(long_ago) = long_ago else { return };
+        for held in [false, true] {
+            world.anchor = Some((now, long_ago));
+            if held {
+                world.resumed();
+            }
+            sender.send(vec![b'x']).expect("the world listens");
+            let IdleAnswer::Until(until) = world.idle(now, None) else {
+                panic!("something was typed");
+            };
+            let passed = until.0 - now.0;
+            assert_eq!(passed < 300_000_000_000, held, "{passed} ns");
+            world.waiting.clear();
+        }
     }
 }

@@ -1,0 +1,228 @@
+//! A replay that a debugger can leave for a live machine, and come back to.
+
+use crate::console::Console;
+use crate::live::Live;
+use crate::record::{CREATOR, name};
+use dejavm_cpu::CpuState;
+use dejavm_machine::Output;
+use dejavm_replay::{
+    CheckpointPolicy, Header, IdleAnswer, Polled, Progress, RecordOptions, Recorder, SEMANTICS,
+    World,
+};
+use dejavm_stub::{
+    Capabilities, Happening, Inspect, Interrupted, Judge, Mark, Refusal, Replaying, Resume,
+    Stopped, Target, Vcpu,
+};
+use dejavm_units::{Gpa, GuestNs, Gva, Position};
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Recordings of branches that one recording has beside it at most, by name.
+const BRANCHES_MAX: u32 = 10_000;
+/// The longest wait of a guest that waits for an input: nobody types here.
+const WAIT: Duration = Duration::from_millis(20);
+const FLUSH_PERIOD: Duration = Duration::from_secs(1);
+
+/// Where a branch's machine lives: nobody types, and what it sleeps is skipped.
+struct Solitude {
+    stop: Arc<AtomicBool>,
+    flushed: Instant,
+    console: Console,
+}
+
+impl World for Solitude {
+    fn poll(&mut self) -> Polled {
+        let flush = self.flushed.elapsed() >= FLUSH_PERIOD;
+        if flush {
+            self.flushed = Instant::now();
+        }
+        Polled { inputs: Vec::new(), flush, stop: self.stop.load(Ordering::Relaxed) }
+    }
+
+    fn idle(&mut self, _now: GuestNs, wake: Option<GuestNs>) -> IdleAnswer {
+        match wake {
+            Some(wake) => IdleAnswer::Until(wake),
+            None => {
+                thread::park_timeout(WAIT);
+                IdleAnswer::PollAgain
+            }
+        }
+    }
+
+    fn output(&mut self, output: &[Output]) {
+        self.console.write(output);
+    }
+
+    fn progress(&mut self, _progress: Progress) {}
+}
+
+/// A replay, or the live machine that was made of it.
+pub struct Branching {
+    replaying: Replaying<File>,
+    live: Option<Live<Solitude>>,
+    /// The recording.
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+}
+
+impl Branching {
+    /// A replay of the recording at `path`. `stop` ends a live machine's run.
+    pub fn new(replaying: Replaying<File>, path: &Path, stop: Arc<AtomicBool>) -> Branching {
+        Branching { replaying, live: None, path: path.to_owned(), stop }
+    }
+
+    /// The replay; the live machine is elsewhere.
+    pub fn replaying(&self) -> &Replaying<File> {
+        &self.replaying
+    }
+
+    /// Ends the live machine and its recording, if there is one.
+    pub fn leave(&mut self) -> Result<(), Refusal> {
+        match self.live.take().map(Live::finish) {
+            None | Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(Refusal::Failed(error.to_string())),
+        }
+    }
+
+    fn target(&self) -> &dyn Target {
+        match &self.live {
+            Some(live) => live,
+            None => &self.replaying,
+        }
+    }
+
+    fn target_mut(&mut self) -> &mut dyn Target {
+        match &mut self.live {
+            Some(live) => live,
+            None => &mut self.replaying,
+        }
+    }
+
+    /// A file beside the recording: `bug-branch-1.dvr` beside `bug.dvr`.
+    fn create(&self) -> Result<(PathBuf, File), Refusal> {
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        for number in 1..=BRANCHES_MAX {
+            let path = self.path.with_file_name(format!("{stem}-branch-{number}.dvr"));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok((path, file)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    let sentence =
+                        format!("{}: the branch cannot be recorded: {error}", path.display());
+                    return Err(Refusal::Failed(sentence));
+                }
+            }
+        }
+        Refusal::unsupported("there are too many recordings of branches beside the recording")
+    }
+}
+
+impl Target for Branching {
+    fn inspect(&self) -> &dyn Inspect {
+        self.target().inspect()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.target().capabilities()
+    }
+    fn is_64_bit(&self) -> bool {
+        self.replaying.is_64_bit()
+    }
+    fn extent(&self) -> (Position, Position) {
+        self.target().extent()
+    }
+    fn resume(
+        &mut self,
+        resume: &Resume<'_>,
+        judge: &mut Judge<'_>,
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<Stopped, Refusal> {
+        self.target_mut().resume(resume, judge, interrupted)
+    }
+    fn set_registers(&mut self, vcpu: Vcpu, state: &CpuState) -> Result<(), Refusal> {
+        self.target_mut().set_registers(vcpu, state)
+    }
+    fn write_virtual(
+        &mut self,
+        vcpu: Vcpu,
+        at: Gva,
+        space: Option<Gpa>,
+        bytes: &[u8],
+    ) -> Result<usize, Refusal> {
+        self.target_mut().write_virtual(vcpu, at, space, bytes)
+    }
+    fn write_physical(&mut self, at: Gpa, bytes: &[u8]) -> Result<usize, Refusal> {
+        self.target_mut().write_physical(at, bytes)
+    }
+    fn seek(
+        &mut self,
+        to: Position,
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<Position, Refusal> {
+        let (start, end) = self.replaying.extent();
+        if to >= start && to <= end {
+            self.leave()?;
+        }
+        self.replaying.seek(to, interrupted)
+    }
+    fn marks(&self) -> Vec<Mark> {
+        self.target().marks()
+    }
+    fn set_mark(&mut self, name: &str) -> Result<(), Refusal> {
+        self.target_mut().set_mark(name)
+    }
+    fn checkpoint(&mut self) -> Result<String, Refusal> {
+        self.target_mut().checkpoint()
+    }
+    fn branch(&mut self) -> Result<String, Refusal> {
+        if self.live.is_some() {
+            return Refusal::unsupported("this machine is live already");
+        }
+        let failed = |error: dejavm_replay::ReplayError| Refusal::Failed(error.to_string());
+        let timeline = self.replaying.timeline_mut();
+        let machine = timeline.branch().map_err(failed)?;
+        let parent = timeline.as_parent(&name(&self.path)).map_err(failed)?;
+        let at = parent.at.position;
+        let header =
+            Header { creator: CREATOR.into(), semantics: SEMANTICS, ..timeline.header().clone() };
+        let options = RecordOptions {
+            header,
+            externals: Vec::new(),
+            embed_pages: true,
+            until: None,
+            checkpoints: CheckpointPolicy::default(),
+            parent: Some(parent),
+        };
+        let (path, file) = self.create()?;
+        let path = name(&path);
+        let recorder = Recorder::new(machine, file, &options)
+            .map_err(|error| Refusal::Failed(format!("{path}: {error}")))?;
+        // Standard output is for the result.
+        let console = Console::new(None, true).map_err(|error| Refusal::Failed(error.sentence))?;
+        let world = Solitude { stop: Arc::clone(&self.stop), flushed: Instant::now(), console };
+        let text = format!(
+            "a live machine from position {at} on, recorded into {path}: registers and memory can be \
+             written\n`monitor goto POSITION` ends it and returns to the recording, which stays as it is\n"
+        );
+        self.live = Some(Live::new(recorder, world, path, self.is_64_bit()));
+        Ok(text)
+    }
+    fn pace(&self) -> Option<u32> {
+        self.target().pace()
+    }
+    fn set_pace(&mut self, pace: u32) -> Result<(), Refusal> {
+        self.target_mut().set_pace(pace)
+    }
+    fn events(&mut self, from: Position, limit: usize) -> Result<Vec<Happening>, Refusal> {
+        self.target_mut().events(from, limit)
+    }
+    fn info(&self) -> String {
+        self.target().info()
+    }
+    fn quiet(&mut self) {
+        self.target_mut().quiet();
+    }
+}

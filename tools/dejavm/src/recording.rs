@@ -1,0 +1,136 @@
+//! Recording a live machine, wherever it comes from: the files, the terminal, the signals.
+
+use crate::Outcome;
+use crate::arguments::{IdlePolicy, LiveGdb, Recording};
+use crate::console::Console;
+use crate::debugger::Listener;
+use crate::exit::{Exit, Failure};
+use crate::live::{Debugging, Live};
+use crate::progress::{Meter, rate, seconds, size};
+use crate::record::{ending_text, name, recorded_json};
+use crate::terminal::{RawTerminal, read_stdin};
+use crate::world::{HostWorld, stop_on_signals};
+use dejavm_machine::Machine;
+use dejavm_replay::{CheckpointInterval, CheckpointPolicy, RecordOptions, Recorder};
+use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Runs and records a machine until it ends or the user stops it. `bits_64`: what gdb is to see.
+pub fn live(
+    recording: &Recording,
+    machine: Machine,
+    options: &RecordOptions,
+    bits_64: bool,
+) -> Result<Outcome, Failure> {
+    let mut console = Console::new(recording.report.console.as_deref(), recording.report.json)?;
+    let typed = io::stdin().is_terminal();
+    let idle = recording.idle.unwrap_or(match typed {
+        true => IdlePolicy::Realtime,
+        false => IdlePolicy::Skip,
+    });
+    let stop = stop_on_signals().map_err(|error| {
+        Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
+    })?;
+    let bits_64 = recording.gdb.gdb_bits.as_deref().map_or(bits_64, |bits| bits == "64");
+    let debugging = debugging(&recording.gdb, bits_64)?;
+    let sink = create(recording)?;
+
+    let console_on_terminal =
+        recording.report.console.is_none() && (recording.report.json || io::stdout().is_terminal());
+    let mut meter = Meter::new(recording.report.progress, console_on_terminal);
+    let input = read_stdin(typed, stop.clone());
+    let result = {
+        let _raw = RawTerminal::enter();
+        let world = HostWorld::new(input, Arc::clone(&stop), idle, &mut console, &mut meter);
+        Recorder::new(machine, sink, options).and_then(|recorder| {
+            Live::new(recorder, world, name(&recording.output), bits_64)
+                .run(debugging.as_ref(), &stop)
+        })
+    };
+    meter.finish();
+    let recorded = result.map_err(|error| Failure::from(error).about(&name(&recording.output)))?;
+    let time = meter.seconds();
+    eprintln!(
+        "dejavm: {}: {}; {} instructions, guest time {}, {:.0} M/s; {}, of which log {}",
+        name(&recording.output),
+        ending_text(recorded.ending),
+        recorded.at.position,
+        seconds(recorded.at),
+        rate(recorded.at.position.0, time),
+        size(recorded.file_bytes),
+        size(recorded.log_bytes),
+    );
+    let mut value = recorded_json(&recorded, time);
+    value["file"] = json!(name(&recording.output));
+    Ok(Outcome { json: value, failure: console.check().err() })
+}
+
+/// Starts to listen for debuggers, if the user wants any.
+fn debugging(arguments: &LiveGdb, bits_64: bool) -> Result<Option<Debugging>, Failure> {
+    let Some(address) = &arguments.gdb else { return Ok(None) };
+    let listener = Listener::open(address, bits_64)?;
+    listener.announce();
+    Ok(Some(Debugging { listener, wait: arguments.gdb_wait }))
+}
+
+/// Checkpoints as the user wants them.
+pub fn checkpoints(recording: &Recording) -> CheckpointPolicy {
+    let interval = match recording.checkpoint_interval {
+        None => CheckpointInterval::Affordable,
+        Some(0) => CheckpointInterval::Never,
+        Some(instructions) => CheckpointInterval::Every(instructions),
+    };
+    CheckpointPolicy { interval, file_bytes: recording.checkpoint_size }
+}
+
+/// Refuses an output that exists, before any work is done, and one of the files that are read, always.
+pub fn refuse_to_overwrite(
+    recording: &Recording,
+    inputs: &[Option<&PathBuf>],
+) -> Result<(), Failure> {
+    let output = &recording.output;
+    let Ok(there) = output.metadata() else { return Ok(()) };
+    if there.is_dir() {
+        let sentence = format!("{}: this is a folder; name a file in it", output.display());
+        return Err(Failure::new(Exit::Failed, sentence));
+    }
+    if !recording.force {
+        let sentence = format!(
+            "{}: the file exists; choose another name, or overwrite it with --force",
+            output.display()
+        );
+        return Err(Failure::new(Exit::Failed, sentence));
+    }
+    for input in inputs.iter().copied().chain([recording.report.console.as_ref()]).flatten() {
+        let same = input
+            .metadata()
+            .is_ok_and(|input| (input.dev(), input.ino()) == (there.dev(), there.ino()));
+        if same {
+            let sentence = format!(
+                "{}: the recording would overwrite {}; choose another name",
+                output.display(),
+                input.display()
+            );
+            return Err(Failure::new(Exit::Failed, sentence));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the output file: the last step before recording, when nothing else can go wrong.
+fn create(recording: &Recording) -> Result<File, Failure> {
+    let mut how = OpenOptions::new();
+    how.write(true);
+    match recording.force {
+        true => how.create(true).truncate(true),
+        false => how.create_new(true),
+    };
+    how.open(&recording.output).map_err(|error| {
+        let name = recording.output.display();
+        Failure::new(Exit::Failed, format!("{name}: the recording cannot be made: {error}"))
+    })
+}
