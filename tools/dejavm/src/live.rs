@@ -6,7 +6,7 @@ use crate::record::ending_text;
 use crate::world::HostWorld;
 use dejavm_cpu::{CpuState, Stops};
 use dejavm_machine::{Input, Machine, Stop, register_writes};
-use dejavm_replay::{Advance, Ending, RecordError, Recorded, Recorder, World};
+use dejavm_replay::{Advance, Ending, RecordError, Recorded, Recorder, World, is_mark_name};
 use dejavm_stub::{
     Capabilities, Direction, Inspect, Interrupted, Judge, Layout, Mark, Options, Refusal, Resume,
     Stopped, Target, Vcpu,
@@ -14,9 +14,6 @@ use dejavm_stub::{
 use dejavm_units::{Gpa, Gva, PAGE_SIZE, Position};
 use std::fs::File;
 use std::sync::atomic::AtomicBool;
-
-/// Letters of a mark's name at most.
-const MARK_LETTERS_MAX: usize = 200;
 
 /// Where debuggers come from, and what they find.
 pub struct Debugging {
@@ -284,8 +281,8 @@ impl<W: World> Target for Live<W> {
     }
 
     fn set_mark(&mut self, name: &str) -> Result<(), Refusal> {
-        if name.len() > MARK_LETTERS_MAX {
-            return Refusal::unsupported("a mark's name has 200 letters at most");
+        if !is_mark_name(name) {
+            return Err(Refusal::Unsupported(format!("{name:?} cannot name a position")));
         }
         let at = self.recorder.now().position;
         self.recorder.mark(name).map_err(|error| {

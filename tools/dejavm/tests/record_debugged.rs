@@ -110,9 +110,7 @@ fn a_debugger_comes_writes_and_goes_while_the_guest_is_typed_to() {
     gdb.expect("reverse-stepi", "does not support");
     gdb.run("delete");
     // ^C stops a guest that waits.
-    gdb.begin("continue");
-    gdb.interrupt();
-    let stopped = gdb.wait();
+    let stopped = gdb.interrupted("continue");
     assert!(stopped.contains("SIGINT") || stopped.contains("SIGTRAP"), "{}", gdb.transcript);
     gdb.expect("monitor mark typed", "");
     gdb.run("detach");
@@ -216,9 +214,8 @@ fn debian_boots_under_gdb() {
     // Somewhere in the boot, three times.
     let mut before = gdb.position();
     for _ in 0..3 {
-        gdb.begin("continue");
-        gdb.interrupt();
-        gdb.wait();
+        gdb.run("monitor stopat +60000000");
+        gdb.expect("continue", "dejavm: position ");
         gdb.expect("stepi", "0x");
         gdb.expect("x/2i $pc", "=>");
         gdb.run("break *$pc");

@@ -79,10 +79,20 @@ impl Gdb {
         printed
     }
 
-    /// `^C`, for a command that was begun.
-    pub fn interrupt(&self) {
+    /// Runs a command that lets the guest go on, and `^C` when it does; what gdb printed.
+    pub fn interrupted(&mut self, command: &str) -> String {
+        self.begin(command);
+        self.input.flush().unwrap();
+        let mut text = String::new();
+        // Before that gdb would take it for a wish to forget the command.
+        while !text.contains("Continuing.") {
+            let length = self.output.read_line(&mut text).unwrap();
+            assert!(length > 0, "gdb ended:\n{}{text}", self.transcript);
+        }
         let sent = Command::new("kill").args(["-s", "INT", &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success());
+        self.transcript.push_str(&text);
+        text + &self.wait()
     }
 
     /// `monitor position`.
