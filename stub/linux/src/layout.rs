@@ -46,6 +46,12 @@ pub struct Layout {
     pub thread_gsindex: Option<u64>,
     pub thread_ds: Option<u64>,
     pub thread_es: Option<u64>,
+    /// `fpu.fpstate`, which points to the state (since 5.16).
+    pub thread_fpstate: Option<u64>,
+    /// `fpu.state`, the state itself (4.2 to 5.15).
+    pub thread_fpu_state: Option<u64>,
+    // struct fpstate
+    pub fpstate_regs: Option<u64>,
     // struct mm_struct
     pub pgd: Option<u64>,
     // struct signal_struct
@@ -99,6 +105,9 @@ impl Layout {
             thread_gsindex: of_thread("gsindex"),
             thread_ds: of_thread("ds"),
             thread_es: of_thread("es"),
+            thread_fpstate: of_thread("fpu.fpstate"),
+            thread_fpu_state: of_thread("fpu.state"),
+            fpstate_regs: btf.offset("fpstate", "regs"),
             pgd: btf.offset("mm_struct", "pgd"),
             thread_head: btf.offset("signal_struct", "thread_head"),
             per_cpu_current: btf.per_cpu_variable("current_task").or_else(pcpu_hot),

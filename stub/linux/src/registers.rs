@@ -125,8 +125,10 @@ impl Kernel {
         state.gpr = from.gpr.map(|value| value.unwrap_or(0));
         state.rip = from.rip;
         state.rflags = from.rflags.unwrap_or(rflags::ONE);
-        // Not saved where introspection looks: rather nothing than another task's.
-        state.xmm = [0; 16];
+        // Not known: rather nothing than another task's.
+        let sse = if user { self.sse_registers(view, task) } else { None };
+        (state.mxcsr, state.xmm) = sse.unwrap_or((0x1f80, [0; 16]));
+        state.fpu = CpuState::reset().fpu;
         let long = self.pointer_bytes() == 8;
         for (register, selector) in from.selectors.iter().enumerate() {
             let selector = selector.unwrap_or(0);
@@ -135,6 +137,28 @@ impl Kernel {
         state.seg[SegReg::Fs as usize].base = from.fs_base.unwrap_or(0);
         state.seg[SegReg::Gs as usize].base = from.gs_base.unwrap_or(0);
         Some(state)
+    }
+
+    /// MXCSR and the SSE registers of a task that does not run, from what FXSAVE or XSAVE stored (SDM vol. 1, 10.5.1).
+    fn sse_registers(&self, view: &dyn GuestView, task: &Task) -> Option<(u32, [u128; 16])> {
+        const MXCSR: u64 = 24;
+        const XMM: u64 = 160;
+        let reader = self.reader(view, PAGES_MAX)?;
+        let thread = reader.offset(task.address, self.layout.thread?);
+        let area = match (self.layout.thread_fpstate, self.layout.thread_fpu_state) {
+            (Some(pointer), _) => {
+                reader.offset(reader.pointer_at(thread, pointer)?, self.layout.fpstate_regs?)
+            }
+            (None, state) => reader.offset(thread, state?),
+        };
+        let mxcsr = reader.u32(reader.offset(area, MXCSR))?;
+        let mut bytes = [0; 256];
+        reader.read(reader.offset(area, XMM), &mut bytes)?;
+        let mut xmm = [0; 16];
+        for (register, bytes) in xmm.iter_mut().zip(bytes.chunks_exact(16)) {
+            *register = u128::from_le_bytes(bytes.try_into().expect("sixteen bytes"));
+        }
+        Some((mxcsr, xmm))
     }
 
     fn stack_top(&self, task: &Task) -> Option<u64> {

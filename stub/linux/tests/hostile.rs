@@ -1,5 +1,7 @@
 //! Guests whose memory and registers are arbitrary: introspection answers, in bounded work, and never panics.
 
+#![expect(clippy::disallowed_macros, reason = "seeds are printed")]
+
 use dejavm_cpu::CpuState;
 use dejavm_linux::{Btf, GuestView, Kernel, LinuxOffsets};
 use dejavm_units::{Gpa, Gva};
@@ -51,7 +53,8 @@ impl GuestView for Guest {
     }
 
     fn ram(&self) -> Vec<Range<u64>> {
-        vec![0..self.ram.len() as u64]
+        let whole = 0..self.ram.len() as u64;
+        Vec::from([whole])
     }
 }
 
@@ -111,12 +114,12 @@ fn guest(random: &mut Random) -> Guest {
     cpu.seg[5].base = inside(random);
     cpu.msr.kernel_gs_base = inside(random);
     if long {
-        guest.put_word(TABLES + 511 * 8, TABLES + 0x1000 | 3);
-        guest.put_word(TABLES + 0x1000 + 510 * 8, TABLES + 0x2000 | 3);
+        guest.put_word(TABLES + 511 * 8, (TABLES + 0x1000) | 3);
+        guest.put_word(TABLES + 0x1000 + 510 * 8, (TABLES + 0x2000) | 3);
         guest.put_word(TABLES + 0x2000 + 8 * 8, IMAGE | 0x83);
         // Sometimes a table that leads to itself.
         if random.below(4) == 0 {
-            guest.put_word(TABLES + 0x2000 + 9 * 8, TABLES + 0x2000 | 3);
+            guest.put_word(TABLES + 0x2000 + 9 * 8, (TABLES + 0x2000) | 3);
         }
     } else {
         for page in 0..2 {

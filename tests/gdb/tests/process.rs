@@ -21,8 +21,31 @@ __attribute__((noinline)) void deposit(struct account *to, long amount)
     to->balance += amount;
 }
 
+/* Another thread of `b`. */
+static long second_stack[512];
+
+__attribute__((used)) static void second(void)
+{
+    for (;;)
+        ;
+}
+
+static void spawn(void)
+{
+    /* clone: CLONE_VM, FS, FILES, SIGHAND, THREAD, SYSVSEM. */
+    long result = 56;
+    __asm__ volatile("syscall\n test %0, %0\n jnz 1f\n call second\n1:"
+                     : "+a"(result)
+                     : "D"(0x50f00L), "S"(second_stack + 512), "d"(0L)
+                     : "rcx", "r11", "memory");
+}
+
 __attribute__((noinline)) static void work(long id)
 {
+    /* Nobody else uses it. */
+    __asm__ volatile("movq %0, %%xmm7" : : "r"(id + 0x123400000));
+    if (id == 1000)
+        spawn();
     for (;;) {
         deposit(&account, id);
         for (volatile int spin = 0; spin < 20000; spin++)
@@ -115,7 +138,8 @@ fn a_process_with_its_symbols() {
     std::fs::create_dir_all(&folder).unwrap();
     let program = compile(&folder);
     let mut replay = recording(&program);
-    let select = "python [t.switch() for t in gdb.selected_inferior().threads() if t.name == 'b']";
+    // The first of the two threads of `b`.
+    let select = "python min([t for t in gdb.selected_inferior().threads() if t.name == 'b'], key=lambda t: t.ptid).switch()";
     // Behind the connection: gdb moves what it has read before to where the kernel's code is.
     let symbols = format!("add-symbol-file {}", program.display());
     let commands = [
@@ -144,6 +168,8 @@ fn a_process_with_its_symbols() {
         "delete",
         "next",
         "info threads",
+        "python [t.switch() for t in gdb.selected_inferior().threads() if t.name == 'a']",
+        "print $xmm7.v2_int64[0] - 0x123400000",
         "detach",
     ];
     let text = Gdb::plain().run(&mut replay, &commands);
@@ -167,6 +193,13 @@ fn a_process_with_its_symbols() {
     let written = after("reverse-continue", 0);
     assert!(written.contains("Hardware watchpoint") && written.contains("deposit"), "{written}");
     assert!(after("print account.balance - $before", 1).ends_with("= 0"), "{text}");
+    // A process's threads, and the SSE registers of one that does not run.
+    let list = after("info threads", 1);
+    let threads: Vec<&str> = list.lines().filter(|line| line.contains("\"b\"")).collect();
+    assert_eq!(threads.len(), 2, "{list}");
+    let leader = threads[0].split("Thread ").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(threads[1].contains(&format!(", of {leader})")), "{list}");
+    assert!(after("print $xmm7.v2_int64[0] - 0x123400000", 0).ends_with("= 1"), "{text}");
     // The kernel's own functions are known as well, without a vmlinux.
     let kthreadd = after("info threads", 1);
     let kthreadd = kthreadd.lines().find(|line| line.contains("\"kthreadd\"")).unwrap();
