@@ -1,7 +1,7 @@
 //! What introspection says of a Linux guest, against what the guest says of itself.
 
 use dejavm_cpu::CpuState;
-use dejavm_linux::{Confidence, GuestView, Kernel, LinuxOffsets, Source, Space, Task};
+use dejavm_linux::{Confidence, GuestView, Kernel, Layout, LinuxOffsets, Source, Space, Task};
 use dejavm_machine::{Input, Machine, Output, Stop};
 use dejavm_scenarios::{Debian, Kernel as Flavour, Random};
 use dejavm_units::{Gpa, Gva, Position};
@@ -238,6 +238,89 @@ fn tasks_of_the_32_bit_kernel() {
     let layout = kernel.layout();
     assert_eq!((layout.state, layout.stack, layout.flags), (Some(0x10), Some(0x14), Some(0x1c)));
     assert_eq!(layout.thread_sp, Some(0x1c));
+}
+
+/// A machine whose kernel has lost its type information.
+struct WithoutTypes<'a>(&'a Machine);
+
+impl GuestView for WithoutTypes<'_> {
+    fn vcpus(&self) -> usize {
+        1
+    }
+
+    fn cpu_state(&self, _vcpu: usize) -> CpuState {
+        self.0.cpu_state()
+    }
+
+    fn read_physical(&self, at: Gpa, into: &mut [u8]) -> bool {
+        let read = GuestView::read_physical(self.0, at, into);
+        // BTF's magic and version.
+        let magic = [0x9f, 0xeb, 1, 0];
+        for place in 0..into.len().saturating_sub(magic.len() - 1) {
+            if into[place..place + magic.len()] == magic {
+                into[place] = 0;
+            }
+        }
+        read
+    }
+
+    fn ram(&self) -> Vec<Range<u64>> {
+        GuestView::ram(self.0)
+    }
+}
+
+/// What is recognized in a kernel that tells nothing is what a kernel that tells all says of itself; and looking again at
+/// other positions does not change it.
+#[test]
+fn correlation_finds_what_the_types_say() {
+    let mut guest = Guest::at_prompt(Flavour::Cloud);
+    guest.command("sleep 1000 &");
+    let told = Kernel::find(&guest.machine).unwrap().layout().clone();
+    let mut kernel = Kernel::find(&WithoutTypes(&guest.machine)).unwrap();
+    for position in 0..4 {
+        assert_eq!(*kernel.confidence(), Confidence::Verified, "{position}");
+        let found = kernel.layout();
+        assert_eq!(found.cpu, None, "it was not told");
+        let both = |layout: &Layout| {
+            let Layout {
+                tasks, pid, tgid, comm, mm, active_mm, state, stack, group_leader, ..
+            } = layout;
+            let Layout { thread_group, thread, thread_sp, thread_sp0, pgd, thread_size, .. } =
+                layout;
+            [
+                tasks,
+                pid,
+                tgid,
+                comm,
+                mm,
+                active_mm,
+                state,
+                stack,
+                group_leader,
+                thread_group,
+                thread,
+                thread_sp,
+                thread_sp0,
+                pgd,
+                thread_size,
+            ]
+            .map(|offset| *offset)
+        };
+        assert_eq!(both(found), both(&told), "{position}");
+        assert!(found.flags.is_none_or(|flags| Some(flags) == told.flags), "{position}");
+        let with_types = Kernel::find(&guest.machine).unwrap().tasks(&guest.machine).unwrap();
+        let without = kernel.tasks(&guest.machine).unwrap();
+        let who = |tasks: &[Task]| -> Vec<(Gva, u32, u32, String)> {
+            tasks
+                .iter()
+                .map(|task| (task.address, task.pid, task.tgid, task.comm.clone()))
+                .collect()
+        };
+        assert_eq!(who(&without), who(&with_types), "{position}");
+        guest.command("(while :; do :; done) & ls -l /proc >/dev/null");
+        guest.run(SLICE * (1 + position));
+        kernel.observe(&WithoutTypes(&guest.machine)).unwrap();
+    }
 }
 
 /// Memory of which some of what is read comes back changed, the same way each time.
