@@ -15,11 +15,15 @@ const PAGE: usize = PAGE_SIZE as usize;
 const CONTENTS_MAX: usize = 1024;
 /// Pages of one checkpoint at most: the chunk that lists them has a bound.
 const PAGES_MAX: u64 = 1 << 20;
-/// What writing a page costs, in instructions: hashing, compressing and writing take some 15 microseconds,
-/// in which a guest executes some 4000.
-const PAGE_COST: u64 = 4000;
+/// What a page costs, in instructions: copying and hashing take some 3 microseconds, in which a guest
+/// executes some 800.
+const PAGE_COST: u64 = 800;
+/// What a page costs besides if its content is new: compressing and writing take some 10 microseconds.
+const CONTENT_COST: u64 = 2700;
 /// Checkpoints may take one part in so many of the time.
 const SHARE: u64 = 20;
+/// Instructions' worth of checkpoints that can be saved up at most: a second.
+const CREDIT_MAX: u64 = 256 << 20;
 /// Instructions between checkpoints at least, unless told.
 const SPACING: u64 = 64 << 20;
 /// A page's part of the file until the first checkpoint has shown it, in bytes.
@@ -69,6 +73,9 @@ pub(crate) struct Checkpointer {
     /// Where the last one was taken, and where another one may be worth a look.
     last: u64,
     due: u64,
+    /// Instructions' worth of checkpoints that was earned and not used, up to a position.
+    credit: u64,
+    credit_at: u64,
     since_digest: PageSet,
     since_checkpoint: PageSet,
     /// Where in the file each content is: offset of the chunk, which of its pages.
@@ -85,6 +92,8 @@ impl Checkpointer {
             contents: 0,
             last: start.0,
             due: 0,
+            credit: 0,
+            credit_at: start.0,
             since_digest: PageSet::default(),
             since_checkpoint: PageSet::default(),
             known: BTreeMap::new(),
@@ -145,13 +154,12 @@ impl Checkpointer {
         }
         self.collect(guest);
         let pages = self.since_checkpoint.pages().len() as u64;
-        let share = match self.interval {
-            CheckpointInterval::Affordable => pages * PAGE_COST * SHARE,
-            CheckpointInterval::Every(_) | CheckpointInterval::Never => 0,
-        };
-        if here - self.last < share {
+        self.credit = (self.credit + (here - self.credit_at) / SHARE).min(CREDIT_MAX);
+        self.credit_at = here;
+        let cost = (pages * (PAGE_COST + CONTENT_COST)).min(CREDIT_MAX);
+        if self.interval == CheckpointInterval::Affordable && cost > self.credit {
             // There will not be fewer pages.
-            self.due = self.last.saturating_add(share);
+            self.due = here + (cost - self.credit) * SHARE;
             return Ok(());
         }
         let page_bytes = match self.contents {
@@ -162,8 +170,10 @@ impl Checkpointer {
             self.due = u64::MAX;
             return Ok(());
         }
-        let before = writer.bytes();
+        let (before, contents) = (writer.bytes(), self.contents);
         self.write(guest, writer)?;
+        let cost = pages * PAGE_COST + (self.contents - contents) * CONTENT_COST;
+        self.credit = self.credit.saturating_sub(cost);
         self.spent += writer.bytes() - before;
         self.last = here;
         self.due = self.earliest();

@@ -1,6 +1,6 @@
 //! Appends chunks.
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Kind};
 use super::frame::{Codec, FILE_HEADER_BYTES, FRAME_BYTES, Frame, STORED_MAX, file_header};
 use std::io::{self, Write};
 
@@ -10,14 +10,18 @@ const COMPRESS_FROM: usize = 128;
 const INDEX_MAX: usize = 1 << 20;
 /// zstd's level: fast; page contents dominate and are mostly compressed kernels already.
 const LEVEL: i32 = 3;
+/// For contents of pages in checkpoints: while recording, time is dear.
+const LEVEL_OF_CONTENTS: i32 = 1;
 
 /// A chunk as it stands in the file: frame and payload.
 pub(crate) fn encode_chunk(chunk: &Chunk) -> io::Result<Vec<u8>> {
     let payload = chunk.encode();
     let length_max = chunk.kind().length_max() as usize;
     assert!(payload.len() <= length_max, "recorders keep chunks within the bound");
+    let of_contents = chunk.kind() == Kind::Contents;
+    let level = if of_contents { LEVEL_OF_CONTENTS } else { LEVEL };
     let compressed = (payload.len() >= COMPRESS_FROM)
-        .then(|| zstd::bulk::compress(&payload, LEVEL))
+        .then(|| zstd::bulk::compress(&payload, level))
         .transpose()?
         .filter(|compressed| compressed.len() < payload.len());
     let (codec, stored) = match &compressed {

@@ -76,6 +76,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
                     return Ok(TimelineStop::Interrupted);
                 }
                 Moved::Arrived => {
+                    self.plan.focus_on(self.guest.position());
                     self.arrived(watcher)?;
                     self.guest.set_stops(stops);
                     if self.guest.position() < goal && !watcher(self.now()) {
@@ -126,6 +127,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             self.guest.set_stops(&Stops::default());
             self.put_back(checkpoint)?;
             self.plan.depart();
+            self.plan.focus_on(bound.position);
             if checkpoint < floor && !self.forward_to(floor, watcher)? {
                 return Ok(TimelineStop::Interrupted);
             }

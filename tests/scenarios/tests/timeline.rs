@@ -337,7 +337,7 @@ fn debian_is_the_same_whichever_way_one_comes() {
     let mut timeline = open(&tape.file, memory, 16 << 20);
     let mut watcher = |_: Moment| true;
     let mut nothing = |_: &Machine, _: &Stop| false;
-    for operation in 0..60 {
+    for operation in 0..40 {
         let n = random.below(positions.len() as u64) as usize;
         let target = Position(positions[n]);
         let near = 1 + random.below(5000);
