@@ -17,7 +17,7 @@ fn replaying(image: &[u8]) -> Replaying<Cursor<Vec<u8>>> {
     let mut replayer = Replayer::open(Cursor::new(tape.file)).unwrap();
     let machine = rebuild(&mut replayer).unwrap();
     // So little room and such short distances that checkpoints come and go.
-    let options = TimelineOptions { memory_bytes: 1 << 20, spacing: 100, ..Default::default() };
+    let options = TimelineOptions { memory_bytes: 1 << 20, spacing: 100 };
     Replaying::new(Timeline::new(replayer, machine, options).unwrap()).unwrap()
 }
 
