@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod agent;
-mod branch;
 mod breakpoints;
 mod bridge;
 mod files;

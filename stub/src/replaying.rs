@@ -1,14 +1,12 @@
 //! A replay as a target: a [`Timeline`] and what a user adds to it.
 
-use crate::branch::Branch;
 use crate::target::{
     Capabilities, Direction, Happening, Inspect, Interrupted, Judge, Mark, Refusal, Resume,
-    Stopped, Target, Vcpu,
+    Stopped, Target,
 };
-use dejavm_cpu::CpuState;
 use dejavm_machine::{Input, Machine, Stop};
 use dejavm_replay::{self as replay, Reached, ReplayError, Timeline, TimelineStop};
-use dejavm_units::{Gpa, GuestNs, Gva, Position};
+use dejavm_units::{GuestNs, Position};
 use std::fmt::Write;
 use std::io::{Read, Seek};
 
@@ -22,8 +20,6 @@ pub type MarkKeeper = dyn FnMut(&replay::Mark) -> Result<(), String>;
 /// A recording under a debugger.
 pub struct Replaying<R> {
     timeline: Timeline<R>,
-    /// What the debugger sees instead, since `monitor branch`.
-    branch: Option<Branch>,
     keeper: Option<Box<MarkKeeper>>,
     bits_64: bool,
     /// Named in this session.
@@ -48,15 +44,7 @@ impl<R: Read + Seek> Replaying<R> {
         let later = timeline.state_behind(timeline.end())?;
         let later = later.is_some_and(|(_, state)| state.cpu.efer & LMA != 0);
         let bits_64 = now || later;
-        Ok(Replaying {
-            timeline,
-            branch: None,
-            keeper: None,
-            bits_64,
-            marks: Vec::new(),
-            pace: 0,
-            pacer: None,
-        })
+        Ok(Replaying { timeline, keeper: None, bits_64, marks: Vec::new(), pace: 0, pacer: None })
     }
 
     /// Who waits for the sake of the pace.
@@ -91,15 +79,11 @@ impl<R: Read + Seek> Replaying<R> {
 
 impl<R: Read + Seek> Target for Replaying<R> {
     fn inspect(&self) -> &dyn Inspect {
-        match &self.branch {
-            Some(branch) => &branch.machine,
-            None => self.timeline.machine(),
-        }
+        self.timeline.machine()
     }
 
     fn capabilities(&self) -> Capabilities {
-        let branch = self.branch.is_some();
-        Capabilities { replay: !branch, reverse: !branch, writable: branch }
+        Capabilities { replay: true, reverse: true, writable: false }
     }
 
     fn is_64_bit(&self) -> bool {
@@ -116,14 +100,6 @@ impl<R: Read + Seek> Target for Replaying<R> {
         judge: &mut Judge<'_>,
         interrupted: &mut Interrupted<'_>,
     ) -> Result<Stopped, Refusal> {
-        if let Some(branch) = &mut self.branch {
-            if resume.direction == Direction::Backward {
-                return Refusal::unsupported(
-                    "a branch runs forwards only; `monitor goto` leaves it",
-                );
-            }
-            return Ok(branch.run(resume, judge, interrupted));
-        }
         let direction = match resume.direction {
             Direction::Forward => replay::Direction::Forward,
             Direction::Backward => replay::Direction::Backward,
@@ -168,8 +144,6 @@ impl<R: Read + Seek> Target for Replaying<R> {
             let sentence = format!("position {to} lies behind the recording's end, {end}");
             return Err(Refusal::Unsupported(sentence));
         }
-        // Back to what was recorded; the branch is gone.
-        self.branch = None;
         let reached = self.timeline.seek_watched(to, &mut |_| !interrupted()).map_err(failed)?;
         let (Reached::Position | Reached::Start | Reached::End | Reached::Interrupted) = reached;
         Ok(self.timeline.now().position)
@@ -185,9 +159,6 @@ impl<R: Read + Seek> Target for Replaying<R> {
     }
 
     fn set_mark(&mut self, name: &str) -> Result<(), Refusal> {
-        if self.branch.is_some() {
-            return Refusal::unsupported("this is a branch: marks belong to the recording");
-        }
         self.marks.retain(|mark| mark.name != name);
         if self.marks.len() >= 10_000 {
             return Refusal::unsupported("there are too many marks");
@@ -200,44 +171,11 @@ impl<R: Read + Seek> Target for Replaying<R> {
         })
     }
 
-    fn set_registers(&mut self, _: Vcpu, state: &CpuState) -> Result<(), Refusal> {
-        self.branch.as_mut().ok_or(Refusal::ReplayIsSettled)?.set_registers(state)
-    }
-
-    fn write_virtual(
-        &mut self,
-        _: Vcpu,
-        at: Gva,
-        space: Option<Gpa>,
-        bytes: &[u8],
-    ) -> Result<usize, Refusal> {
-        let branch = self.branch.as_mut().ok_or(Refusal::ReplayIsSettled)?;
-        Ok(branch.write_virtual(at, space, bytes))
-    }
-
-    fn write_physical(&mut self, at: Gpa, bytes: &[u8]) -> Result<usize, Refusal> {
-        let branch = self.branch.as_mut().ok_or(Refusal::ReplayIsSettled)?;
-        Ok(branch.write_physical(at, bytes))
-    }
-
     fn branch(&mut self) -> Result<String, Refusal> {
-        if let Some(branch) = &self.branch {
-            let sentence = format!("this is a branch already, from position {}", branch.from);
-            return Err(Refusal::Unsupported(sentence));
-        }
-        let machine = self.timeline.branch().map_err(failed)?;
-        let from = machine.position();
-        self.branch = Some(Branch::new(machine));
-        Ok(format!(
-            "a live machine from position {from} on: registers and memory can be written, no input comes, \
-             nothing is recorded; `monitor goto {from}` returns to the recording"
-        ))
+        Refusal::unsupported("nobody here can make a live machine of this replay")
     }
 
     fn checkpoint(&mut self) -> Result<String, Refusal> {
-        if self.branch.is_some() {
-            return Refusal::unsupported("this is a branch: there is no way back to here");
-        }
         let at = self.timeline.now().position;
         let kept = self.timeline.keep();
         let megabytes = self.timeline.checkpoint_bytes() >> 20;
@@ -273,9 +211,6 @@ impl<R: Read + Seek> Target for Replaying<R> {
         let mut text = format!("recorded by {}, CPU {}\n", header.creator, header.config.cpu);
         for (role, what) in &header.guest {
             let _ = writeln!(text, "{role}: {}", what.escape_debug());
-        }
-        if let Some(branch) = &self.branch {
-            let _ = writeln!(text, "this is a branch, from position {}", branch.from);
         }
         let (start, end) = self.extent();
         let _ = writeln!(text, "positions {start} to {end}");

@@ -1,6 +1,6 @@
 //! A timeline under the debugger, against the oracle that runs its guest again.
 
-use dejavm_gdb_tests::{Client, Gdb, Rerun};
+use dejavm_gdb_tests::{Client, Rerun};
 use dejavm_machine::MachineConfig;
 use dejavm_memory::RamLayout;
 use dejavm_replay::{Replayer, Timeline, TimelineOptions};
@@ -87,63 +87,6 @@ fn a_guest_with_interrupts_equals_the_oracle() {
 }
 
 #[test]
-fn a_branch_is_live_and_the_recording_is_still_there() {
-    let mut target = replaying(dejavm_images::HELLO);
-    let gdb = Gdb::with_symbols("hello", dejavm_images::HELLO);
-    let text = gdb.run(
-        &mut target,
-        &[
-            "break put_char",
-            "continue",
-            "print $eax = 0x4a",
-            "monitor branch",
-            "print $eax = 0x4a",
-            "print $eax",
-            "set *(char *)$esi = 'u'",
-            "print *(char *)$esi",
-            "reverse-stepi",
-            "stepi",
-            "monitor mark here",
-            "monitor checkpoint",
-            "monitor branch",
-            "monitor info",
-            "delete",
-            "continue",
-            "monitor goto start",
-            "maintenance flush register-cache",
-            "break put_char",
-            "continue",
-            "print/x $eax & 0xff",
-            "print $eax = 0x4a",
-            "monitor mark here",
-            "monitor marks",
-            "monitor goto here",
-        ],
-    );
-    let after = |command: &str, nth: usize| {
-        let part = text.split(&format!("(gdb) {command}\n")).nth(nth + 1);
-        let part = part.unwrap_or_else(|| panic!("no {command:?} number {nth} in\n{text}"));
-        part.split("\n(gdb) ").next().unwrap().trim().to_owned()
-    };
-    assert!(after("print $eax = 0x4a", 0).contains("this is a replay"), "{text}");
-    assert!(after("monitor branch", 0).contains("a live machine from position 40 on"), "{text}");
-    assert!(after("print $eax", 0).ends_with("= 74"), "{text}");
-    assert!(after("print *(char *)$esi", 0).contains("'u'"), "{text}");
-    assert!(after("reverse-stepi", 0).contains("forwards only"), "{text}");
-    assert!(after("stepi", 0).contains("put_char ()"), "{text}");
-    assert!(after("monitor mark here", 0).contains("this is a branch"), "{text}");
-    assert!(after("monitor checkpoint", 0).contains("this is a branch"), "{text}");
-    assert!(after("monitor branch", 1).contains("this is a branch already, from position 40"));
-    assert!(after("monitor info", 0).contains("live: registers and memory can be written"));
-    assert!(after("continue", 1).contains("the guest left by the debug exit port with 0x10"));
-    assert!(after("print/x $eax & 0xff", 0).ends_with("= 0x68"), "the recorded letter: {text}");
-    assert!(after("print $eax = 0x4a", 2).contains("this is a replay"), "{text}");
-    assert!(after("monitor mark here", 1).contains("here is position 40"), "{text}");
-    assert!(after("monitor marks", 0).contains("40  here"), "{text}");
-    assert!(after("monitor goto here", 0).contains("position 40, at 0x10005a"), "{text}");
-}
-
-#[test]
 fn the_recordings_own_words() {
     let mut target = replaying(dejavm_images::TIMER);
     let mut client = Client::new(&mut target);
@@ -159,5 +102,14 @@ fn the_recordings_own_words() {
     assert_eq!(
         client.monitor("checkpoint").split(';').next(),
         Some(&*format!("position {}", before.trim()))
+    );
+    // Marks name positions.
+    assert_eq!(client.monitor("mark here"), format!("here is position {before}"));
+    assert!(client.monitor("goto -5").starts_with("position "));
+    assert!(client.monitor("marks").ends_with("  here\n"));
+    assert!(client.monitor("goto here").starts_with(&format!("position {},", before.trim())));
+    assert_eq!(
+        client.monitor("stopat here"),
+        format!("the machine stands at {before}").replace('\n', " already\n")
     );
 }
