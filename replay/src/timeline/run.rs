@@ -22,10 +22,22 @@ pub(super) struct Point {
     deliveries: u32,
 }
 
+/// Stops that count, in one stretch, after which it is cheaper to look at the stretch's end first.
+const HITS_MANY: u32 = 2000;
+
 /// A stop that counts.
 struct Hit {
     point: Point,
     stop: Stop,
+}
+
+/// What a stretch holds.
+enum Found {
+    Nothing,
+    Last(Hit),
+    /// So many that the last one is better sought from the end.
+    Many,
+    Interrupted,
 }
 
 impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
@@ -121,6 +133,8 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         let floor = until.map_or(self.start(), |until| until.max(self.start()));
         let mut bound = self.point();
         let mut at_rest = self.at_rest;
+        // The stretch before `bound` was shortened already, as far as memory for checkpoints allows.
+        let mut shortened = false;
         while bound.position > floor || bound.position == floor && !at_rest {
             let before = Position(bound.position.0.saturating_sub(u64::from(at_rest)));
             let checkpoint = self.checkpoints.last_until(before);
@@ -133,13 +147,23 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             }
             let start = self.point();
             self.guest.set_stops(stops);
-            match self.last_hit(bound, at_rest, stops, judge, watcher)? {
-                None => return Ok(TimelineStop::Interrupted),
-                Some(Some(hit)) => return self.stand_before(hit, stops, watcher),
-                Some(None) => {}
+            let many = if shortened { u32::MAX } else { HITS_MANY };
+            match self.last_hit(bound, at_rest, many, stops, judge, watcher)? {
+                Found::Interrupted => return Ok(TimelineStop::Interrupted),
+                Found::Last(hit) => return self.stand_before(hit, stops, watcher),
+                Found::Nothing => {
+                    bound = start;
+                    at_rest = true;
+                    shortened = false;
+                }
+                // On the way there checkpoints are left, the denser the nearer: shorter stretches.
+                Found::Many => {
+                    if !self.go(before, watcher)? {
+                        return Ok(TimelineStop::Interrupted);
+                    }
+                    shortened = true;
+                }
             }
-            bound = start;
-            at_rest = true;
         }
         if bound.position < floor {
             return Ok(TimelineStop::Position);
@@ -151,17 +175,19 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         })
     }
 
-    /// Runs to a place and finds the last stop that counts on the way, the place left out. `None`:
-    /// interrupted.
+    /// Runs to a place and finds the last stop that counts on the way, the place left out.
     fn last_hit(
         &mut self,
         bound: Point,
         at_rest: bool,
+        many: u32,
         stops: &Stops,
         judge: &mut Judge<'_, G>,
         watcher: &mut Watcher<'_>,
-    ) -> Result<Option<Option<Hit>>, ReplayError> {
+    ) -> Result<Found, ReplayError> {
         let mut last = None;
+        let mut count = 0;
+
         // Where a run starts it does not stop.
         if let Some(at) = self.guest.breakpoint_here()
             && self.point() < bound
@@ -186,7 +212,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
                         self.guest.set_stops(stops);
                     }
                     if self.guest.position() < goal && !watcher(self.now()) {
-                        return Ok(None);
+                        return Ok(Found::Interrupted);
                     }
                 }
                 Moved::Stopped(stop) => {
@@ -204,11 +230,15 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
                     };
                     if let Some(stop) = stop {
                         last = Some(Hit { point, stop });
+                        count += 1;
+                        if count > many {
+                            return Ok(Found::Many);
+                        }
                     }
                 }
             }
         }
-        Ok(Some(last))
+        Ok(last.map_or(Found::Nothing, Found::Last))
     }
 
     /// Goes to before a stop's instruction.

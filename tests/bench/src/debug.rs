@@ -157,7 +157,7 @@ fn dejavm(
     let mut child = Command::new(&programs.dejavm)
         .arg("replay")
         .arg(&recording)
-        .arg("--gdb=127.0.0.1:0")
+        .arg("--gdb=18865")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
