@@ -204,7 +204,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             match self.advance(self.next_pause(slice), watcher)? {
                 Moved::Interrupted => {
                     self.come_to_rest()?;
-                    return Ok(None);
+                    return Ok(Found::Interrupted);
                 }
                 Moved::Arrived => {
                     if self.guest.position() <= bound.position {

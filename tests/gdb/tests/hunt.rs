@@ -1,0 +1,87 @@
+//! Who wrote this last? A program in a guest dies of a store that it made long before through a stale
+//! pointer (`images/initramfs/hunt.c`); from where it dies, a watchpoint and one `reverse-continue` of the
+//! real gdb stand on the store. Twenty recordings, each with other keys typed at other moments.
+
+use dejavm_gdb_tests::Gdb;
+use dejavm_replay::{Replayer, Timeline, TimelineOptions};
+use dejavm_scenarios::{Debian, Desk, Kernel, Random, Typing, rebuild, tape};
+use dejavm_stub::Replaying;
+use std::collections::BTreeSet;
+use std::io::Cursor;
+
+/// The program runs for a fraction of a millisecond of guest time.
+const LATEST_NS: u64 = 300_000;
+
+/// Records and hunts; the position of the store.
+fn hunt(seed: u64) -> String {
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    let debian = Debian::new(Kernel::Cloud, "hunt");
+    let key = |_| {
+        let delay = random.below(LATEST_NS / 3);
+        Typing::new("hunt: open for business", delay, &random.word(1))
+    };
+    let keys: Vec<Typing> = (0..1 + seed % 5).map(key).collect();
+    let mut desk = Desk::with_script(keys);
+    let tape = tape(debian.boot(), debian.config(), &mut desk, 0, None);
+    assert!(desk.console().contains("DEJAVM-HUNT 139"), "{}", desk.console());
+
+    let mut replayer = Replayer::open(Cursor::new(tape.file)).unwrap();
+    let machine = rebuild(&mut replayer).unwrap();
+    let timeline = Timeline::new(replayer, machine, TimelineOptions::default()).unwrap();
+    let mut replay = Replaying::new(timeline).unwrap();
+    let program = dejavm_images::fetched("hunt-amd64.elf").unwrap();
+    let said = Gdb::of(&program).before("set remotetimeout 100").run(
+        &mut replay,
+        &[
+            "break farewell",
+            "continue",
+            "output/x session->greet",
+            "watch -l session->greet",
+            "reverse-continue",
+            "info symbol $pc",
+            "x/i $pc",
+            "output/x $rsi",
+            "monitor position",
+        ],
+    );
+    let after = |command: &str| {
+        let (_, rest) = said.split_once(&format!("(gdb) {command}\n")).expect("it was asked");
+        rest.split("\n(gdb)").next().unwrap_or_default().trim().to_owned()
+    };
+    assert_eq!(after("output/x session->greet"), "0x41414140", "{said}");
+    // It stands before the store, which has been undone.
+    let stop = after("reverse-continue");
+    assert!(stop.contains("Old value = (void (*)(struct session *)) 0x41414140"), "{said}");
+    assert!(stop.contains("<greet>"), "{said}");
+    assert_eq!(after("info symbol $pc"), "account in section .text", "{said}");
+    assert!(after("x/i $pc").ends_with("mov    %rsi,(%rdi)"), "{said}");
+    assert_eq!(after("output/x $rsi"), "0x41414140", "{said}");
+    after("monitor position")
+}
+
+fn hunts(seeds: std::ops::Range<u64>) {
+    let count = seeds.end - seeds.start;
+    let places: BTreeSet<String> = seeds.map(hunt).collect();
+    assert_eq!(places.len() as u64, count, "each recording has its own timing: {places:?}");
+}
+
+#[test]
+fn recordings_1_to_5() {
+    hunts(1..6);
+}
+
+#[test]
+fn recordings_6_to_10() {
+    hunts(6..11);
+}
+
+#[test]
+fn recordings_11_to_15() {
+    hunts(11..16);
+}
+
+#[test]
+fn recordings_16_to_20() {
+    hunts(16..21);
+}
