@@ -5,7 +5,7 @@
  * the session's function pointer. Much later the session is greeted, and the program jumps to
  * WRONG_BYTES.
  *
- * When the store happens depends on the time stamp counter and on what is typed meanwhile.
+ * When the store happens depends on what is typed, and when.
  * Freestanding, raw system calls, like calc.c. Not stripped: gdb finds account() by name.
  */
 typedef unsigned long word;
@@ -132,9 +132,13 @@ static void print(const char *text)
 
 void _start(void)
 {
+    print("hunt: press a key\n");
+    char key = 0;
+    syscall3(SYS_read, 0, (long)&key, 1);
     print("hunt: open for business\n");
+    state += (word)key << 8;
     state += (word)__builtin_ia32_rdtsc();
-    churn(2000 + (unsigned)random_word() % 4000);
+    churn(20000 + (unsigned)random_word() % 40000);
     struct connection *connection = &take()->connection;
     connection->peer = random_word();
     /* Closed, but not forgotten. */
@@ -144,9 +148,9 @@ void _start(void)
         release((union slot *)victim);
         victim = open_session();
     }
-    churn(500 + (unsigned)random_word() % 2000);
+    churn(5000 + (unsigned)random_word() % 20000);
     account(connection, WRONG_BYTES);
-    churn(1000 + (unsigned)random_word() % 4000);
+    churn(10000 + (unsigned)random_word() % 40000);
     print("hunt: one more greeting\n");
     farewell(victim);
     print("hunt: nothing happened\n");

@@ -9,19 +9,17 @@ use dejavm_stub::Replaying;
 use std::collections::BTreeSet;
 use std::io::Cursor;
 
-/// The program runs for a fraction of a millisecond of guest time.
-const LATEST_NS: u64 = 300_000;
+/// Keys come within this of one another.
+const LATEST_NS: u64 = 30_000_000;
 
 /// Records and hunts; the position of the store.
 fn hunt(seed: u64) -> String {
     println!("seed {seed}");
     let mut random = Random::new(seed);
     let debian = Debian::new(Kernel::Cloud, "hunt");
-    let key = |_| {
-        let delay = random.below(LATEST_NS / 3);
-        Typing::new("hunt: open for business", delay, &random.word(1))
-    };
-    let keys: Vec<Typing> = (0..1 + seed % 5).map(key).collect();
+    let first = Typing::new("hunt: press a key", random.below(LATEST_NS), &random.word(1));
+    let others = (0..seed % 4).map(|_| Typing::new("", random.below(LATEST_NS), &random.word(3)));
+    let keys: Vec<Typing> = std::iter::once(first).chain(others).collect();
     let mut desk = Desk::with_script(keys);
     let tape = tape(debian.boot(), debian.config(), &mut desk, 0, None);
     assert!(desk.console().contains("DEJAVM-HUNT 139"), "{}", desk.console());
@@ -43,6 +41,7 @@ fn hunt(seed: u64) -> String {
             "x/i $pc",
             "output/x $rsi",
             "monitor position",
+            "detach",
         ],
     );
     let after = |command: &str| {
