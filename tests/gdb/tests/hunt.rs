@@ -29,9 +29,12 @@ fn hunt(seed: u64) -> String {
     let timeline = Timeline::new(replayer, machine, TimelineOptions::default()).unwrap();
     let mut replay = Replaying::new(timeline).unwrap();
     let program = dejavm_images::fetched("hunt-amd64.elf").unwrap();
-    let said = Gdb::of(&program).before("set remotetimeout 100").run(
+    // Behind the connection: gdb moves what it has read before to where the kernel's code is.
+    let symbols = format!("add-symbol-file {}", program.display());
+    let said = Gdb::plain().before("set remotetimeout 100").run(
         &mut replay,
         &[
+            &symbols,
             "break farewell",
             "continue",
             "output/x session->greet",
