@@ -14,6 +14,10 @@ const SLICE: u64 = 2_000_003;
 /// More than any of these guests takes to answer.
 const PATIENCE: u64 = 12_000_000_000;
 
+/// The 32-bit kernel's line: what `getlinuxoffsets headers` says of its headers, but for `fs`, which nothing uses there.
+const PAE_LINE: &str =
+    "0x601b0,0x3f0,0,0x3c8,0x584,0x454,0x8c0,0x1c,0x18,0,0x2000,0x478,0x4b0,0x10";
+
 /// A guest at a shell prompt, driven by text.
 struct Guest {
     machine: Machine,
@@ -232,9 +236,7 @@ fn tasks_of_the_generic_kernel() {
 #[test]
 fn tasks_of_the_32_bit_kernel() {
     let kernel = tasks_are_the_guests(Flavour::Pae, 4);
-    let line = LinuxOffsets::of(kernel.layout(), "6.1.176").to_string();
-    // `fs` of `thread_struct` is not used there.
-    assert_eq!(line, "0x601b0,0x3f0,0,0x3c8,0x584,0x454,0x8c0,0x1c,0x18,0,0x2000,0x478,0x4b0,0x10");
+    assert_eq!(LinuxOffsets::of(kernel.layout(), "6.1.176").to_string(), PAE_LINE);
     let layout = kernel.layout();
     assert_eq!((layout.state, layout.stack, layout.flags), (Some(0x10), Some(0x14), Some(0x1c)));
     assert_eq!(layout.thread_sp, Some(0x1c));
@@ -400,4 +402,45 @@ fn every_stage_of_a_boot_and_damaged_memory() {
             let _ = kernel.task_registers(&view, &task);
         }
     }
+}
+
+/// Nothing is taken for settled too early: until the first process has memory of its own, `mm` cannot be told; where the
+/// kernel is verified, it is laid out as it is.
+#[test]
+fn every_stage_of_a_32_bit_boot() {
+    let mut guest = Guest {
+        machine: Debian::new(Flavour::Pae, "idle").boot(),
+        console: String::new(),
+        read: 0,
+    };
+    let mut learnt: Option<Kernel> = None;
+    let (mut at_prompt, mut observations) = (0, 0);
+    while at_prompt < 3 {
+        if guest.console.contains("guest# ") {
+            at_prompt += 1;
+            guest.run(SLICE);
+        } else {
+            guest.run(100_000_000);
+        }
+        let Ok(kernel) = Kernel::find(&guest.machine) else {
+            assert!(learnt.is_none(), "a kernel that was found is not lost");
+            continue;
+        };
+        if *kernel.confidence() == Confidence::Verified {
+            assert_eq!(LinuxOffsets::of(kernel.layout(), "6.1.176").to_string(), PAE_LINE);
+        }
+        // The same, learning all the way.
+        let learnt = learnt.get_or_insert(kernel);
+        observations += 1;
+        match learnt.observe(&guest.machine) {
+            Ok(()) => {
+                assert_eq!(LinuxOffsets::of(learnt.layout(), "6.1.176").to_string(), PAE_LINE)
+            }
+            Err(reason) => println!("{}: {reason}", guest.machine.position()),
+        }
+    }
+    let learnt = learnt.unwrap();
+    assert!(observations > 5, "{observations}");
+    assert_eq!(*learnt.confidence(), Confidence::Verified);
+    assert_eq!(LinuxOffsets::of(learnt.layout(), "6.1.176").to_string(), PAE_LINE);
 }
