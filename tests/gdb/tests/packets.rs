@@ -42,6 +42,14 @@ fn the_first_words() {
     assert_eq!(client.ask("Hg2"), "E01");
     assert_eq!(client.ask("vMustReplyEmpty"), "");
     assert_eq!(client.ask("qqemu.sstepbits"), "ENABLE=1,NOIRQ=2,NOTIMER=4");
+    // No kernel runs here, and there is no other file: not the host's either.
+    assert_eq!(client.ask("qOffsets"), "");
+    assert!(client.ask("qXfer:exec-file:read:1:0,100").starts_with('E'));
+    assert_eq!(client.ask("vFile:setfs:0"), "F0");
+    assert_eq!(client.ask("vFile:open:2f6b65726e656c,0,0"), "F-1,02", "/kernel");
+    assert_eq!(client.ask("vFile:open:2f6574632f706173737764,0,0"), "F-1,02", "/etc/passwd");
+    assert_eq!(client.ask("vFile:pread:1,10,0"), "F-1,09");
+    assert_eq!(client.ask("vFile:close:1"), "F-1,09");
     let mut live = Rerun::live(dejavm_images::HELLO);
     let mut client = Client::new(&mut live);
     assert!(!client.ask("qSupported").contains("Reverse"));

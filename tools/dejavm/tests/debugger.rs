@@ -202,3 +202,54 @@ fn the_gdb_script_names_every_command() {
         assert!(script.contains(word), "{word} in {script}");
     }
 }
+
+/// The script, in the real gdb: arguments are gdb's expressions, and gdb looks again where the machine moved.
+#[test]
+fn the_gdb_script_works() {
+    let folder = Folder::new("debugger-script");
+    let recording = recording(&folder, "paging");
+    let script = folder.write("dejavm.gdb", run(&["gdbinit"]).ok().stdout.as_bytes());
+    let server = Server::start(&["replay", &recording, "--gdb"]);
+    let connect = format!("target remote :{}", server.port());
+    let mut gdb = std::process::Command::new("gdb");
+    gdb.args(["-batch", "-nx", "-ex", "set confirm off", "-x", &script, "-ex", &connect]);
+    for command in [
+        "goto 100",
+        "set $there = 50",
+        "goto $there",
+        "position",
+        "goto start",
+        "print $pc",
+        "dejavm-follow-mode",
+        // Where the guest's 64-bit code begins.
+        "break *0x100460",
+        "continue",
+        "print $r8",
+        "goto 100",
+        "print sizeof($sp)",
+        "mark here",
+        "dejavm-mark here",
+        "stopat here",
+        "kill",
+    ] {
+        gdb.args(["-ex", &format!("echo <{command}>"), "-ex", command]);
+    }
+    let output = gdb.output().expect("gdb is installed: `make deps`");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    for expected in [
+        "position 100, at 0x100150",
+        "position 50, at 0x",
+        "<print $pc>$1 = (void (*)()) 0x100000",
+        "Breakpoint 1, 0x0",
+        "<print $r8>$2 = 0",
+        "<print sizeof($sp)>$3 = 4",
+        "here is position 100",
+        "the machine stands at 100 already",
+    ] {
+        assert!(text.contains(expected), "{expected:?} in {text}");
+    }
+    assert_eq!(server.end().0, 0);
+    // The mark is in the recording.
+    let marks = run(&["marks", &recording]).ok().stdout;
+    assert!(marks.contains("  here"), "{marks}");
+}

@@ -37,6 +37,17 @@ Usage: dejavm-follow-mode"""
 
 dejavm_mode = DejavmMode()
 
+class DejavmSymbols(gdb.Command):
+    """Reads the symbols that the guest's Linux kernel has of itself, where it is now.
+Usage: kernel-symbols"""
+    def __init__(self):
+        super().__init__("kernel-symbols", gdb.COMMAND_FILES)
+
+    def invoke(self, arguments, from_tty):
+        gdb.execute("symbol-file target:/kernel", from_tty)
+
+DejavmSymbols()
+
 class DejavmCommand(gdb.Command):
     def __init__(self, name, monitor, usage, summary, moves):
         self.__doc__ = summary + "\nUsage: " + name + " " + usage
