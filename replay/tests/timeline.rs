@@ -479,3 +479,52 @@ fn an_interrupted_way_ends_at_rest_and_can_be_continued() {
     }
     assert!(interruptions > 30, "{interruptions}");
 }
+
+/// A recording with every kind that version 2 has, made when they were new.
+const GOLDEN: &[u8] = include_bytes!("golden/toy-v2-checkpoints.dvr");
+
+#[test]
+fn the_golden_checkpoints_still_serve() {
+    let fresh = concat!(env!("CARGO_TARGET_TMPDIR"), "/toy-v2-checkpoints.dvr");
+    let (file, recorded) = recording_with_checkpoints(51, 4000);
+    std::fs::write(fresh, &file).unwrap();
+    let what_to_do = format!("if the format has changed: copy {fresh} beside the golden files");
+    let reference = Reference::of(GOLDEN, &Stops::default());
+    let mut timeline = timeline(GOLDEN, tight());
+    assert_eq!(timeline.end(), recorded.at.position, "{what_to_do}");
+    let starts: Vec<u64> = timeline.checkpoint_positions().map(|at| at.0).collect();
+    assert_eq!(starts, (0..=recorded.at.position.0).step_by(4000).collect::<Vec<_>>());
+    for position in starts.into_iter().rev() {
+        timeline.seek(Position(position)).unwrap();
+        reference.assert_at(&timeline, position, &what_to_do);
+        assert_eq!(timeline.notes(), [""; 0], "{what_to_do}");
+    }
+}
+
+#[test]
+fn checkpoints_keep_to_their_allowance_and_spread_over_the_whole_recording() {
+    let seed = 52;
+    let (file, recorded) = toy::recording_with_allowance(seed, 100, 24 << 10);
+    let frames = frames(&file);
+    let mut bytes = 0;
+    let mut starts = Vec::new();
+    for (n, &(at, kind)) in frames.iter().enumerate() {
+        if matches!(kind, CONTENTS | CHECKPOINT) {
+            bytes += frames.get(n + 1).map_or(file.len(), |next| next.0) - at;
+        }
+        if kind == CHECKPOINT {
+            starts.push(at);
+        }
+    }
+    assert_eq!(file.len() as u64, recorded.file_bytes);
+    let start_state = file.len() as u64 - recorded.log_bytes - bytes as u64;
+    let allowance = (24 << 10).max(start_state / 10 * 3);
+    assert!(bytes as u64 <= allowance, "{bytes} of {allowance}");
+    assert!(bytes as u64 > allowance / 2, "{bytes} of {allowance}");
+    let timeline = timeline(&file, TimelineOptions::default());
+    let positions: Vec<u64> = timeline.checkpoint_positions().map(|at| at.0).collect();
+    let end = recorded.at.position.0;
+    assert!(end - positions.last().unwrap() < end / 2, "{positions:?} of {end}");
+    let gaps: Vec<u64> = positions.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.last() > gaps.first(), "{gaps:?}");
+}

@@ -230,3 +230,31 @@ fn exit_codes_are_documented() {
     assert!(run(&["--help"]).ok().stdout.contains(table.trim()));
     assert_eq!(run(&["help", "record"]).ok().stdout, run(&["record", "--help"]).ok().stdout);
 }
+
+#[test]
+fn checkpoints_and_marks_are_in_the_recording() {
+    let folder = Folder::new("marks");
+    let (kernel, file) = (folder.guest("timer"), folder.path("timer.dvr"));
+    let record = "record --kernel {} -m 32 -o {} --force --checkpoint-interval";
+    let none = dejavm(&format!("{record} 0"), &[&kernel, &file]).ok();
+    assert!(none.sentence().contains("left by the debug exit port"));
+    let kinds = dejavm("info {} --json", &[&file]).ok().json();
+    assert!(kinds["chunks"]["checkpoint"].is_null(), "{kinds}");
+    dejavm(&format!("{record} 5000 --checkpoint-size 8"), &[&kernel, &file]).ok();
+    let info = dejavm("info {} --json", &[&file]).ok().json();
+    assert!(info["chunks"]["checkpoint"]["chunks"].as_u64() > Some(2), "{info}");
+    assert!(info["parent"].is_null());
+    let end = info["position"].as_u64().unwrap();
+
+    assert_eq!(dejavm("marks {}", &[&file]).ok().stdout, "");
+    dejavm(&format!("marks {{}} --add late --at {}", end - 1), &[&file]).ok();
+    let listed = dejavm("marks {} --add early --at 777", &[&file]).ok().stdout;
+    let names: Vec<&str> =
+        listed.lines().map(|line| line.split_whitespace().last().unwrap()).collect();
+    assert_eq!(names, ["early", "late"], "{listed}");
+    let marks = dejavm("marks {} --json", &[&file]).ok().json();
+    assert_eq!(marks["marks"][0]["position"], 777);
+    let beyond = dejavm(&format!("marks {{}} --add no --at {}", end + 1), &[&file]);
+    assert!(beyond.stderr.contains("is not in the recording"), "{}", beyond.stderr);
+    dejavm("verify {}", &[&file]).ok();
+}
