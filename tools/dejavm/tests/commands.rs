@@ -240,7 +240,7 @@ fn checkpoints_and_marks_are_in_the_recording() {
     assert!(none.sentence().contains("left by the debug exit port"));
     let kinds = dejavm("info {} --json", &[&file]).ok().json();
     assert!(kinds["chunks"]["checkpoint"].is_null(), "{kinds}");
-    dejavm(&format!("{record} 5000 --checkpoint-size 8"), &[&kernel, &file]).ok();
+    dejavm(&format!("{record} 500 --checkpoint-size 8"), &[&kernel, &file]).ok();
     let info = dejavm("info {} --json", &[&file]).ok().json();
     assert!(info["chunks"]["checkpoint"]["chunks"].as_u64() > Some(2), "{info}");
     assert!(info["parent"].is_null());
