@@ -7,10 +7,11 @@ use dejavm_machine::{Input, Machine, MachineConfig, MachineState, Register};
 use dejavm_memory::RamLayout;
 use dejavm_replay::{
     Advance, CheckpointPolicy, Hash128, Header, RecordOptions, Recorded, Recorder, ReplayOptions,
-    SEMANTICS,
+    SEMANTICS, Timeline, TimelineOptions,
 };
 use dejavm_scenarios::{Desk, Random, SECOND_NS, TINY_RAM_BYTES, ram_hash, replay, tiny};
 use dejavm_units::{Gpa, GuestNs, Gva, Position};
+use std::io::Cursor;
 
 /// Nobody waits longer for a guest that was led astray.
 const POSITIONS_MAX: u64 = 3_000_000;
@@ -205,4 +206,35 @@ fn random_writes_into_a_live_machine_replay() {
     // Some guests survive, some do not.
     assert!(endings.len() > 2 && stopped > 500, "{endings:?}, {stopped} stops");
     assert!(endings.contains_key("Guest(TripleFault)"), "{endings:?}");
+}
+
+#[test]
+fn a_timeline_stands_anywhere_in_what_a_debugger_wrote() {
+    let seed = 0x7469_6d65;
+    for (name, elf) in ALL {
+        for round in 0..4 {
+            let context = format!("seed {seed:#x}, {name}, round {round}");
+            let mut random = Random::new(seed + round);
+            let session = session(elf, &mut random, round % 2 == 0, 4 + round);
+            let options = TimelineOptions { spacing: 50_000, ..TimelineOptions::default() };
+            let mut timeline = Timeline::open(Cursor::new(&session.file), options)
+                .unwrap_or_else(|error| panic!("{context}: {error}"));
+            let end = timeline.end();
+            assert_eq!(end, session.recorded.at.position, "{context}");
+            let places: Vec<Position> =
+                (0..6).map(|_| Position(random.below(end.0 + 1))).chain([end]).collect();
+            let mut ascending = places.clone();
+            ascending.sort_unstable();
+            let mut states = std::collections::BTreeMap::new();
+            for at in ascending {
+                timeline.seek(at).unwrap_or_else(|error| panic!("{context}, to {at}: {error}"));
+                states.insert(at, (timeline.machine().save(), ram_hash(timeline.machine())));
+            }
+            for at in places.iter().rev() {
+                timeline.seek(*at).unwrap_or_else(|error| panic!("{context}, to {at}: {error}"));
+                let again = (timeline.machine().save(), ram_hash(timeline.machine()));
+                assert!(again == states[at], "{context}: another state at {at}");
+            }
+        }
+    }
 }
