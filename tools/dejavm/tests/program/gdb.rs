@@ -2,7 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
+/// How long to wait for gdb to stop before it is asked again.
+const AGAIN: Duration = Duration::from_millis(500);
 /// What gdb prints when it is done with a command.
 const DONE: &str = "<<done>>";
 
@@ -83,14 +87,22 @@ impl Gdb {
     pub fn interrupted(&mut self, command: &str) -> String {
         self.begin(command);
         self.input.flush().unwrap();
+        // gdb may be between two things and miss a signal: again, until it says that it stopped.
+        let (stopped, again) = std::sync::mpsc::channel::<()>();
+        let id = self.child.id().to_string();
+        let interrupter = std::thread::spawn(move || {
+            while again.recv_timeout(AGAIN) == Err(RecvTimeoutError::Timeout) {
+                let sent = Command::new("kill").args(["-s", "INT", &id]).status();
+                assert!(sent.unwrap().success());
+            }
+        });
         let mut text = String::new();
-        // Before that gdb would take it for a wish to forget the command.
-        while !text.contains("Continuing.") {
+        while !text.contains("received signal") {
             let length = self.output.read_line(&mut text).unwrap();
             assert!(length > 0, "gdb ended:\n{}{text}", self.transcript);
         }
-        let sent = Command::new("kill").args(["-s", "INT", &self.child.id().to_string()]).status();
-        assert!(sent.unwrap().success());
+        drop(stopped);
+        interrupter.join().unwrap();
         self.transcript.push_str(&text);
         text + &self.wait()
     }
