@@ -112,6 +112,7 @@ impl Kernel {
         self.check(view);
         match self.layout.missing() {
             Some(field) => Err(Reason::NoLayout(field)),
+            None if self.layout.thread_group.is_none() => Err(Reason::NoLayout("thread_group")),
             None => Ok(()),
         }
     }
@@ -147,7 +148,10 @@ impl Kernel {
         intersect(&mut candidates.memory, new.memory);
         intersect(&mut candidates.starts, new.starts);
         intersect(&mut candidates.stacks, new.stacks);
-        intersect(&mut candidates.groups, new.groups);
+        // A task with threads is no evidence against a place: nothing found is nothing learnt.
+        if !new.groups.is_empty() {
+            intersect(&mut candidates.groups, new.groups);
+        }
         if let Some(&(mm, _)) = only(&candidates.memory) {
             intersect(&mut candidates.flags, flags(&samples, mm, reader.word_bytes()));
         }

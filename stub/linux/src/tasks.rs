@@ -285,6 +285,10 @@ impl Kernel {
             }
         };
         unless(self.symbols.is_some(), "no symbol table (kallsyms) was found");
+        unless(
+            self.candidates.is_none() || self.layout.thread_group.is_some(),
+            "the place of thread_group is not known: of each process only the first thread is listed",
+        );
         let tasks = match self.tasks(view) {
             Ok(tasks) => tasks,
             Err(reason) => {

@@ -194,10 +194,10 @@ fn tasks_are_the_guests(flavour: Flavour, word: u64) -> Kernel {
     assert!(!named(&tasks, "sleep").kernel_thread && named(&tasks, "kthreadd").kernel_thread);
     assert_sleeper_is_in_a_system_call(&guest.machine, &kernel, named(&tasks, "sleep"));
     assert_line_of_offsets_suffices(&guest.machine, &kernel, &tasks);
-    assert_symbol_file_is_the_guests(&mut guest, &kernel);
     let running: Vec<&Task> = tasks.iter().filter(|task| task.running == Some(0)).collect();
     assert_eq!(running.len(), 1);
     assert_eq!(kernel.current(&guest.machine), [Some(running[0].address)]);
+    assert_symbol_file_is_the_guests(&mut guest, &kernel);
 
     // A loop in user mode, and who it is.
     guest.command("(while :; do :; done) & echo LOOP $!");
