@@ -8,6 +8,7 @@ use crate::{child, create};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,8 +17,6 @@ use std::time::Duration;
 const PLACES: u64 = 40;
 /// Reverse steps of QEMU: each replays from the start.
 const PEER_STEPS: usize = 3;
-/// QEMU's port.
-const PEER_PORT: u16 = 18864;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Seconds of each operation, as often as it was done.
@@ -95,7 +94,12 @@ fn qemu(programs: &Programs, guest: &Guest, work: &Path, limit: Duration) -> Res
     let null = || create(Path::new("/dev/null").to_owned());
     child::run(&mut command("record", "qemu-debug-record.console"), null()?, create(log)?, limit)?;
     let mut replay = command("replay", "qemu-debug.console");
-    replay.args(["-S", "-gdb", &format!("tcp:127.0.0.1:{PEER_PORT}")]);
+    // One that is free now: nobody else's stub must answer.
+    let port = TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|free| free.local_addr())
+        .map_err(|error| format!("no free port: {error}"))?
+        .port();
+    replay.args(["-S", "-gdb", &format!("tcp:127.0.0.1:{port}")]);
     let child = replay
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -103,7 +107,7 @@ fn qemu(programs: &Programs, guest: &Guest, work: &Path, limit: Duration) -> Res
         .spawn()
         .map_err(|error| format!("cannot run it: {error}"))?;
     let _server = Server(child);
-    let mut debugger = Debugger::connect(PEER_PORT, PATIENCE, limit)?;
+    let mut debugger = Debugger::connect(port, PATIENCE, limit)?;
     let mut waits = Waits::default();
     debugger.run_for(Duration::from_secs(4))?;
     let earlier = debugger.instruction_pointer()?;
