@@ -4,6 +4,7 @@ use crate::digest::{BUCKETS, Digest, Hash128, bucket_pages};
 use crate::file::{Moment, from_bytes};
 use crate::guest::Guest;
 use dejavm_memory::GuestRam;
+use dejavm_units::Position;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt;
@@ -37,6 +38,23 @@ impl fmt::Display for Divergence {
 impl std::error::Error for Divergence {}
 
 impl Divergence {
+    /// One that was noticed at a position.
+    pub(crate) fn at(
+        position: Position,
+        since: Moment,
+        what: &str,
+        expected: String,
+        got: String,
+    ) -> Divergence {
+        Divergence {
+            position: position.0,
+            since: since.position.0,
+            what: what.into(),
+            expected,
+            got,
+        }
+    }
+
     /// Compares a recorded digest with the replay's; `None` if they are equal.
     pub(crate) fn between<G: Guest>(
         expected: &Digest,

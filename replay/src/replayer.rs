@@ -59,6 +59,12 @@ pub enum ReplayError {
     Divergence(Box<Divergence>),
 }
 
+impl From<Divergence> for ReplayError {
+    fn from(divergence: Divergence) -> ReplayError {
+        ReplayError::Divergence(Box::new(divergence))
+    }
+}
+
 impl From<FileError> for ReplayError {
     fn from(error: FileError) -> ReplayError {
         ReplayError::Read(error.into())
@@ -410,7 +416,7 @@ impl<R: Read + Seek> Replayer<R> {
                         if let Some(divergence) =
                             Divergence::between::<G>(&expected, &got, run.since, ram)
                         {
-                            return Err(ReplayError::Divergence(Box::new(divergence)));
+                            return Err(divergence.into());
                         }
                         digests += 1;
                     }
@@ -471,13 +477,7 @@ impl<G: Guest> Run<'_, G> {
     }
 
     fn diverged(&self, what: &str, expected: String, got: String) -> ReplayError {
-        ReplayError::Divergence(Box::new(Divergence {
-            position: self.guest.position().0,
-            since: self.since.position.0,
-            what: what.into(),
-            expected,
-            got,
-        }))
+        Divergence::at(self.guest.position(), self.since, what, expected, got).into()
     }
 
     /// Runs to a position and there, if the machine idles and `time` is given, waits until then. The

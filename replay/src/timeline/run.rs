@@ -1,7 +1,7 @@
 //! Runs, forwards and backwards, to where somebody wants to stop.
 
 use super::log::Cursor;
-use super::travel::{Moved, SLICE};
+use super::travel::Moved;
 use super::{Direction, Rewind, Timeline, TimelineStop, Watcher};
 use crate::replayer::ReplayError;
 use dejavm_machine::{Stop, Stops};
@@ -81,12 +81,8 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         self.guest.set_stops(stops);
         self.plan.depart();
         while self.guest.position() < goal {
-            let slice = Position(self.guest.position().0.saturating_add(SLICE)).min(goal);
-            match self.advance(self.next_pause(slice), watcher)? {
-                Moved::Interrupted => {
-                    self.come_to_rest()?;
-                    return Ok(TimelineStop::Interrupted);
-                }
+            match self.advance_towards(goal, watcher)? {
+                Moved::Interrupted => return Ok(TimelineStop::Interrupted),
                 Moved::Arrived => {
                     self.plan.focus_on(self.guest.position());
                     self.arrived(watcher)?;
@@ -187,7 +183,6 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
     ) -> Result<Found, ReplayError> {
         let mut last = None;
         let mut count = 0;
-
         // Where a run starts it does not stop.
         if let Some(at) = self.guest.breakpoint_here()
             && self.point() < bound
@@ -200,12 +195,8 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         // What is further on at the last position comes before the next one.
         let goal = Position(bound.position.0 + u64::from(!at_rest)).min(self.end());
         while self.guest.position() < goal {
-            let slice = Position(self.guest.position().0.saturating_add(SLICE)).min(goal);
-            match self.advance(self.next_pause(slice), watcher)? {
-                Moved::Interrupted => {
-                    self.come_to_rest()?;
-                    return Ok(Found::Interrupted);
-                }
+            match self.advance_towards(goal, watcher)? {
+                Moved::Interrupted => return Ok(Found::Interrupted),
                 Moved::Arrived => {
                     if self.guest.position() <= bound.position {
                         self.arrived(watcher)?;

@@ -16,7 +16,7 @@ use std::io::{Read, Seek};
 use std::sync::Arc;
 
 /// Instructions between two calls of the watcher: some 50 ms.
-pub(super) const SLICE: u64 = 16 << 20;
+const SLICE: u64 = 16 << 20;
 
 /// What [`Timeline::advance`] came to.
 pub(super) enum Moved {
@@ -56,15 +56,10 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         watcher: &mut Watcher<'_>,
     ) -> Result<bool, ReplayError> {
         while self.guest.position() < target {
-            let here = self.guest.position();
-            let slice = Position(here.0.saturating_add(SLICE)).min(target);
-            match self.advance(self.next_pause(slice), watcher)? {
+            match self.advance_towards(target, watcher)? {
                 Moved::Arrived => self.arrived(watcher)?,
                 Moved::Stopped(_) => unreachable!("no stops are set"),
-                Moved::Interrupted => {
-                    self.come_to_rest()?;
-                    return Ok(false);
-                }
+                Moved::Interrupted => return Ok(false),
             }
             if self.guest.position() < target && !watcher(self.now()) {
                 return Ok(false);
@@ -82,10 +77,30 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         result
     }
 
-    /// The first position behind this one, up to `limit`, at which there is something to do.
-    pub(super) fn next_pause(&self, limit: Position) -> Position {
+    /// Runs until there is something to do on the way to `goal`, which lies ahead. Interrupted, it comes to
+    /// rest.
+    pub(super) fn advance_towards(
+        &mut self,
+        goal: Position,
+        watcher: &mut Watcher<'_>,
+    ) -> Result<Moved, ReplayError> {
+        let moved = self.advance(self.next_pause(goal), watcher)?;
+        if let Moved::Interrupted = moved {
+            self.come_to_rest()?;
+        }
+        Ok(moved)
+    }
+
+    /// After an interruption: the nearest checkpoint.
+    pub(super) fn come_to_rest(&mut self) -> Result<(), ReplayError> {
+        self.put_back(self.guest.position())
+    }
+
+    /// The first position behind this one, up to `goal`, at which there is something to do, or the watcher
+    /// is to be asked.
+    fn next_pause(&self, goal: Position) -> Position {
         let here = self.guest.position();
-        let mut pause = limit;
+        let mut pause = Position(here.0.saturating_add(SLICE)).min(goal);
         if let Some(checkpoint) = self.checkpoints.first_after(here) {
             pause = pause.min(checkpoint);
         }
@@ -130,11 +145,6 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             // The checkpoint built on one in the file that cannot be used.
             false => self.forward_to(here, watcher).map(|_| ()),
         }
-    }
-
-    /// After an interruption: the nearest checkpoint.
-    pub(super) fn come_to_rest(&mut self) -> Result<(), ReplayError> {
-        self.put_back(self.guest.position())
     }
 
     /// Runs until the machine arrives at `target`, which lies ahead and not behind the end, or stops on
@@ -266,19 +276,13 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             got.buckets = expected.buckets.clone();
         }
         match Divergence::between::<G>(expected, &got, self.since, self.guest.ram()) {
-            Some(divergence) => Err(ReplayError::Divergence(Box::new(divergence))),
+            Some(divergence) => Err(divergence.into()),
             None => Ok(()),
         }
     }
 
     fn diverged(&self, what: &str, expected: String, got: String) -> ReplayError {
-        ReplayError::Divergence(Box::new(Divergence {
-            position: self.guest.position().0,
-            since: self.since.position.0,
-            what: what.into(),
-            expected,
-            got,
-        }))
+        Divergence::at(self.guest.position(), self.since, what, expected, got).into()
     }
 
     /// The machine cannot come to where the log says that something happened.

@@ -3,7 +3,7 @@
 
 use crate::report::median;
 use crate::rsp::Debugger;
-use crate::subject::{Guest, Programs};
+use crate::subject::{Guest, Programs, Verb};
 use crate::{child, create};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -72,28 +72,25 @@ fn qemu(programs: &Programs, guest: &Guest, work: &Path, limit: Duration) -> Res
     if !made.success() {
         return Err(format!("qemu-img could not create {}", disk.display()));
     }
-    let command = |mode: &str, console: &str| {
+    let command = |verb, console: &str| {
         let log = work.join("qemu-debug.rr");
-        let mut command = Command::new(&programs.qemu);
+        let mut command = programs.qemu(verb, ",rrsnapshot=init", guest, &log);
         command
-            .args(["-accel", "tcg", "-cpu", "qemu64", "-icount"])
-            .arg(format!("shift=3,rr={mode},rrfile={},rrsnapshot=init", log.display()))
             .arg("-drive")
             .arg(format!("file={},if=none,id=rr", disk.display()))
-            .arg("-kernel")
-            .arg(&guest.kernel)
-            .arg("-initrd")
-            .arg(&guest.initrd)
-            .args(["-append", &guest.append, "-m", &guest.memory_mib.to_string()])
-            .args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"])
             .arg("-serial")
             .arg(format!("file:{}", work.join(console).display()));
         command
     };
     let log = work.join("qemu-debug.stderr");
     let null = || create(Path::new("/dev/null").to_owned());
-    child::run(&mut command("record", "qemu-debug-record.console"), null()?, create(log)?, limit)?;
-    let mut replay = command("replay", "qemu-debug.console");
+    child::run(
+        &mut command(Verb::Record, "qemu-debug-record.console"),
+        null()?,
+        create(log)?,
+        limit,
+    )?;
+    let mut replay = command(Verb::Replay, "qemu-debug.console");
     // One that is free now: nobody else's stub must answer.
     let port = TcpListener::bind(("127.0.0.1", 0))
         .and_then(|free| free.local_addr())
@@ -128,18 +125,8 @@ fn dejavm(
 ) -> Result<(Waits, f64, f64), String> {
     let record = |name: &str, interval: &[&str]| {
         let file = work.join(name);
-        let mut command = Command::new(&programs.dejavm);
-        command
-            .arg("record")
-            .arg("--kernel")
-            .arg(&guest.kernel)
-            .arg("--initrd")
-            .arg(&guest.initrd)
-            .args(["--append", &guest.append, "-m", &guest.memory_mib.to_string()])
-            .args(interval)
-            .arg("-o")
-            .arg(&file)
-            .arg("--force");
+        let mut command = programs.dejavm_record(guest, &file);
+        command.args(interval);
         let null = create(Path::new("/dev/null").to_owned())?;
         let cost =
             child::run(&mut command, null, create(work.join("dejavm-debug.stderr"))?, limit)?;
@@ -161,7 +148,8 @@ fn dejavm(
     let mut child = Command::new(&programs.dejavm)
         .arg("replay")
         .arg(&recording)
-        .arg("--gdb=18865")
+        // At the usual port or the next free one: it says which.
+        .arg("--gdb")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

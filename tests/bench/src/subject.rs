@@ -96,39 +96,49 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// QEMU recording into or replaying from `log`, with more suboptions of `-icount` in `more`; where its
+    /// serial port leads is left open.
+    pub fn qemu(&self, verb: Verb, more: &str, guest: &Guest, log: &Path) -> Command {
+        let mode = if verb == Verb::Record { "record" } else { "replay" };
+        let mut command = Command::new(&self.qemu);
+        command
+            .args(["-accel", "tcg", "-cpu", "qemu64", "-icount"])
+            .arg(format!("shift=3,rr={mode},rrfile={}{more}", log.display()))
+            .arg("-kernel")
+            .arg(&guest.kernel)
+            .arg("-initrd")
+            .arg(&guest.initrd)
+            .args(["-append", &guest.append, "-m", &guest.memory_mib.to_string()])
+            .args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
+        command
+    }
+
+    /// Ours recording into `file`.
+    pub fn dejavm_record(&self, guest: &Guest, file: &Path) -> Command {
+        let mut command = Command::new(&self.dejavm);
+        command
+            .arg("record")
+            .arg("--kernel")
+            .arg(&guest.kernel)
+            .arg("--initrd")
+            .arg(&guest.initrd)
+            .args(["--append", &guest.append, "-m", &guest.memory_mib.to_string()])
+            .arg("-o")
+            .arg(file)
+            .arg("--force");
+        command
+    }
+
     /// The command line of `step` for `guest`, with logs in `folder`.
     pub fn command(&self, step: Step, guest: &Guest, folder: &Path) -> Command {
         let log = step.subject.log(folder);
         match (step.subject, step.verb) {
             (Subject::Qemu, verb) => {
-                let mode = if verb == Verb::Record { "record" } else { "replay" };
-                let mut command = Command::new(&self.qemu);
-                command
-                    .args(["-accel", "tcg", "-cpu", "qemu64", "-icount"])
-                    .arg(format!("shift=3,rr={mode},rrfile={}", log.display()))
-                    .arg("-kernel")
-                    .arg(&guest.kernel)
-                    .arg("-initrd")
-                    .arg(&guest.initrd)
-                    .args(["-append", &guest.append, "-m", &guest.memory_mib.to_string()])
-                    .args(["-display", "none", "-serial", "stdio", "-monitor", "none"])
-                    .args(["-nic", "none", "-no-reboot"]);
+                let mut command = self.qemu(verb, "", guest, &log);
+                command.args(["-serial", "stdio"]);
                 command
             }
-            (Subject::Dejavm, Verb::Record) => {
-                let mut command = Command::new(&self.dejavm);
-                command
-                    .arg("record")
-                    .arg("--kernel")
-                    .arg(&guest.kernel)
-                    .arg("--initrd")
-                    .arg(&guest.initrd)
-                    .args(["--append", &guest.append, "-m", &guest.memory_mib.to_string()])
-                    .arg("-o")
-                    .arg(&log)
-                    .arg("--force");
-                command
-            }
+            (Subject::Dejavm, Verb::Record) => self.dejavm_record(guest, &log),
             (Subject::Dejavm, Verb::Replay) => {
                 let mut command = Command::new(&self.dejavm);
                 command.arg("replay").arg(&log);

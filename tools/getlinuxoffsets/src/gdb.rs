@@ -1,6 +1,7 @@
 //! From a kernel with debugging symbols, through gdb: any kernel that gdb can read, of any age.
 
-use dejavm_linux::{Layout, LinuxOffsets};
+use crate::fields::layout;
+use dejavm_linux::LinuxOffsets;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -76,23 +77,7 @@ pub fn offsets(file: &Path, gdb: &Path) -> Result<LinuxOffsets, String> {
         return Err(format!("{name} has no types of a kernel for gdb, which said: {first}"));
     }
     let field = |name: &str| found.get(name).copied();
-    let layout = Layout {
-        pointer_bytes: field("pointer").unwrap_or(8),
-        thread_size: field("threadsize"),
-        tasks: field("tasks"),
-        next_task: field("next_task"),
-        pid: field("pid"),
-        comm: field("comm"),
-        comm_bytes: field("commsize"),
-        mm: field("mm"),
-        group_leader: field("group_leader"),
-        thread_group: field("thread_group"),
-        thread: field("thread"),
-        thread_sp0: field("sp0"),
-        thread_fs: field("fs"),
-        pgd: field("pgd"),
-        ..Layout::default()
-    };
+    let layout = layout(field("pointer").unwrap_or(8), field);
     let banner = text.lines().find_map(|line| line.strip_prefix("dejavm-banner Linux version "));
     Ok(LinuxOffsets::of(&layout, banner.unwrap_or_default()))
 }

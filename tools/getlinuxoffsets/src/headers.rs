@@ -1,6 +1,7 @@
 //! From a kernel's headers, through a compiler: an object file whose sections hold the numbers.
 
-use dejavm_linux::{Layout, LinuxOffsets};
+use crate::fields::layout;
+use dejavm_linux::LinuxOffsets;
 use object::{Object, ObjectSection};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -45,23 +46,7 @@ pub fn offsets(folder: &Path, cc: &Path) -> Result<LinuxOffsets, String> {
     let object = compile(&tree, cc, long)?;
     let numbers = numbers(&object)?;
     let field = |name: &str| numbers.get(name).copied();
-    let layout = Layout {
-        pointer_bytes: if long { 8 } else { 4 },
-        thread_size: field("threadsize"),
-        tasks: field("tasks"),
-        next_task: field("next_task"),
-        pid: field("pid"),
-        comm: field("comm"),
-        comm_bytes: field("commsize"),
-        mm: field("mm"),
-        group_leader: field("group_leader"),
-        thread_group: field("thread_group"),
-        thread: field("thread"),
-        thread_sp0: field("sp0"),
-        thread_fs: field("fs"),
-        pgd: field("pgd"),
-        ..Layout::default()
-    };
+    let layout = layout(if long { 8 } else { 4 }, field);
     // LINUX_VERSION_CODE is the product's own encoding.
     Ok(LinuxOffsets { version: field("version").unwrap_or(0), ..LinuxOffsets::of(&layout, "") })
 }

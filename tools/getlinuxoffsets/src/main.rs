@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod btf;
+mod fields;
 mod gdb;
 mod headers;
 
