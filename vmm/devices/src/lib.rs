@@ -24,8 +24,6 @@ mod clock;
 mod restore_error;
 
 pub mod acpi_pm;
-pub mod debug_console;
-pub mod debug_exit;
 pub mod i8042;
 pub mod interrupt_message;
 pub mod ioapic;
@@ -41,8 +39,6 @@ pub mod uart16550;
 mod suite;
 
 pub use acpi_pm::AcpiPm;
-pub use debug_console::DebugConsole;
-pub use debug_exit::DebugExit;
 pub use i8042::I8042;
 pub use interrupt_message::{
     DeliveryMode, DestinationMode, InterruptMessage, Ipi, Shorthand, TriggerMode,

@@ -549,11 +549,3 @@ device_suite!(system_control: SystemControl = SystemControl::new(), regs &[0, 1]
         },
     },
     outputs |chip| vec![chip.a20().into()]);
-
-device_suite!(debug_console: DebugConsole = DebugConsole::new(), regs &[0, 1],
-    host |chip, _| chip.take_transmitted().iter().map(|byte| u64::from(*byte)).sum(),
-    outputs |_| vec![]);
-
-device_suite!(debug_exit: DebugExit = DebugExit::new(), regs &[0, 1],
-    host |chip, _| chip.take_exit_status().map_or(0, u64::from),
-    outputs |_| vec![]);

@@ -2,6 +2,8 @@
 //!
 //! Accesses wider than a byte are split into bytes at consecutive ports, low byte first, as the ISA
 //! bus does; the exceptions are registers that are wider themselves.
+//!
+//! The debug console and the exit port are no chips: they remember nothing.
 
 use crate::acpi;
 use crate::board::Board;
