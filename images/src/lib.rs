@@ -38,6 +38,8 @@ guests! {
     MODES = "modes";
     /// Accessed and dirty bits, write protection and page faults: 32-bit, then long mode.
     PAGING = "paging";
+    /// The local APIC's task priority, up and down.
+    PRIORITY = "priority";
     /// Self-modifying and cross-page modifying code, ten checked cases.
     SMC = "smc";
     /// 96 million instructions in registers and a checksum.
@@ -51,6 +53,7 @@ pub const EXPECTED: &[(&str, &str)] = &[
     ("hello", include_str!("../guests/expected/hello.txt")),
     ("modes", include_str!("../guests/expected/modes.txt")),
     ("paging", include_str!("../guests/expected/paging.txt")),
+    ("priority", include_str!("../guests/expected/priority.txt")),
     ("smc", include_str!("../guests/expected/smc.txt")),
     ("spin", include_str!("../guests/expected/spin.txt")),
 ];

@@ -18,6 +18,10 @@ impl Inspect for Machine {
         self.cpu_state()
     }
 
+    fn task_priority(&self, _: Vcpu) -> u8 {
+        Machine::task_priority(self)
+    }
+
     fn position(&self) -> Position {
         Machine::position(self)
     }

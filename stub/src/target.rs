@@ -18,9 +18,7 @@ pub trait Inspect {
     /// Its registers. `vcpu` is less than [`Inspect::vcpus`].
     fn registers(&self, vcpu: Vcpu) -> CpuState;
     /// CR8: the task priority, which is the local APIC's (its TPR's bits 7:4).
-    fn task_priority(&self, _vcpu: Vcpu) -> u8 {
-        0
-    }
+    fn task_priority(&self, vcpu: Vcpu) -> u8;
     /// Where it stands: instructions completed.
     fn position(&self) -> Position;
     /// Guest time.

@@ -90,6 +90,41 @@ fn a_guest_with_interrupts_equals_the_oracle() {
     );
 }
 
+/// The task priority is no register of the CPU's, and right all the same wherever one comes from.
+#[test]
+fn cr8_is_the_local_apics_task_priority() {
+    // The stores to its register: `movl $VALUE, 0xfee00080`.
+    const STORE: usize = 10;
+    let image = dejavm_images::PRIORITY;
+    let places: Vec<u64> = [0x5f, 0xf0, 0].map(|value| 0x10_0000 + at_store(image, value)).into();
+    let mut replay = replaying(image);
+    let mut live = Rerun::live(image);
+    let mut client = Client::new(&mut live);
+    for (place, priority) in places.iter().zip(["cr8=0x5\n", "cr8=0xf\n", "cr8=0x0\n"]) {
+        let behind = place + STORE as u64;
+        assert_eq!(client.ask(&format!("Z0,{behind:x},1")), "OK");
+        assert!(client.packets("c").pop().unwrap().contains("swbreak"));
+        assert_eq!(client.monitor("r cr8"), priority);
+    }
+    let mut client = Client::new(&mut replay);
+    client.monitor("goto end");
+    // Backwards: each store is the next to execute, and what the one before it stored is there.
+    for (place, priority) in places.iter().zip(["cr8=0x0\n", "cr8=0x5\n", "cr8=0xf\n"]).rev() {
+        assert_eq!(client.ask(&format!("Z0,{place:x},1")), "OK");
+        assert!(client.packets("bc").pop().unwrap().contains("swbreak"));
+        assert_eq!(client.monitor("r cr8"), priority);
+    }
+}
+
+/// Where in the guest's code, which the file has at 0x1000, it stores `value`.
+fn at_store(image: &[u8], value: u8) -> u64 {
+    let store = [0xc7, 0x05, 0x80, 0x00, 0xe0, 0xfe, value, 0, 0, 0];
+    let found: Vec<usize> =
+        (0..image.len() - store.len()).filter(|at| image[*at..].starts_with(&store)).collect();
+    assert_eq!(found.len(), 1, "{found:x?}");
+    found[0] as u64 - 0x1000
+}
+
 #[test]
 fn the_recordings_own_words() {
     let mut target = replaying(dejavm_images::TIMER);

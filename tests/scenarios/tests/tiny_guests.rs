@@ -52,4 +52,4 @@ macro_rules! guests {
     };
 }
 
-guests!(demo, echo, hello, modes, paging, smc, spin, timer);
+guests!(demo, echo, hello, modes, paging, priority, smc, spin, timer);

@@ -35,6 +35,11 @@ impl Machine {
         self.cpu.state()
     }
 
+    /// CR8: the class of the task priority, 0 to 15, which is the local APIC's.
+    pub fn task_priority(&self) -> u8 {
+        self.board.lapic.cr8()
+    }
+
     /// Sets the registers, behind the back of any recorder: what is recorded is
     /// [`Input::WriteRegisters`](crate::Input::WriteRegisters).
     pub fn set_cpu_state(&mut self, state: &CpuState) {

@@ -72,7 +72,7 @@ pub enum Idle {
 pub struct Machine {
     pub(crate) cpu: Cpu,
     pub(crate) ram: GuestRam,
-    board: Board,
+    pub(crate) board: Board,
 }
 
 impl Machine {
