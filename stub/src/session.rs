@@ -13,6 +13,17 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::Write;
 
+/// All addresses, as RAM. gdb applies the map to whatever addresses it uses, linear ones mostly, and refuses those outside
+/// it, so the guest's physical map would hide its kernel. A length of 2^64 cannot be written, so there are two regions;
+/// the end of the second wraps to 0, which gdb takes for the end of all addresses.
+const MEMORY_MAP: &str = "<?xml version=\"1.0\"?>\
+    <!DOCTYPE memory-map PUBLIC \"+//IDN gnu.org//DTD GDB Memory Map V1.0//EN\" \
+    \"http://sourceware.org/gdb/gdb-memory-map.dtd\">\
+    <memory-map>\
+    <memory type=\"ram\" start=\"0\" length=\"0x8000000000000000\"/>\
+    <memory type=\"ram\" start=\"0x8000000000000000\" length=\"0x8000000000000000\"/>\
+    </memory-map>";
+
 type Crate<'t> = GdbStubStateMachine<'static, Bridge<'t>, Wire>;
 
 /// What a session waits for.
@@ -245,6 +256,8 @@ impl<'t> Session<'t> {
             self.work = Some(Work::Forward(packet.to_vec()));
         } else if packet == b"qOffsets" {
             self.offsets();
+        } else if let Some(text) = strip(b"qXfer:memory-map:read::") {
+            self.transfer(text, MEMORY_MAP.as_bytes());
         } else if !self.thread_packet(packet) {
             if strip(b"qXfer:features:read:target.xml:0,").is_some() {
                 self.bridge.choose_layout();
@@ -255,7 +268,7 @@ impl<'t> Session<'t> {
 
     fn reply_supported(&mut self) {
         let mut reply = format!("PacketSize={PACKET_BYTES_MAX:x}");
-        reply += ";QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;qXfer:features:read+\
+        reply += ";QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;qXfer:features:read+;qXfer:memory-map:read+\
                   ;qXfer:threads:read+;qXfer:exec-file:read+;ConditionalBreakpoints+;binary-upload+";
         if self.bridge.target.capabilities().reverse {
             reply += ";ReverseStep+;ReverseContinue+";

@@ -24,6 +24,7 @@ fn the_first_words() {
         "ConditionalBreakpoints+",
         "qXfer:threads:read+",
         "qXfer:features:read+",
+        "qXfer:memory-map:read+",
         "swbreak+",
         "hwbreak+",
         "vContSupported+",
@@ -41,6 +42,9 @@ fn the_first_words() {
     assert_eq!(client.ask("T2"), "E01");
     assert_eq!(client.ask("Hg2"), "E01");
     assert_eq!(client.ask("vMustReplyEmpty"), "");
+    assert!(client.ask("qXfer:memory-map:read::0,fff").starts_with("l<?xml"));
+    assert_eq!(client.ask("qXfer:memory-map:read::fff,fff"), "l");
+    assert_eq!(client.ask("qXfer:memory-map:read::,"), "E00");
     assert_eq!(client.ask("qqemu.sstepbits"), "ENABLE=1,NOIRQ=2,NOTIMER=4");
     // No kernel runs here, and there is no other file: not the host's either.
     assert_eq!(client.ask("qOffsets"), "");

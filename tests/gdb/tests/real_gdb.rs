@@ -160,6 +160,60 @@ fn a_live_machine_can() {
     assert_eq!(target.console(), "Jullo from a guest of dejavm\n", "{text}");
 }
 
+/// The memory map hides nothing from gdb: low and high addresses, in 32-bit and in 64-bit code, and physical ones.
+#[test]
+fn the_memory_map_is_all_addresses() {
+    let mut target = Rerun::replay(dejavm_images::PAGING);
+    let text = Gdb::plain().run(
+        &mut target,
+        &[
+            "info mem",
+            "x/xw 0x100000",
+            "x/xw 0xfffffffc",
+            // Where the 64-bit code begins, and where it has written to the top of the address space.
+            "hbreak *0x100460",
+            "continue",
+            "monitor layout 64",
+            "unset tdesc filename",
+            "maintenance flush register-cache",
+            "info mem",
+            "break *0x100474",
+            "continue",
+            "x/i $pc",
+            "x/xg 0xffffffffffe01000",
+            "x/xg 0x201000",
+            "delete",
+            "break *0xffffffffffe02000",
+            "hbreak *0xffffffffffe03000",
+            "watch *(long *) 0xffffffffffe01000",
+            "reverse-continue",
+            "x/i $pc",
+            "x/xg 0xffffffffffe01000",
+            "monitor phys",
+            "x/xg 0xffffffffffe01000",
+            "x/xg 0x201000",
+        ],
+    );
+    for nth in 0..2 {
+        let list = after(&text, "info mem", nth);
+        let ram: Vec<&str> = list.lines().filter(|line| line.contains(" rw ")).collect();
+        assert_eq!(ram.len(), 2, "{list}");
+        assert!(list.starts_with("Using memory regions provided by the target."), "{list}");
+    }
+    assert_after(&text, "x/xw 0x100000", 0, "0x100000:\t0x010ffcfa");
+    assert_after(&text, "continue", 0, "Breakpoint 1, 0x00100460");
+    assert_after(&text, "continue", 1, "Breakpoint 2, 0x0000000000100474");
+    for command in ["x/xg 0xffffffffffe01000", "x/xg 0x201000"] {
+        assert_after(&text, command, 0, ":\t0x1122334455667788");
+    }
+    assert_after(&text, "reverse-continue", 0, "New value = 0");
+    assert_after(&text, "x/i $pc", 1, "=> 0x100471:\tmov    %rbx,(%rax)");
+    assert_after(&text, "x/xg 0xffffffffffe01000", 1, ":\t0x0000000000000000");
+    // No RAM is there.
+    assert_after(&text, "x/xg 0xffffffffffe01000", 2, "Cannot access memory");
+    assert_after(&text, "x/xg 0x201000", 1, ":\t0x0000000000000000");
+}
+
 #[test]
 fn positions_and_marks() {
     let mut target = Rerun::replay(dejavm_images::HELLO);
