@@ -4,6 +4,7 @@
 
 use crate::breakpoints::Points;
 use crate::files::Files;
+use crate::lasting::Lasting;
 use crate::monitor;
 use crate::registers::{self, Layout, Unwritable, registers, target_xml};
 use crate::target::{Interrupted, Refusal, Target};
@@ -118,6 +119,7 @@ pub(crate) struct Bridge<'t> {
     pub(crate) skip_interrupts: bool,
     /// What gdb can read by name.
     pub(crate) files: RefCell<Files>,
+    pub(crate) lasting: Lasting,
     /// Why the last packet was refused, for the reply.
     pub(crate) refusal: Option<Refusal>,
     /// What gdb did not tell the user, for the next text that it shows.

@@ -2,9 +2,9 @@
 //! knows the kernel's functions without a `vmlinux`, and where a `vmlinux` that the user has belongs.
 
 use crate::bridge::{Bridge, X86, part};
+use crate::lasting::Lasting;
 use crate::linux::Looking;
 use crate::target::Inspect;
-use dejavm_linux::Kernel;
 use dejavm_units::{Gva, Position};
 use gdbstub::common::Pid;
 use gdbstub::target::ext::exec_file::ExecFile;
@@ -15,7 +15,7 @@ use gdbstub::target::ext::host_io::{
 use gdbstub::target::{TargetError, TargetResult};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Its name. gdb puts `target:` in front, and asks us for what follows.
 const NAME: &str = "/kernel";
@@ -28,7 +28,7 @@ pub(crate) struct KernelFile {
     /// Where its code begins.
     pub(crate) text: Option<Gva>,
     /// Its symbols as an ELF file, if it has a symbol table.
-    contents: Option<Rc<Vec<u8>>>,
+    contents: Option<Arc<Vec<u8>>>,
 }
 
 /// Files of a session.
@@ -36,23 +36,24 @@ pub(crate) struct KernelFile {
 pub(crate) struct Files {
     /// Looked for at a position.
     kernel: Option<(Position, KernelFile)>,
-    open: BTreeMap<u32, Rc<Vec<u8>>>,
+    open: BTreeMap<u32, Arc<Vec<u8>>>,
     next: u32,
 }
 
 impl Files {
     /// The kernel that runs now, if it is one that can be told.
-    pub(crate) fn kernel(&mut self, machine: &dyn Inspect) -> KernelFile {
+    pub(crate) fn kernel(&mut self, machine: &dyn Inspect, lasting: &Lasting) -> KernelFile {
         let here = machine.position();
         if let Some((at, known)) = &self.kernel
             && *at == here
         {
             return known.clone();
         }
-        let found = Kernel::find(&Looking(machine)).ok();
+        let mut kernels = lasting.kernels();
+        let found = kernels.find(&Looking(machine)).ok();
         let known = found.map_or_else(KernelFile::default, |kernel| KernelFile {
             text: kernel.facts().text,
-            contents: kernel.symbol_file().map(Rc::new),
+            contents: kernels.symbol_file(&kernel),
         });
         self.kernel = Some((here, known.clone()));
         known
@@ -67,7 +68,7 @@ impl ExecFile for Bridge<'_> {
         length: usize,
         buffer: &mut [u8],
     ) -> TargetResult<usize, Self> {
-        let known = self.files.borrow_mut().kernel(self.target.inspect());
+        let known = self.files.borrow_mut().kernel(self.target.inspect(), &self.lasting);
         if known.contents.is_none() {
             return Err(TargetError::NonFatal);
         }
@@ -108,7 +109,7 @@ impl HostIoOpen for Bridge<'_> {
             return Err(HostIoError::Errno(HostIoErrno::EROFS));
         }
         let mut files = self.files.borrow_mut();
-        let known = files.kernel(self.target.inspect());
+        let known = files.kernel(self.target.inspect(), &self.lasting);
         let contents = known.contents.ok_or(HostIoError::Errno(HostIoErrno::ENOENT))?;
         if files.open.len() >= OPEN_MAX {
             return Err(HostIoError::Errno(HostIoErrno::EMFILE));

@@ -8,6 +8,7 @@ mod agent;
 mod breakpoints;
 mod bridge;
 mod files;
+mod lasting;
 mod linux;
 mod machine;
 mod monitor;
@@ -20,6 +21,7 @@ mod target;
 mod threads;
 
 pub use dejavm_cpu::{Breakpoint, Stops, WatchKind, Watchpoint};
+pub use lasting::Lasting;
 pub use monitor::commands as monitor_commands;
 pub use packet::interrupts;
 pub use registers::Layout;

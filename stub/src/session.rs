@@ -2,11 +2,12 @@
 
 use crate::breakpoints::{Points, Request};
 use crate::bridge::{Bridge, Wire};
+use crate::lasting::Lasting;
 use crate::packet::{self, PACKET_BYTES_MAX, Received, Receiver, number};
 use crate::registers::{Layout, expedited, read};
 use crate::running::{Halt, Why, Wish};
 use crate::target::{Interrupted, Target};
-use crate::threads::{Cpus, ThreadId, Threads};
+use crate::threads::ThreadId;
 use gdbstub::stub::GdbStubBuilder;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use std::cell::RefCell;
@@ -47,11 +48,13 @@ pub enum Ended {
 }
 
 /// Choices of a session.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The registers that gdb sees first; `None`: what [`Target::is_64_bit`](Target::is_64_bit)
     /// says.
     pub layout: Option<Layout>,
+    /// What the session before it left to this one.
+    pub lasting: Lasting,
 }
 
 enum Work {
@@ -84,7 +87,7 @@ impl<'t> Session<'t> {
     ) -> Session<'t> {
         let bits = if target.is_64_bit() { Layout::Bits64 } else { Layout::Bits32 };
         let layout = options.layout.unwrap_or(bits);
-        let threads = Box::new(Cpus);
+        let threads = options.lasting.threads();
         let selected = threads.current(target.inspect());
         let mut bridge = Bridge {
             target,
@@ -98,6 +101,7 @@ impl<'t> Session<'t> {
             stop_at: None,
             skip_interrupts: true,
             files: RefCell::default(),
+            lasting: options.lasting,
             refusal: None,
             note: String::new(),
         };
@@ -352,7 +356,8 @@ impl<'t> Session<'t> {
     /// Where a `vmlinux` belongs that gdb has read: address-space randomization has moved the kernel.
     fn offsets(&mut self) {
         let machine = self.bridge.target.inspect();
-        let reply = match self.bridge.files.borrow_mut().kernel(machine).text {
+        let reply = match self.bridge.files.borrow_mut().kernel(machine, &self.bridge.lasting).text
+        {
             Some(text) => format!("TextSeg={:x}", text.0),
             None => String::new(),
         };

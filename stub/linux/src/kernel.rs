@@ -11,6 +11,7 @@ use crate::view::GuestView;
 use crate::vmcoreinfo::Vmcoreinfo;
 use dejavm_units::{Gpa, Gva};
 use memchr::memmem;
+use std::sync::Arc;
 
 /// Page reads that finding a kernel may take, the copy of its image apart.
 const FIND_PAGES_MAX: u64 = 2 << 20;
@@ -76,8 +77,11 @@ pub struct Kernel {
     pub(crate) init_task: Option<Gva>,
     pub(crate) image: Image,
     pub(crate) anchors: Anchors,
-    pub(crate) symbols: Option<Symbols>,
+    /// Large, and never changed: shared by copies.
+    pub(crate) symbols: Option<Arc<Symbols>>,
     pub(crate) facts: ImageFacts,
+    /// Where in RAM [`ImageFacts::banner`] stands.
+    pub(crate) banner_at: Option<Gpa>,
     /// What correlation has left so far, for a kernel without types.
     pub(crate) candidates: Option<Candidates>,
 }
@@ -104,17 +108,21 @@ pub struct ImageFacts {
 impl Kernel {
     /// Finds the kernel of a machine at rest, needing nothing but the machine.
     pub fn find(view: &dyn GuestView) -> Result<Kernel, Reason> {
-        let mut kernel = Kernel::find_image(view)?;
-        let copy = kernel.image.copy(view);
-        kernel.learn_from_image(view, &copy);
-        kernel.find_init_task(view, &copy);
+        Ok(Kernel::find_image(view)?.learn(view))
+    }
+
+    /// All that the machine tells of the kernel whose image this is.
+    pub(crate) fn learn(mut self, view: &dyn GuestView) -> Kernel {
+        let copy = self.image.copy(view);
+        self.learn_from_image(view, &copy);
+        self.find_init_task(view, &copy);
         drop(copy);
-        if kernel.layout.missing().is_some() {
+        if self.layout.missing().is_some() {
             // Whatever is missing yet, `check` says.
-            let _ = kernel.observe(view);
+            let _ = self.observe(view);
         }
-        kernel.check(view);
-        Ok(kernel)
+        self.check(view);
+        self
     }
 
     /// What the kernel says of itself: symbols, types, VMCOREINFO.
@@ -176,7 +184,7 @@ impl Kernel {
 
     /// The kernel's symbol table, if it was found.
     pub fn symbols(&self) -> Option<&Symbols> {
-        self.symbols.as_ref()
+        self.symbols.as_deref()
     }
 
     /// `init_task`, if it is known.
@@ -217,6 +225,7 @@ impl Kernel {
                         anchors,
                         symbols: None,
                         facts: ImageFacts::default(),
+                        banner_at: None,
                         candidates: None,
                     });
                 }
@@ -247,7 +256,8 @@ impl Kernel {
                 || equal(fault, page_fault)
                 || equal(old_fault, page_fault)
         };
-        self.symbols = Symbols::find(copy, start, self.pointer_bytes() as usize, &judge);
+        self.symbols =
+            Symbols::find(copy, start, self.pointer_bytes() as usize, &judge).map(Arc::new);
     }
 
     /// The page tables of `init_mm`, which no process takes with it when it ends.
@@ -343,7 +353,10 @@ impl Kernel {
             (None, _) => true,
         };
         let info = Vmcoreinfo::find(view, &agrees);
-        facts.banner = self.banner(copy, banner);
+        let banner = self.banner(copy, banner);
+        self.banner_at =
+            banner.as_ref().map(|(at, _)| self.image.physical.wrapping_add(*at as u64));
+        facts.banner = banner.map(|(_, text)| text);
         facts.build_id = info
             .as_ref()
             .and_then(Vmcoreinfo::build_id)
@@ -373,8 +386,8 @@ impl Kernel {
         copy.get(from..to)
     }
 
-    /// The line `Linux version ...`, at its symbol or anywhere in the image.
-    fn banner(&self, copy: &[u8], at: Option<Gva>) -> Option<String> {
+    /// The line `Linux version ...`, at its symbol or anywhere in the image, and its offset there.
+    fn banner(&self, copy: &[u8], at: Option<Gva>) -> Option<(usize, String)> {
         let line = |at: usize| {
             let bytes: Vec<u8> = copy
                 .get(at..)?
@@ -388,10 +401,11 @@ impl Kernel {
             let digit = text
                 .strip_prefix("Linux version ")?
                 .starts_with(|first: char| first.is_ascii_digit());
-            digit.then_some(text)
+            digit.then_some((at, text))
         };
-        if let Some(text) = at.and_then(|at| line(at.0.checked_sub(self.image.start.0)? as usize)) {
-            return Some(text);
+        if let Some(found) = at.and_then(|at| line(at.0.checked_sub(self.image.start.0)? as usize))
+        {
+            return Some(found);
         }
         memmem::find_iter(copy, b"Linux version ").take(256).find_map(line)
     }

@@ -2,15 +2,20 @@
 
 use super::{Answer, address};
 use crate::bridge::Bridge;
-use crate::linux::{Looking, Tasks};
+use crate::lasting::Processes;
+use crate::linux::Looking;
 use crate::target::Refusal;
-use crate::threads::Cpus;
 use dejavm_linux::{Confidence, FIELDS, Kernel, LinuxOffsets, Reason};
 use dejavm_units::Gva;
 use std::fmt::Write;
 
 fn refused(reason: Reason) -> Refusal {
     Refusal::Failed(reason.to_string())
+}
+
+/// The guest's kernel.
+fn find(bridge: &Bridge<'_>) -> Result<Kernel, Refusal> {
+    bridge.lasting.kernels().find(&Looking(bridge.target.inspect())).map_err(refused)
 }
 
 /// What `monitor help linuxoffsets` says.
@@ -29,7 +34,8 @@ pub(super) fn fields() -> String {
 pub(super) fn linux(bridge: &mut Bridge<'_>, arguments: &[&str]) -> Answer {
     let inside_kernel = match arguments.first().copied() {
         Some("off") => {
-            bridge.threads = Box::new(Cpus);
+            bridge.lasting.set_processes(None);
+            bridge.threads = bridge.lasting.threads();
             bridge.selected = bridge.threads.current(bridge.target.inspect());
             return Ok("threads are CPUs".to_owned());
         }
@@ -40,14 +46,14 @@ pub(super) fn linux(bridge: &mut Bridge<'_>, arguments: &[&str]) -> Answer {
             return Refusal::unsupported("say `user`, `kernel`, `tasks` or `off`, or nothing");
         }
     };
-    let kernel = Kernel::find(&Looking(bridge.target.inspect())).map_err(refused)?;
+    let kernel = find(bridge)?;
     switch(bridge, kernel, inside_kernel)
 }
 
 /// The same by the product's line.
 pub(super) fn linuxoffsets(bridge: &mut Bridge<'_>, arguments: &[&str]) -> Answer {
     if arguments.is_empty() {
-        let kernel = Kernel::find(&Looking(bridge.target.inspect())).map_err(refused)?;
+        let kernel = find(bridge)?;
         let release = kernel.facts().release.as_deref().unwrap_or_default();
         return Ok(format!("{}", LinuxOffsets::of(kernel.layout(), release)));
     }
@@ -83,7 +89,8 @@ fn switch(bridge: &mut Bridge<'_>, kernel: Kernel, inside_kernel: bool) -> Answe
         }
     }
     let _ = write!(text, "threads are its {} tasks", found.len());
-    bridge.threads = Box::new(Tasks::new(kernel, inside_kernel));
+    bridge.lasting.set_processes(Some(Processes { kernel, inside_kernel }));
+    bridge.threads = bridge.lasting.threads();
     let machine = bridge.target.inspect();
     bridge.selected = bridge.threads.current(machine);
     let running =
@@ -97,8 +104,8 @@ fn switch(bridge: &mut Bridge<'_>, kernel: Kernel, inside_kernel: bool) -> Answe
 }
 
 fn tasks(bridge: &mut Bridge<'_>) -> Answer {
+    let kernel = find(bridge)?;
     let looking = Looking(bridge.target.inspect());
-    let kernel = Kernel::find(&looking).map_err(refused)?;
     let mut text = format!("{:>8} {:>8} {:<16} S CPU page tables\n", "pid", "process", "name");
     for task in kernel.tasks(&looking).map_err(refused)? {
         let cpu = task.cpu.map_or_else(|| "-".to_owned(), |cpu| cpu.to_string());
@@ -113,7 +120,7 @@ fn tasks(bridge: &mut Bridge<'_>) -> Answer {
 /// The kernel's own symbol table: no vmlinux needed.
 pub(super) fn symbol(bridge: &mut Bridge<'_>, arguments: &[&str]) -> Answer {
     let text = arguments.first().copied().unwrap_or_default();
-    let kernel = Kernel::find(&Looking(bridge.target.inspect())).map_err(refused)?;
+    let kernel = find(bridge)?;
     let Some(symbols) = kernel.symbols() else {
         return Refusal::unsupported("this kernel's symbol table was not found");
     };

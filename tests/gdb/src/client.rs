@@ -1,6 +1,6 @@
 //! A client that speaks packets, without a socket.
 
-use dejavm_stub::{Options, Session, State, Target};
+use dejavm_stub::{Lasting, Options, Session, State, Target};
 
 /// A session and its client in one.
 pub struct Client<'t> {
@@ -11,7 +11,13 @@ pub struct Client<'t> {
 impl<'t> Client<'t> {
     /// Connects.
     pub fn new(target: &'t mut dyn Target) -> Client<'t> {
-        let session = Session::new(target, Box::new(|| false), Options::default());
+        Client::after(target, Lasting::default())
+    }
+
+    /// Connects to a machine that had a client before.
+    pub fn after(target: &'t mut dyn Target, lasting: Lasting) -> Client<'t> {
+        let options = Options { lasting, ..Options::default() };
+        let session = Session::new(target, Box::new(|| false), options);
         Client { session, received: Vec::new() }
     }
 

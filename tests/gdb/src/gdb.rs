@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 /// Serves one client; how it ended, `None` if the connection did.
-pub fn serve(stream: TcpStream, target: &mut dyn Target) -> Option<Ended> {
+pub fn serve(stream: TcpStream, target: &mut dyn Target, options: Options) -> Option<Ended> {
     let arrived = Rc::new(RefCell::new((Vec::new(), true)));
     let (mut reader, mut writer) = (&stream, &stream);
     let interrupted = {
@@ -29,7 +29,7 @@ pub fn serve(stream: TcpStream, target: &mut dyn Target) -> Option<Ended> {
             !*open || interrupts(bytes)
         }
     };
-    let mut session = Session::new(target, Box::new(interrupted), Options::default());
+    let mut session = Session::new(target, Box::new(interrupted), options);
     loop {
         writer.write_all(&session.take_output()).ok()?;
         match session.state() {
@@ -52,6 +52,7 @@ pub fn serve(stream: TcpStream, target: &mut dyn Target) -> Option<Ended> {
 pub struct Gdb {
     image: Option<PathBuf>,
     before: Vec<String>,
+    options: Options,
 }
 
 impl Gdb {
@@ -61,12 +62,12 @@ impl Gdb {
         std::fs::create_dir_all(&folder).expect("a folder for the guest");
         let path = folder.join(format!("{name}.elf"));
         std::fs::write(&path, image).expect("a file of the guest");
-        Gdb { image: Some(path), before: Vec::new() }
+        Gdb { image: Some(path), ..Gdb::plain() }
     }
 
     /// Without symbols.
     pub fn plain() -> Gdb {
-        Gdb { image: None, before: Vec::new() }
+        Gdb { image: None, before: Vec::new(), options: Options::default() }
     }
 
     /// A command to give before it connects.
@@ -106,7 +107,7 @@ impl Gdb {
         });
         let (stream, _) = listener.accept().expect("gdb connects");
         stream.set_nodelay(true).expect("small packets");
-        serve(stream, target);
+        serve(stream, target, self.options.clone());
         let text = reader.join().expect("no panic").expect("a pipe can be read");
         child.wait().expect("gdb ends");
         String::from_utf8_lossy(&text).into_owned()

@@ -3,7 +3,7 @@
 use dejavm_gdb_tests::{Client, Gdb};
 use dejavm_replay::{Replayer, Timeline, TimelineOptions};
 use dejavm_scenarios::{Debian, Desk, Kernel, SECOND_NS, Typing, rebuild, tape};
-use dejavm_stub::{Replaying, Target};
+use dejavm_stub::{Lasting, Replaying, Target};
 use dejavm_units::Position;
 use std::io::Cursor;
 
@@ -122,6 +122,43 @@ fn processes_are_threads(kernel: Kernel) {
     assert!(xml.contains("name=\"cpu0\""), "{xml}");
     client.monitor("linux off");
     assert_eq!(client.ask("qC"), "QC1");
+    client.monitor("goto end");
+    client.monitor("goto -200000000");
+    drop(client);
+    modes_outlive_a_client(&mut replay, sleeper);
+}
+
+/// Threads are what the last client left, tasks or CPUs; nothing has to be said again.
+fn modes_outlive_a_client(replay: &mut Replaying<Cursor<Vec<u8>>>, sleeper: u32) {
+    let lasting = Lasting::default();
+    let mut client = Client::after(replay, lasting.clone());
+    assert_eq!(client.ask("qfThreadInfo"), "m1");
+    let line = client.monitor("linuxoffsets");
+    assert!(client.monitor("linux").contains("threads are its"));
+    let threads = client.ask("qfThreadInfo");
+    let registers = (client.ask(&format!("Hg{sleeper:x}")), client.ask("g"));
+    let detached = client.ask("D");
+    // The second one finds them at once, wherever the machine is then.
+    drop(client);
+    let mut client = Client::after(replay, lasting.clone());
+    assert_eq!((detached.as_str(), client.ask("qfThreadInfo")), ("OK", threads));
+    assert_ne!(stopped_in(&client.ask("?")), 1);
+    assert_eq!((client.ask(&format!("Hg{sleeper:x}")), client.ask("g")), registers);
+    client.monitor("goto -100000");
+    assert_eq!((client.ask(&format!("Hg{sleeper:x}")), client.ask("g")), registers);
+    client.monitor("linux off");
+    // The third one finds the CPU; by the product's line too, it is for those that follow.
+    drop(client);
+    let mut client = Client::after(replay, lasting.clone());
+    assert_eq!(client.ask("qfThreadInfo"), "m1");
+    client.monitor(&format!("linuxoffsets {line}"));
+    drop(client);
+    let mut client = Client::after(replay, lasting);
+    assert_eq!((client.ask(&format!("Hg{sleeper:x}")), client.ask("g")), registers);
+    // Clients of another machine know nothing of it.
+    drop(client);
+    let mut client = Client::after(replay, Lasting::default());
+    assert_eq!(client.ask("qfThreadInfo"), "m1");
 }
 
 /// Where a loop is when it is interrupted: user code that runs over and over.
@@ -171,8 +208,15 @@ fn gdb_lists_and_selects_processes() {
         "monitor symbol entry_SYSCALL_64",
         "detach",
     ];
-    let text = Gdb::plain().run(&mut replay, &commands);
+    let gdb = Gdb::plain();
+    let text = gdb.run(&mut replay, &commands);
     println!("{text}");
+    // Another gdb that comes after it sees tasks at once, with their own registers.
+    let again = gdb.run(&mut replay, &["info threads", &select, "x/i $pc - 2", "detach"]);
+    println!("{again}");
+    let listed = again.split("(gdb) info threads\n").nth(1).unwrap();
+    assert!(listed.contains(&format!("Thread {sleeper} \"sleep\" (S)")), "{again}");
+    assert!(listed.contains("syscall"), "{again}");
     assert!(text.contains(&format!("Thread {sleeper} \"sleep\" (S)")), "{text}");
     assert!(text.contains(&format!("Thread {} \"sh\" (R", loops[0])), "{text}");
     assert!(text.contains("syscall"), "{text}");

@@ -1,10 +1,13 @@
 //! What introspection says of a Linux guest, against what the guest says of itself.
 
 use dejavm_cpu::CpuState;
-use dejavm_linux::{Confidence, GuestView, Kernel, Layout, LinuxOffsets, Source, Space, Task};
+use dejavm_linux::{
+    Confidence, GuestView, Kernel, Kernels, Layout, LinuxOffsets, Source, Space, Task,
+};
 use dejavm_machine::{Input, Machine, Output, Stop};
 use dejavm_scenarios::{Debian, Kernel as Flavour, Random};
 use dejavm_units::{Gpa, Gva, Position};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::process::Command;
@@ -179,6 +182,63 @@ fn assert_symbol_file_is_the_guests(guest: &mut Guest, kernel: &Kernel) {
     }
 }
 
+/// A machine, how much of its memory was read, and whether its kernel says to be another build of the same release.
+struct Watched<'a> {
+    machine: &'a Machine,
+    bytes: Cell<usize>,
+    other_build: bool,
+}
+
+impl GuestView for Watched<'_> {
+    fn vcpus(&self) -> usize {
+        1
+    }
+
+    fn cpu_state(&self, _vcpu: usize) -> CpuState {
+        self.machine.cpu_state()
+    }
+
+    fn read_physical(&self, at: Gpa, into: &mut [u8]) -> bool {
+        self.bytes.set(self.bytes.get() + into.len());
+        let read = GuestView::read_physical(self.machine, at, into);
+        if self.other_build {
+            let (banner, other) = (b"(debian-kernel@", b"(dejavm-kernel@");
+            for place in 0..into.len().saturating_sub(banner.len() - 1) {
+                if into[place..].starts_with(banner) {
+                    into[place..place + other.len()].copy_from_slice(other);
+                }
+            }
+        }
+        read
+    }
+
+    fn ram(&self) -> Vec<Range<u64>> {
+        GuestView::ram(self.machine)
+    }
+}
+
+/// A kernel that was found once is found again at a glance, and only that one.
+fn assert_found_again_at_a_glance(machine: &Machine, kernel: &Kernel, tasks: &[Task]) {
+    let mut kernels = Kernels::default();
+    let mut look = |other_build| {
+        let view = Watched { machine, bytes: Cell::new(0), other_build };
+        let found = kernels.find(&view).unwrap();
+        assert_eq!(*found.confidence(), Confidence::Verified);
+        assert_eq!((found.layout(), found.slide()), (kernel.layout(), kernel.slide()));
+        assert_eq!(found.tasks(machine).unwrap(), tasks);
+        assert_eq!(kernels.symbol_file(&found).as_deref(), kernel.symbol_file().as_ref());
+        (view.bytes.get(), found.facts().banner.clone().unwrap())
+    };
+    let (first, again) = (look(false), look(false));
+    println!("found by {} bytes, again by {}", first.0, again.0);
+    assert!(again.0 < first.0 / 10, "{} and {} bytes were read", first.0, again.0);
+    assert_eq!(again.1, first.1);
+    // The same place, another build: nothing is taken over.
+    let other = look(true);
+    assert!(other.0 > first.0 / 2, "{} bytes were read", other.0);
+    assert!(other.1.contains("(dejavm-kernel@"), "{}", other.1);
+}
+
 fn tasks_are_the_guests(flavour: Flavour, word: u64) -> Kernel {
     let mut guest = Guest::at_prompt(flavour);
     guest.command("sleep 1000 &");
@@ -197,6 +257,7 @@ fn tasks_are_the_guests(flavour: Flavour, word: u64) -> Kernel {
     let running: Vec<&Task> = tasks.iter().filter(|task| task.running == Some(0)).collect();
     assert_eq!(running.len(), 1);
     assert_eq!(kernel.current(&guest.machine), [Some(running[0].address)]);
+    assert_found_again_at_a_glance(&guest.machine, &kernel, &tasks);
     assert_symbol_file_is_the_guests(&mut guest, &kernel);
 
     // A loop in user mode, and who it is.

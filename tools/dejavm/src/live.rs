@@ -8,8 +8,8 @@ use dejavm_cpu::{CpuState, Stops};
 use dejavm_machine::{Input, Machine, Stop, register_writes};
 use dejavm_replay::{Advance, Ending, RecordError, Recorded, Recorder, World, is_mark_name};
 use dejavm_stub::{
-    Capabilities, Direction, Inspect, Interrupted, Judge, Layout, Mark, Options, Refusal, Resume,
-    Stopped, Target, Vcpu,
+    Capabilities, Direction, Inspect, Interrupted, Judge, Lasting, Layout, Mark, Options, Refusal,
+    Resume, Stopped, Target, Vcpu,
 };
 use dejavm_units::{Gpa, Gva, PAGE_SIZE, Position};
 use std::fs::File;
@@ -31,6 +31,8 @@ pub struct Live<W> {
     name: String,
     bits_64: bool,
     marks: Vec<Mark>,
+    /// What debuggers leave to those that come after.
+    lasting: Lasting,
     ended: Option<Ending>,
     failed: Option<RecordError>,
 }
@@ -81,7 +83,8 @@ impl Live<HostWorld<'_>> {
         };
         let layout = if self.bits_64 { Layout::Bits64 } else { Layout::Bits32 };
         self.world.set_attended(true);
-        let left = serve(self, connection, Options { layout: Some(layout) }, stop);
+        let options = Options { layout: Some(layout), lasting: self.lasting.clone() };
+        let left = serve(self, connection, options, stop);
         self.world.set_attended(false);
         match left {
             Left::Stopped => {
@@ -107,8 +110,8 @@ impl<W: World> Live<W> {
         name: String,
         bits_64: bool,
     ) -> Live<W> {
-        let (marks, ended, failed) = (Vec::new(), None, None);
-        Live { recorder, world, name, bits_64, marks, ended, failed }
+        let (marks, lasting, ended, failed) = (Vec::new(), Lasting::default(), None, None);
+        Live { recorder, world, name, bits_64, marks, lasting, ended, failed }
     }
 
     /// Ends the recording here, if it has not failed already.

@@ -33,13 +33,13 @@ pub fn run(arguments: &Replay, address: &Address) -> Result<Outcome, Failure> {
         None => target.is_64_bit(),
     };
     let layout = if bits_64 { Layout::Bits64 } else { Layout::Bits32 };
-    let options = Options { layout: Some(layout) };
+    let options = Options { layout: Some(layout), ..Options::default() };
     let listener = Listener::open(address, bits_64)?;
     listener.announce();
     let mut sessions = 0u64;
     while let Some(connection) = listener.wait(&stop) {
         sessions += 1;
-        match serve(&mut target, connection, options, &stop) {
+        match serve(&mut target, connection, options.clone(), &stop) {
             // The machine stays where it is; another debugger finds it there.
             Left::Lost => eprintln!("dejavm: the debugger is gone; another may come"),
             Left::Detached => {

@@ -227,6 +227,14 @@ fn debian_boots_under_gdb() {
     gdb.run("detach");
     drop(gdb);
     recorder.await_text("DEJAVM-ECHO-READY");
+    // What one gdb has said of the guest's processes, the next need not say again.
+    for (command, threads) in [("monitor linux", "threads are its "), ("info threads", "kthreadd")]
+    {
+        let mut gdb = Gdb::start(None);
+        gdb.run(&format!("target remote {}", recorder.socket));
+        gdb.expect(command, threads);
+        gdb.run("detach");
+    }
     recorder.type_in("hello under gdb\nquit\n");
     let (_, console, recorded) = recorder.end();
     assert!(console.contains("[hello under gdb]"), "{console}");
