@@ -7,7 +7,7 @@ CARGO := cargo
 export DEJAVM_CACHE ?= $(CURDIR)/.cache
 export DEJAVM_IMAGES ?= $(DEJAVM_CACHE)/images
 
-.PHONY: help deps build images demo test test-second-build silicon bench ci clean
+.PHONY: help deps build images demo test test-second-build judges silicon bench ci clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -43,6 +43,13 @@ test-second-build: images ## records with one build, replays with another
 	$(CARGO) build --quiet --release -p dejavm
 	$(CARGO) build --quiet --profile second -p dejavm -p dejavm-cpu --features dejavm-cpu/loop-dispatch
 	@tests/second-build.sh $(DEJAVM) target/second/dejavm
+
+# Left out of `test`: they need tens of megabytes of other people's debuggers.
+judges: images ## runs the slow judges: debug adapters of VS Code's extensions against a replay
+	@tools/install-deps.sh test judges
+	@tests/gdb/fetch-adapters.sh
+	$(CARGO) nextest run --release -p dejavm-gdb-tests --test adapters 2>/dev/null || \
+	    $(CARGO) test --release -p dejavm-gdb-tests --test adapters
 
 silicon: ## compares the software CPU with this processor over 100 million new cases a family
 	DEJAVM_SILICON_SEED=$$(date +%s) DEJAVM_SILICON_CASES=100000000 $(CARGO) test --release -p dejavm-silicon -- --nocapture --test-threads 1

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs with apt what is missing on this machine, and nothing when nothing is missing.
 #
-#   usage: tools/install-deps.sh [build] [test] [bench]      default: build
+#   usage: tools/install-deps.sh [build] [test] [judges] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
 # test:  gdb, which tests drive
+# judges: the newest LLDB there is, and npm, for debug adapters
 # bench: QEMU, the peer that `make bench` measures against
 set -eu
 
@@ -28,12 +29,19 @@ for group; do
         test)
             want gdb command -v gdb
             ;;
+        judges)
+            # Going backwards needs LLDB 21; Debian's package without a version is older.
+            lldb=$(apt-cache search --names-only '^lldb-[0-9]+$' 2>/dev/null | cut -d' ' -f1 | sort -t- -k2 -n | tail -n 1)
+            want "${lldb:-lldb}" sh -c 'ls /usr/bin/lldb-dap-*'
+            want nodejs command -v node
+            want npm command -v npm
+            ;;
         bench)
             want qemu-system-x86 command -v qemu-system-x86_64
             want qemu-utils command -v qemu-img
             ;;
         *)
-            echo "install-deps.sh: unknown group '$group' (known: build test bench)" >&2
+            echo "install-deps.sh: unknown group '$group' (known: build test judges bench)" >&2
             exit 2
             ;;
     esac

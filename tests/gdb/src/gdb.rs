@@ -48,6 +48,31 @@ pub fn serve(stream: TcpStream, target: &mut dyn Target, options: Options) -> Op
     }
 }
 
+/// Serves one client, which `converse` makes connect to the port that it is given; what that returns.
+pub fn serve_while<T: Send + 'static>(
+    target: &mut dyn Target,
+    converse: impl FnOnce(u16) -> T + Send + 'static,
+) -> T {
+    /// A client for who waits for one, should there have been none.
+    struct Connects(u16);
+    impl Drop for Connects {
+        fn drop(&mut self) {
+            let _ = TcpStream::connect(("127.0.0.1", self.0));
+        }
+    }
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = listener.local_addr().expect("its number").port();
+    let conversation = std::thread::spawn(move || {
+        let _connects = Connects(port);
+        converse(port)
+    });
+    let (stream, _) = listener.accept().expect("a client");
+    drop(listener);
+    stream.set_nodelay(true).expect("small packets");
+    serve(stream, target);
+    conversation.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// A run of gdb.
 pub struct Gdb {
     image: Option<PathBuf>,

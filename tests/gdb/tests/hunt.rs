@@ -2,33 +2,13 @@
 //! pointer (`images/initramfs/hunt.c`); from where it dies, a watchpoint and one `reverse-continue` of the
 //! real gdb stand on the store. Twenty recordings, each with other keys typed at other moments.
 
-use dejavm_gdb_tests::Gdb;
-use dejavm_replay::{Replayer, Timeline, TimelineOptions};
-use dejavm_scenarios::{Debian, Desk, Kernel, Random, Typing, rebuild, tape};
-use dejavm_stub::Replaying;
+use dejavm_gdb_tests::{Gdb, hunted, hunted_program};
 use std::collections::BTreeSet;
-use std::io::Cursor;
-
-/// Keys come within this of one another.
-const LATEST_NS: u64 = 30_000_000;
 
 /// Records and hunts; the position of the store.
 fn hunt(seed: u64) -> String {
-    println!("seed {seed}");
-    let mut random = Random::new(seed);
-    let debian = Debian::new(Kernel::Cloud, "hunt");
-    let first = Typing::new("hunt: press a key", random.below(LATEST_NS), &random.word(1));
-    let others = (0..seed % 4).map(|_| Typing::new("", random.below(LATEST_NS), &random.word(3)));
-    let keys: Vec<Typing> = std::iter::once(first).chain(others).collect();
-    let mut desk = Desk::with_script(keys);
-    let tape = tape(debian.boot(), debian.config(), &mut desk, 0, None);
-    assert!(desk.console().contains("DEJAVM-HUNT 139"), "{}", desk.console());
-
-    let mut replayer = Replayer::open(Cursor::new(tape.file)).unwrap();
-    let machine = rebuild(&mut replayer).unwrap();
-    let timeline = Timeline::new(replayer, machine, TimelineOptions::default()).unwrap();
-    let mut replay = Replaying::new(timeline).unwrap();
-    let program = dejavm_images::fetched("hunt-amd64.elf").unwrap();
+    let mut replay = hunted(seed);
+    let program = hunted_program();
     // Behind the connection: gdb moves what it has read before to where the kernel's code is.
     let symbols = format!("add-symbol-file {}", program.display());
     let said = Gdb::plain().before("set remotetimeout 100").run(
