@@ -69,7 +69,7 @@ pub fn serve_while<T: Send + 'static>(
     let (stream, _) = listener.accept().expect("a client");
     drop(listener);
     stream.set_nodelay(true).expect("small packets");
-    serve(stream, target);
+    serve(stream, target, Options::default());
     conversation.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
