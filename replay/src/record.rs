@@ -229,6 +229,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
     fn write_start(&mut self, options: &RecordOptions) -> Result<(), RecordError> {
         self.append(&Chunk::Header(Box::new(options.header.clone())))?;
         let state = to_bytes(&self.guest.save());
+        let start_bytes = self.guest.ram().layout().total_bytes() + state.len() as u64;
         self.append(&Chunk::Start(Start { state }))?;
         if let Some(parent) = &options.parent {
             self.append(&Chunk::Parent(parent.clone()))?;
@@ -245,7 +246,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         self.guest.ram_mut().take_dirty();
         self.log_start = self.writer.bytes();
         self.checkpointer =
-            Checkpointer::new(options.checkpoints, self.guest.position(), self.log_start);
+            Checkpointer::new(options.checkpoints, self.guest.position(), start_bytes);
         Ok(())
     }
 

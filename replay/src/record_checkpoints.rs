@@ -45,19 +45,20 @@ pub enum CheckpointInterval {
 pub struct CheckpointPolicy {
     /// When.
     pub interval: CheckpointInterval,
-    /// Their part of the file in bytes at most, or 30 % of the start state's, if that is more.
-    pub file_bytes: u64,
+    /// Their part of the file in bytes at most. `None`: 30 % of what the start state holds uncompressed,
+    /// the guest's memory and the state of CPU and chips.
+    pub file_bytes: Option<u64>,
 }
 
 impl CheckpointPolicy {
     /// No checkpoints.
     pub const NONE: CheckpointPolicy =
-        CheckpointPolicy { interval: CheckpointInterval::Never, file_bytes: 0 };
+        CheckpointPolicy { interval: CheckpointInterval::Never, file_bytes: Some(0) };
 }
 
 impl Default for CheckpointPolicy {
     fn default() -> CheckpointPolicy {
-        CheckpointPolicy { interval: CheckpointInterval::Affordable, file_bytes: 128 << 20 }
+        CheckpointPolicy { interval: CheckpointInterval::Affordable, file_bytes: None }
     }
 }
 
@@ -83,11 +84,11 @@ pub(crate) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// For a recording that starts here, with a start state of so many bytes.
+    /// For a recording that starts here, with a start state of so many bytes before compression.
     pub(crate) fn new(policy: CheckpointPolicy, start: Position, start_bytes: u64) -> Checkpointer {
         let mut checkpointer = Checkpointer {
             interval: policy.interval,
-            allowance: policy.file_bytes.max(start_bytes / 10 * 3),
+            allowance: policy.file_bytes.unwrap_or(start_bytes / 10 * 3),
             spent: 0,
             contents: 0,
             last: start.0,
@@ -238,5 +239,22 @@ impl Checkpointer {
         self.contents += hashes.len() as u64;
         hashes.clear();
         writer.append(&Chunk::Contents(Bytes(std::mem::take(fresh))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_state_sets_the_allowance_unless_the_user_does() {
+        let start_bytes = (256 << 20) + 5000;
+        let allowance = |file_bytes| {
+            let policy = CheckpointPolicy { file_bytes, ..CheckpointPolicy::default() };
+            Checkpointer::new(policy, Position(0), start_bytes).allowance
+        };
+        assert_eq!(allowance(CheckpointPolicy::default().file_bytes), 80_532_135);
+        assert_eq!(allowance(Some(1 << 20)), 1 << 20);
+        assert_eq!(allowance(Some(1 << 40)), 1 << 40);
     }
 }

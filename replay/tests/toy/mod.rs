@@ -428,11 +428,15 @@ pub fn options(digest_interval: u64) -> RecordOptions {
 
 /// As [`recording`], with a checkpoint every `interval` instructions.
 pub fn recording_with_checkpoints(seed: u64, interval: u64) -> (Vec<u8>, Recorded) {
-    recording_with_allowance(seed, interval, 64 << 20)
+    recording_with_allowance(seed, interval, Some(64 << 20))
 }
 
 /// As [`recording_with_checkpoints`], with a bound on their bytes in the file.
-pub fn recording_with_allowance(seed: u64, interval: u64, file_bytes: u64) -> (Vec<u8>, Recorded) {
+pub fn recording_with_allowance(
+    seed: u64,
+    interval: u64,
+    file_bytes: Option<u64>,
+) -> (Vec<u8>, Recorded) {
     let mut file = Vec::new();
     let mut options = options(700);
     options.checkpoints =

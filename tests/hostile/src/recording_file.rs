@@ -119,7 +119,7 @@ pub fn seed_recording(guest: &[u8]) -> Vec<u8> {
         until,
         checkpoints: CheckpointPolicy {
             interval: CheckpointInterval::Every(150),
-            file_bytes: 16 << 20,
+            file_bytes: Some(16 << 20),
         },
         parent: None,
     };

@@ -88,8 +88,10 @@ fn tiny_tape(name: &str, script: Vec<Typing>) -> Tape {
     let machine = tiny(image);
     let ram = machine.ram().layout();
     let config = dejavm_machine::MachineConfig::new(ram);
-    let policy =
-        CheckpointPolicy { interval: CheckpointInterval::Every(60_000), file_bytes: 64 << 20 };
+    let policy = CheckpointPolicy {
+        interval: CheckpointInterval::Every(60_000),
+        file_bytes: Some(64 << 20),
+    };
     let mut desk = Desk::with_script(script);
     tape_with(machine, config, &mut desk, 50_000, Some(Position(400_000)), policy)
 }
@@ -275,7 +277,7 @@ fn a_branch_is_recorded_as_a_recording_of_its_own() {
         until: None,
         checkpoints: CheckpointPolicy {
             interval: CheckpointInterval::Every(5_000),
-            file_bytes: 64 << 20,
+            file_bytes: Some(64 << 20),
         },
         parent: Some(parent.clone()),
     };

@@ -120,10 +120,10 @@ pub struct Recording {
     /// [default: as often as 5 % of the time allows]
     #[arg(long, value_name = "N")]
     pub checkpoint_interval: Option<u64>,
-    /// What checkpoints may add to the recording: MiB, or with a unit; never less than 30 % of its
-    /// start state
-    #[arg(long, value_name = "SIZE", default_value = "128", value_parser = bytes)]
-    pub checkpoint_size: u64,
+    /// What checkpoints may add to the recording: MiB, or with a unit [default: 30 % of the guest's
+    /// memory]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub checkpoint_size: Option<u64>,
     /// Stop at this position
     #[arg(long, value_name = "POSITION")]
     pub until: Option<u64>,

@@ -5,7 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::progress::{seconds, size};
 use crate::record::{debug_exit, ending_name, ending_text, name};
 use crate::{Outcome, console, open};
-use dejavm_replay::{CutShort, Summary};
+use dejavm_replay::{CutShort, Kind, Summary};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -53,6 +53,7 @@ fn describe(name: &str, summary: &Summary) -> String {
     line("inputs", summary.inputs.to_string());
     line("file", size(summary.file_bytes));
     line("log", size(summary.log_bytes));
+    line("checkpoints", checkpoints(summary));
     for (kind, total) in &summary.kinds {
         let chunks = total.chunks;
         line("", format!("{:<11}{chunks:>6} chunks, {}", kind_name(*kind), size(total.bytes)));
@@ -62,7 +63,25 @@ fn describe(name: &str, summary: &Summary) -> String {
     lines.join("\n")
 }
 
-fn kind_name(kind: dejavm_replay::Kind) -> String {
+/// How many checkpoints there are, and what they take of what they may.
+fn checkpoints(summary: &Summary) -> String {
+    let (count, bytes) = checkpoint_totals(summary);
+    let memory = summary.header.config.ram.total_bytes();
+    let percent = bytes.saturating_mul(100).div_ceil(memory.max(1));
+    format!(
+        "{count}, {}, {percent} % of the guest's memory (at most 30 %, unless told otherwise)",
+        size(bytes)
+    )
+}
+
+/// Checkpoints, and their bytes in the file: with the contents of pages that they refer to.
+fn checkpoint_totals(summary: &Summary) -> (u64, u64) {
+    let of = |kind| summary.kinds.get(&kind).copied().unwrap_or_default();
+    let (checkpoints, contents) = (of(Kind::Checkpoint), of(Kind::Contents));
+    (checkpoints.chunks, checkpoints.bytes.saturating_add(contents.bytes))
+}
+
+fn kind_name(kind: Kind) -> String {
     format!("{kind:?}").to_lowercase()
 }
 
@@ -104,6 +123,8 @@ fn summary_json(name: &str, summary: &Summary) -> Value {
         "inputs": summary.inputs,
         "file_bytes": summary.file_bytes,
         "log_bytes": summary.log_bytes,
+        "checkpoints": checkpoint_totals(summary).0,
+        "checkpoint_bytes": checkpoint_totals(summary).1,
         "chunks": kinds,
         "externals": externals,
         "parent": summary.parent.as_ref().map(|parent| json!({

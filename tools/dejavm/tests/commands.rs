@@ -242,7 +242,13 @@ fn checkpoints_and_marks_are_in_the_recording() {
     assert!(kinds["chunks"]["checkpoint"].is_null(), "{kinds}");
     dejavm(&format!("{record} 500 --checkpoint-size 8"), &[&kernel, &file]).ok();
     let info = dejavm("info {} --json", &[&file]).ok().json();
-    assert!(info["chunks"]["checkpoint"]["chunks"].as_u64() > Some(2), "{info}");
+    assert!(info["checkpoints"].as_u64() > Some(2), "{info}");
+    let bytes = |kind: &str| info["chunks"][kind]["bytes"].as_u64().unwrap();
+    assert_eq!(info["checkpoint_bytes"], bytes("checkpoint") + bytes("contents"));
+    let told = dejavm("info {}", &[&file]).ok().stdout;
+    assert!(told.contains("1 % of the guest's memory (at most 30 %, unless told"), "{told}");
+    let help = dejavm("record --help", &[]).ok().stdout;
+    assert!(help.contains("[default: 30 % of the guest's memory]"), "{help}");
     assert!(info["parent"].is_null());
     let end = info["position"].as_u64().unwrap();
 
