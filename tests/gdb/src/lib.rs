@@ -10,5 +10,5 @@ mod rerun;
 pub use adapter::Adapter;
 pub use client::Client;
 pub use gdb::{Gdb, serve, serve_while};
-pub use hunted::{hunted, hunted_program};
+pub use hunted::{hunted, hunted_as_init, hunted_program, printed_commands, printed_folder};
 pub use rerun::Rerun;
