@@ -4,7 +4,9 @@
 //! - `lldb-dap` is the adapter of the extension LLDB DAP, over the same library as CodeLLDB's;
 //! - `cdt-gdb-adapter` is the adapter of the extension CDT GDB, over gdb.
 
-use dejavm_gdb_tests::{Adapter, hunted, hunted_program, serve_while};
+use dejavm_gdb_tests::{
+    Adapter, Gdb, hunted, hunted_as_init, hunted_program, printed_folder, serve_while,
+};
 use dejavm_stub::Target;
 use dejavm_units::Position;
 use serde_json::json;
@@ -96,6 +98,56 @@ fn lldb_dap_hunts() {
     });
 }
 
+/// A kernel that is about to panic. gdb writes the symbols that it has of itself into a file: LLDB
+/// cannot ask for it.
+#[test]
+fn lldb_dap_in_a_kernel() {
+    let mut replay = hunted_as_init(1);
+    let (_, end) = replay.extent();
+    replay.seek(end, &mut || false).unwrap();
+    let kernel = printed_folder().join("kernel.elf").display().to_string();
+    let gdb = Gdb::plain().before("set remotetimeout 100");
+    let said = gdb.run(&mut replay, &[&format!("remote get /kernel {kernel}"), "detach"]);
+    assert!(std::fs::metadata(&kernel).is_ok_and(|file| file.len() > 1 << 20), "{said}");
+    let folder = printed_folder();
+    serve_while(&mut replay, move |port| {
+        let mut adapter = Adapter::start(&lldb_dap(), &[]);
+        adapter.ask("initialize", json!({ "adapterID": "lldb-dap", "pathFormat": "path" }));
+        let attach = adapter.send(
+            "attach",
+            json!({
+                "program": kernel,
+                "attachCommands": [
+                    format!("gdb-remote 127.0.0.1:{port}"),
+                    format!("target modules load --slide 0 --file {kernel}"),
+                ],
+                "stopOnEntry": true,
+            }),
+        );
+        adapter.event("initialized");
+        let set = json!({ "breakpoints": [{ "name": "panic" }] });
+        let set = adapter.ask("setFunctionBreakpoints", set);
+        assert_eq!(set["breakpoints"][0]["verified"], true, "{set}");
+        adapter.ask("configurationDone", json!({}));
+        adapter.response(attach);
+        assert_eq!(adapter.event("stopped")["reason"], "entry");
+        adapter.console("`process continue --reverse");
+        assert_eq!(adapter.event("stopped")["reason"], "breakpoint");
+        let stack = adapter.stack(1);
+        assert!(stack[0].0.starts_with("panic"), "{stack:?}");
+        assert!(stack[1].0.starts_with("do_exit"), "{stack:?}");
+        let here = position(&mut adapter);
+        adapter.console("`process continue --forward");
+        assert_eq!(adapter.event("stopped")["reason"], "history boundary");
+        assert_eq!(position(&mut adapter), end.0);
+        adapter.console("`process continue --reverse");
+        adapter.event("stopped");
+        assert_eq!(position(&mut adapter), here);
+        adapter.ask("disconnect", json!({ "terminateDebuggee": false }));
+    });
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 /// `stepBack` and `reverseContinue` of CodeLLDB are these commands, sent to the same library.
 #[test]
 fn what_codelldb_sends_to_go_back() {
@@ -132,32 +184,38 @@ fn what_codelldb_sends_to_go_back() {
     });
 }
 
-/// Attaches as `launch.json` says, hunts in the editor's console, and steps.
+/// Attaches as `launch.json` says, with a breakpoint; then it continues of itself.
+fn cdt_gdb(port: u16, first: &[&str], breakpoint: &str) -> Adapter {
+    let cache = std::env::var_os("DEJAVM_CACHE").expect("it is set: `make judges`");
+    let program = "adapters/node_modules/cdt-gdb-adapter/dist/debugTargetAdapter.js";
+    let program = std::path::Path::new(&cache).join(program).display().to_string();
+    let mut adapter = Adapter::start("node", &[&program]);
+    adapter.ask("initialize", json!({ "adapterID": "gdbtarget", "pathFormat": "path" }));
+    let target = json!({ "type": "remote", "host": "127.0.0.1", "port": port.to_string() });
+    let attach = adapter.send(
+        "attach",
+        json!({
+            "gdb": "gdb",
+            "target": target,
+            "preConnectCommands": ["set remotetimeout 100"],
+            "initCommands": first,
+        }),
+    );
+    adapter.event("initialized");
+    adapter.response(attach);
+    let set = json!({ "breakpoints": [{ "name": breakpoint }] });
+    let set = adapter.ask("setFunctionBreakpoints", set);
+    assert_eq!(set["breakpoints"][0]["verified"], true, "{set}");
+    adapter.ask("configurationDone", json!({}));
+    adapter
+}
+
+/// Hunts in the editor's console, and steps.
 #[test]
 fn cdt_gdb_hunts() {
     serve_while(&mut standing_in_the_kernel(), |port| {
-        let program =
-            std::path::Path::new("node_modules/cdt-gdb-adapter/dist/debugTargetAdapter.js");
-        let cache = std::env::var_os("DEJAVM_CACHE").expect("it is set: `make judges`");
-        let program = std::path::Path::new(&cache).join("adapters").join(program);
-        let mut adapter = Adapter::start("node", &[&program.display().to_string()]);
-        adapter.ask("initialize", json!({ "adapterID": "gdbtarget", "pathFormat": "path" }));
-        let attach = adapter.send(
-            "attach",
-            json!({
-                "gdb": "gdb",
-                "target": { "type": "remote", "host": "127.0.0.1", "port": port.to_string() },
-                "preConnectCommands": ["set remotetimeout 100"],
-                "initCommands": [format!("add-symbol-file {}", hunted_program().display())],
-            }),
-        );
-        adapter.event("initialized");
-        adapter.response(attach);
-        let set = adapter
-            .ask("setFunctionBreakpoints", json!({ "breakpoints": [{ "name": "farewell" }] }));
-        assert_eq!(set["breakpoints"][0]["verified"], true, "{set}");
-        // It continues of itself.
-        adapter.ask("configurationDone", json!({}));
+        let symbols = format!("add-symbol-file {}", hunted_program().display());
+        let mut adapter = cdt_gdb(port, &[&symbols], "farewell");
         let stopped = adapter.event("stopped");
         assert_eq!(stopped["reason"], "function breakpoint");
         let thread = stopped["threadId"].as_u64().unwrap();
@@ -188,6 +246,28 @@ fn cdt_gdb_hunts() {
         adapter.ask("next", step);
         adapter.event("stopped");
         assert_eq!(first_number(&adapter.console(">monitor position")), store + 2);
+        adapter.ask("disconnect", json!({ "terminateDebuggee": false }));
+    });
+}
+
+/// gdb has the kernel's symbols from us: nothing of them is in the attributes.
+#[test]
+fn cdt_gdb_in_a_kernel() {
+    let mut replay = hunted_as_init(1);
+    let (_, end) = replay.extent();
+    replay.seek(Position(end.0 - 100_000_000), &mut || false).unwrap();
+    serve_while(&mut replay, |port| {
+        let mut adapter = cdt_gdb(port, &[], "panic");
+        let stopped = adapter.event("stopped");
+        assert_eq!(stopped["reason"], "function breakpoint");
+        let thread = stopped["threadId"].as_u64().unwrap();
+        let stack = adapter.stack(thread);
+        assert!(stack[0].0.starts_with("panic"), "{stack:?}");
+        assert!(stack[1].0.starts_with("do_exit"), "{stack:?}");
+        let said = adapter.console(">x/s $rdi");
+        assert!(said.contains("Attempted to kill init"), "{said}");
+        let said = adapter.console(">monitor linux");
+        assert!(said.contains("tasks; the CPU runs hunt"), "{said}");
         adapter.ask("disconnect", json!({ "terminateDebuggee": false }));
     });
 }

@@ -1,0 +1,41 @@
+//! Writes what fuzzers begin with: `seeds FOLDER` fills `FOLDER/TARGET` for each target of `tests/fuzz`.
+
+use dejavm_hostile::seed_recording;
+use std::path::PathBuf;
+
+/// What debuggers say, a packet a line. The first byte is the target's: live or a replay.
+const CLIENTS: [&str; 6] = [
+    "0qSupported:multiprocess+;swbreak+;hwbreak+\nQStartNoAckMode\nqXfer:features:read:target.xml:0,1000\n?\ng\nqfThreadInfo\n",
+    "0?\nZ0,100010,1\nvCont;c\nbs\nbc\nz0,100010,1\nc\nbc\nqRcmd,706f736974696f6e\n",
+    "1?\nZ2,100000,4\nvCont;s:1\nM100000,2:9090\nG00\nP10=0000000000000000\nvCont;r100000,100040:1\nD\n",
+    "0?\nZ1,100010,1;X6,260000300027\nc\nqXfer:threads:read::0,400\nqThreadExtraInfo,1\nHg1\np10\nx100000,20\nm100000,20\n",
+    "0?\nqRcmd,676f746f20656e64\nqRcmd,6c6173742d7772697465203078313030303030\nqRcmd,77686e\nvFile:open:2f6b65726e656c,0,0\nvFile:pread:1,10,0\n",
+    "0?\nqXfer:memory-map:read::0,400\nqOffsets\nqqemu.PhyMemMode\nQqemu.PhyMemMode:1\nqqemu.sstepbits\nQqemu.sstep=1\nvKill;1\nk\n",
+];
+
+fn main() -> std::io::Result<()> {
+    let folder = PathBuf::from(std::env::args().nth(1).expect("usage: seeds FOLDER"));
+    let write = |target: &str, name: &str, bytes: &[u8]| {
+        std::fs::create_dir_all(folder.join(target))?;
+        std::fs::write(folder.join(target).join(name), bytes)
+    };
+    let guests = [
+        ("hello", dejavm_images::HELLO),
+        ("echo", dejavm_images::ECHO),
+        ("timer", dejavm_images::TIMER),
+    ];
+    for (name, guest) in guests {
+        // The target puts the file's first 16 bytes there itself.
+        write("recording_file", name, &seed_recording(guest)[16..])?;
+        // An ELF image as code, in each mode: what matters is that there is much of it.
+        for mode in 0..4u8 {
+            let code: Vec<u8> =
+                std::iter::once(mode).chain(guest.iter().copied().skip(0x1000)).take(512).collect();
+            write("guest_code", &format!("{name}-{mode}"), &code)?;
+        }
+    }
+    for (number, client) in CLIENTS.iter().enumerate() {
+        write("debugger_client", &format!("client-{number}"), client.as_bytes())?;
+    }
+    Ok(())
+}
