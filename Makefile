@@ -7,7 +7,7 @@ CARGO := cargo
 export DEJAVM_CACHE ?= $(CURDIR)/.cache
 export DEJAVM_IMAGES ?= $(DEJAVM_CACHE)/images
 
-.PHONY: help deps build images demo test test-second-build judges silicon bench ci clean
+.PHONY: help deps build images demo test test-second-build judges fuzz silicon bench ci clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -48,8 +48,17 @@ test-second-build: images ## records with one build, replays with another
 judges: images ## runs the slow judges: debug adapters of VS Code's extensions against a replay
 	@tools/install-deps.sh test judges
 	@tests/gdb/fetch-adapters.sh
-	$(CARGO) nextest run --release -p dejavm-gdb-tests --test adapters 2>/dev/null || \
-	    $(CARGO) test --release -p dejavm-gdb-tests --test adapters
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    set -x; $(CARGO) nextest run --release -p dejavm-gdb-tests --test adapters; \
+	else \
+	    set -x; $(CARGO) test --release -p dejavm-gdb-tests --test adapters; \
+	fi
+
+# Not for a test: it ends when its time is up, not when something is shown.
+SECONDS ?= 120
+fuzz: ## runs the fuzzers, each for a while: SECONDS=600 TARGETS=guest_code
+	@tools/install-deps.sh fuzz
+	@tests/fuzz/run.sh $(SECONDS) $(TARGETS)
 
 silicon: ## compares the software CPU with this processor over 100 million new cases a family
 	DEJAVM_SILICON_SEED=$$(date +%s) DEJAVM_SILICON_CASES=100000000 $(CARGO) test --release -p dejavm-silicon -- --nocapture --test-threads 1

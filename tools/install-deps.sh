@@ -1,11 +1,12 @@
 #!/bin/sh
 # Installs with apt what is missing on this machine, and nothing when nothing is missing.
 #
-#   usage: tools/install-deps.sh [build] [test] [judges] [bench]      default: build
+#   usage: tools/install-deps.sh [build] [test] [judges] [fuzz] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
 # test:  gdb, which tests drive
 # judges: the newest LLDB there is, and npm, for debug adapters
+# fuzz: a C++ compiler, for libFuzzer
 # bench: QEMU, the peer that `make bench` measures against
 set -eu
 
@@ -36,12 +37,15 @@ for group; do
             want nodejs command -v node
             want npm command -v npm
             ;;
+        fuzz)
+            want g++ command -v g++
+            ;;
         bench)
             want qemu-system-x86 command -v qemu-system-x86_64
             want qemu-utils command -v qemu-img
             ;;
         *)
-            echo "install-deps.sh: unknown group '$group' (known: build test judges bench)" >&2
+            echo "install-deps.sh: unknown group '$group' (known: build test judges fuzz bench)" >&2
             exit 2
             ;;
     esac

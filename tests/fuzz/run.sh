@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Runs the fuzzers, each for a while, from what they found before and from seeds. Stops at the first that finds something.
+#
+#   usage: tests/fuzz/run.sh SECONDS [TARGET...]      default: all targets
+#
+# SANITIZER=address looks for misuse of memory too, and takes some five times as long for a case. The default is none.
+set -euo pipefail
+
+seconds=$1
+shift
+project_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+tools=${DEJAVM_CACHE:-$project_dir/.cache}/fuzz
+cd "$project_dir"
+[ $# -gt 0 ] || set -- debugger_client recording_file guest_code
+
+PATH=$PATH:$tools/bin
+if ! cargo fuzz --version >/dev/null 2>&1; then
+    cargo install --quiet --locked cargo-fuzz --root "$tools" --target-dir "$tools/target"
+    rm -rf "$tools/target"
+fi
+cargo run --quiet --release -p dejavm-hostile --example seeds -- tests/fuzz/corpus
+
+# Counting what code runs is an unstable option of the compiler; this variable allows it to a stable one.
+export RUSTC_BOOTSTRAP=1
+for target; do
+    options=(-max_total_time="$seconds" -len_control=0 -max_len=16384 -timeout=20 -print_final_stats=1)
+    if [ -f "tests/fuzz/$target.dict" ]; then
+        options+=(-dict="$project_dir/tests/fuzz/$target.dict")
+    fi
+    echo "== $target, $seconds s"
+    nice cargo fuzz run --fuzz-dir tests/fuzz --sanitizer "${SANITIZER:-none}" "$target" -- "${options[@]}"
+done
