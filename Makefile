@@ -44,15 +44,18 @@ test-second-build: images ## records with one build, replays with another
 	$(CARGO) build --quiet --profile second -p dejavm -p dejavm-cpu --features dejavm-cpu/loop-dispatch
 	@tests/second-build.sh $(DEJAVM) target/second/dejavm
 
-# Left out of `test`: they need tens of megabytes of other people's debuggers.
-judges: images ## runs the slow judges: debug adapters of VS Code's extensions against a replay
+# Left out of `test`: they need tens of megabytes of other people's debuggers, and a package of 855 MB (1.5 GB of disk while
+# it is unpacked, 631 MB afterwards).
+judges: images ## runs the slow judges: VS Code's debug adapters; gdb with the vmlinux of Debian's kernel (fetches 900 MB)
 	@tools/install-deps.sh test judges
 	@tests/gdb/fetch-adapters.sh
+	@images/fetch-dbg.sh amd64
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	    set -x; $(CARGO) nextest run --release -p dejavm-gdb-tests --test adapters; \
 	else \
 	    set -x; $(CARGO) test --release -p dejavm-gdb-tests --test adapters; \
 	fi
+	$(CARGO) test --release -p dejavm -p getlinuxoffsets --test judge_vmlinux
 
 # Not for a test: it ends when its time is up, not when something is shown.
 SECONDS ?= 120

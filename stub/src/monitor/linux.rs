@@ -36,7 +36,7 @@ pub(super) fn linux(bridge: &mut Bridge<'_>, arguments: &[&str]) -> Answer {
         Some("off") => {
             bridge.lasting.set_processes(None);
             bridge.threads = bridge.lasting.threads();
-            bridge.selected = bridge.threads.current(bridge.target.inspect());
+            select_what_gdb_has(bridge);
             return Ok("threads are CPUs".to_owned());
         }
         Some("tasks") => return tasks(bridge),
@@ -66,6 +66,15 @@ pub(super) fn linuxoffsets(bridge: &mut Bridge<'_>, arguments: &[&str]) -> Answe
     switch(bridge, kernel, false)
 }
 
+/// gdb takes the thread that it has selected for selected still, and does not select it again: Thread 1, a CPU before,
+/// is the task of that number then.
+fn select_what_gdb_has(bridge: &mut Bridge<'_>) {
+    let machine = bridge.target.inspect();
+    if bridge.threads.view(machine, bridge.selected).is_none() {
+        bridge.selected = bridge.threads.current(machine);
+    }
+}
+
 fn switch(bridge: &mut Bridge<'_>, kernel: Kernel, inside_kernel: bool) -> Answer {
     let looking = Looking(bridge.target.inspect());
     let found = kernel.tasks(&looking).map_err(refused)?;
@@ -91,10 +100,10 @@ fn switch(bridge: &mut Bridge<'_>, kernel: Kernel, inside_kernel: bool) -> Answe
     let _ = write!(text, "threads are its {} tasks", found.len());
     bridge.lasting.set_processes(Some(Processes { kernel, inside_kernel }));
     bridge.threads = bridge.lasting.threads();
+    select_what_gdb_has(bridge);
     let machine = bridge.target.inspect();
-    bridge.selected = bridge.threads.current(machine);
-    let running =
-        bridge.threads.list(machine).into_iter().find(|thread| thread.id == bridge.selected);
+    let current = bridge.threads.current(machine);
+    let running = bridge.threads.list(machine).into_iter().find(|thread| thread.id == current);
     if let Some(running) = running {
         let _ = write!(text, "; the CPU runs {} (Thread {})", running.name, running.id.0);
     }

@@ -1,7 +1,9 @@
 //! Runs the program as a user does.
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
+pub mod debian;
 pub mod gdb;
+pub mod recorder;
 
 use serde_json::Value;
 use std::ffi::OsStr;
