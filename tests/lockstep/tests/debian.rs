@@ -2,13 +2,17 @@
 //! (processes made and replaced, floating point). Between windows only the machine with blocks runs;
 //! each window then starts from a copy of it. Needs `make images`; says so if they are not there.
 
-use dejavm_cpu::Tuning;
+use dejavm_cpu::{Engine, Tuning};
 use dejavm_lockstep::{Twins, configuration};
 use dejavm_machine::{Boot, Idle, Machine, Stop};
 use dejavm_units::{GuestNs, Position};
 
-const REFERENCE: Tuning = Tuning { tlb_slots: 4096, flush_seed: None, reference_only: true };
-const TINY_TLB: Tuning = Tuning { tlb_slots: 1, flush_seed: Some(3), reference_only: false };
+fn reference() -> Tuning {
+    Tuning { engine: Engine::Reference, ..Tuning::default() }
+}
+fn tiny_tlb() -> Tuning {
+    Tuning { tlb_slots: 1, flush_seed: Some(3), ..Tuning::default() }
+}
 const CMDLINE: &str = "console=ttyS0 panic=-1 cryptomgr.notests dejavm.workload=demo";
 const MIB: u64 = 192;
 
@@ -72,15 +76,15 @@ fn cloud_amd64() {
         "vmlinuz-cloud-amd64",
         "initramfs-amd64.gz",
         &[
-            (0, 24_000_000, Tuned(REFERENCE)),
+            (0, 24_000_000, Tuned(reference())),
             (100_000_000, 10_000_000, Stopped),
-            (300_000_000, 2_000_000, Tuned(TINY_TLB)),
-            (330_000_000, 3_000_000, Tuned(REFERENCE)),
-            (450_000_000, 4_000_000, Tuned(REFERENCE)),
-            (600_000_000, 6_000_000, Tuned(REFERENCE)),
+            (300_000_000, 2_000_000, Tuned(tiny_tlb())),
+            (330_000_000, 3_000_000, Tuned(reference())),
+            (450_000_000, 4_000_000, Tuned(reference())),
+            (600_000_000, 6_000_000, Tuned(reference())),
             (610_000_000, 20_000_000, Stopped),
-            (650_000_000, 3_000_000, Tuned(TINY_TLB)),
-            (700_000_000, 8_000_000, Tuned(REFERENCE)),
+            (650_000_000, 3_000_000, Tuned(tiny_tlb())),
+            (700_000_000, 8_000_000, Tuned(reference())),
         ],
     );
 }
@@ -91,10 +95,10 @@ fn pae_686() {
         "vmlinuz-686-pae",
         "initramfs-i386.gz",
         &[
-            (0, 6_000_000, Tuned(REFERENCE)),
-            (600_000_000, 6_000_000, Tuned(REFERENCE)),
+            (0, 6_000_000, Tuned(reference())),
+            (600_000_000, 6_000_000, Tuned(reference())),
             (650_000_000, 10_000_000, Stopped),
-            (700_000_000, 3_000_000, Tuned(TINY_TLB)),
+            (700_000_000, 3_000_000, Tuned(tiny_tlb())),
         ],
     );
 }

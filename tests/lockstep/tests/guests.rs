@@ -1,6 +1,6 @@
 //! Our own guests, whole.
 
-use dejavm_cpu::Tuning;
+use dejavm_cpu::{Engine, Tuning};
 use dejavm_lockstep::Twins;
 use dejavm_machine::Boot;
 
@@ -19,7 +19,7 @@ fn compare_all(seed: u64, right: Tuning) {
 
 #[test]
 fn blocks_do_what_the_reference_semantics_do() {
-    compare_all(1, Tuning { reference_only: true, ..Tuning::default() });
+    compare_all(1, Tuning { engine: Engine::Reference, ..Tuning::default() });
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::mmu::{Mmu, Tlb};
 use crate::model::Model;
 use crate::msr::Msrs;
 use crate::segment::{SegReg, Segment, TableRegister};
+use crate::translate::{Native, Translator};
 use dejavm_units::Position;
 
 /// Index of the general register that always reads zero: the base or index an address lacks.
@@ -167,6 +168,11 @@ pub struct Cpu {
     pub(crate) end_of_block: bool,
     /// Instructions completed since the machine started.
     pub(crate) position: Position,
+
+    /// What host code keeps in memory besides.
+    pub(crate) native: Native,
+    /// Host code of blocks.
+    pub(crate) translator: Translator,
 
     /// Where a debugger wants runs to stop; no part of the state.
     pub(crate) debugger: Debugger,

@@ -3,7 +3,7 @@
 
 use crate::cpu::{Cpu, control};
 use crate::debugger::{Breakpoint, Stops, WatchHit, WatchKind, Watchpoint};
-use crate::mmu::Tuning;
+use crate::mmu::{Engine, Tuning};
 use crate::run::Stop;
 use crate::testing::{Bench, CODE, tables};
 use dejavm_memory::{GuestRam, RamLayout};
@@ -224,13 +224,18 @@ fn go(bench: &mut Bench, instructions: u64, cut: u64) -> Stop {
 /// Runs one program everywhere; how many instructions it had.
 fn compare(seed: u64) -> u64 {
     let default = Tuning::default();
-    let reference_only = true;
+    let engine = Engine::Reference;
+    let translate_after = 0;
     let tunings = [
         default,
         Tuning { tlb_slots: 1, ..default },
         Tuning { tlb_slots: 64, flush_seed: Some(seed), ..default },
-        Tuning { reference_only, ..default },
-        Tuning { reference_only, tlb_slots: 1, flush_seed: Some(seed ^ 1) },
+        Tuning { engine: Engine::Interpreter, ..default },
+        Tuning { translate_after, ..default },
+        Tuning { translate_after: 1, mix_seed: Some(seed), ..default },
+        Tuning { translate_after, tlb_slots: 1, flush_seed: Some(seed ^ 2), ..default },
+        Tuning { engine, ..default },
+        Tuning { engine, tlb_slots: 1, flush_seed: Some(seed ^ 1), ..default },
     ];
     let mut benches = tunings.map(|tuning| bench(seed, tuning));
     let random = &mut Random(seed ^ 0x1234_5678);
@@ -328,7 +333,12 @@ fn go_past_stops(bench: &mut Bench, instructions: u64, cut: u64, met: &mut Met) 
 /// Runs one program without stops and, decoded and one by one, with the same stops; how many were met.
 fn compare_stops(seed: u64) -> usize {
     let default = Tuning::default();
-    let reference = Tuning { reference_only: true, tlb_slots: 64, flush_seed: Some(seed) };
+    let reference = Tuning {
+        engine: Engine::Reference,
+        tlb_slots: 64,
+        flush_seed: Some(seed),
+        ..Tuning::default()
+    };
     let mut plain = bench(seed, default);
     let mut stopped = [
         bench(seed, default),
@@ -424,9 +434,9 @@ fn direct_branches_out_of_the_canonical_range_fault_where_they_stand() {
     const LAST_PAGE: u64 = 0x7fff_ffff_f000;
     // jmp, call, jz to far beyond the page's end
     for code in [&[0xe9, 0, 0x20, 0, 0][..], &[0xe8, 0, 0x20, 0, 0], &[0x0f, 0x84, 0, 0x20, 0, 0]] {
-        for reference_only in [false, true] {
+        for engine in [Engine::Translator, Engine::Interpreter, Engine::Reference] {
             let mut bench = Bench::long().with_tables();
-            bench.cpu.set_tuning(Tuning { reference_only, ..Tuning::default() });
+            bench.cpu.set_tuning(Tuning { engine, translate_after: 0, ..Tuning::default() });
             // The last pages of the lower half show the first 2 MiB.
             bench.poke(0x1000 + 255 * 8, &0x20_1007u64.to_le_bytes());
             bench.poke(0x20_1000 + 511 * 8, &0x20_2007u64.to_le_bytes());
@@ -462,9 +472,9 @@ fn another_ram_is_noticed() {
 /// A walk that sets an accessed bit in a page table which is also decoded code drops that code.
 #[test]
 fn accessed_bits_in_code_are_executed() {
-    for reference_only in [false, true] {
+    for engine in [Engine::Translator, Engine::Interpreter, Engine::Reference] {
         let mut bench = Bench::protected().with_tables();
-        bench.cpu.set_tuning(Tuning { reference_only, ..Tuning::default() });
+        bench.cpu.set_tuning(Tuning { engine, translate_after: 0, ..Tuning::default() });
         // Page directory at 0x10_0000: 4 MiB at 0 by a large page, and 0x4000_0000 by an entry that
         // is code: add ecx, imm32 with bits 0 to 7 of the entry as its last byte... executed before
         // and after the walk that sets the accessed bit.
@@ -483,7 +493,7 @@ fn accessed_bits_in_code_are_executed() {
         let code = [0xff, 0xd0, 0x89, 0xca, 0x8a, 0x1d, 0, 0, 0, 0x40, 0xff, 0xd0, 0xf4];
         assert_eq!(bench.run_to_halt(&code), None);
         let state = bench.cpu.state();
-        assert_eq!((state.gpr[2], state.gpr[1]), (0x83, 0xa3), "{reference_only}");
+        assert_eq!((state.gpr[2], state.gpr[1]), (0x83, 0xa3), "{engine:?}");
     }
 }
 

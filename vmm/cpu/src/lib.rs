@@ -21,6 +21,7 @@ mod segment;
 mod state;
 #[cfg(test)]
 mod testing;
+mod translate;
 
 pub use bus::Bus;
 pub use cpu::{Cpu, control, gpr};
@@ -28,7 +29,7 @@ pub use debugger::{Breakpoint, Stops, WatchHit, WatchKind, Watchpoint};
 pub use exception::{Abort, AbortReason, vector};
 pub use flags::rflags;
 pub use fpu::{F80, Fpu};
-pub use mmu::Tuning;
+pub use mmu::{Engine, Tuning};
 pub use model::{Base, CRYSTAL_HZ, Cpuid, Features, Model, ModelError, TSC_HZ};
 pub use msr::Msrs;
 pub use run::Stop;

@@ -9,7 +9,7 @@ use crate::exception::{Abort, AbortReason};
 use crate::exec::Exec;
 use crate::flags::rflags;
 use crate::interp::{Built, Exit, Mode};
-use crate::mmu::{Access, Tuning, is_canonical};
+use crate::mmu::{Access, Engine, Tuning, is_canonical};
 use crate::segment::{SegReg, Segment};
 use dejavm_memory::GuestRam;
 use dejavm_units::{Gva, Position};
@@ -176,6 +176,10 @@ impl Cpu {
         self.address_mask = if mode.wide { u64::MAX } else { 0xffff_ffff };
         self.jump_context = context(self.jump_place(), mode.bits());
         self.budget = (self.limit - self.position.0) as i64;
+        if self.translator.is_full() {
+            self.forget_all_code();
+        }
+        self.choose_code_entries();
         // Chains follow one another here until something must be looked at outside.
         loop {
             if self.budget == 0 {
@@ -214,6 +218,7 @@ impl Cpu {
             run_chain(self, header);
             match self.exit {
                 Exit::Jump => {}
+                Exit::Back => unreachable!("only chains of one operation end so"),
                 Exit::Events => {
                     self.settle_position();
                     return;
@@ -277,7 +282,10 @@ impl Cpu {
     /// The decoding mode, or `None` where only the reference semantics serve: 16-bit code, segments
     /// that are not flat, single stepping, breakpoints, alignment checks; and everywhere if tuned so.
     fn block_mode(&self) -> Option<Mode> {
-        if self.is_debug_armed() || self.checks_alignment() || self.mmu.is_reference_only() {
+        if self.is_debug_armed()
+            || self.checks_alignment()
+            || self.mmu.tuning().engine == Engine::Reference
+        {
             return None;
         }
         let wide = self.is_64bit();
@@ -386,6 +394,7 @@ impl Cpu {
             Exit::Jump | Exit::Events | Exit::Budget => Ok(()),
             Exit::Abort if self.abort == AbortReason::RetryAlone => self.step_alone(),
             Exit::Abort => Err(Abort(())),
+            Exit::Back => unreachable!("only chains of one operation end so"),
         }
     }
 

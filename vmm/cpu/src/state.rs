@@ -11,6 +11,7 @@ use crate::mmu::Mmu;
 use crate::model::Model;
 use crate::msr::Msrs;
 use crate::segment::{Rights, SegReg, Segment, TableRegister};
+use crate::translate::{Native, Translator};
 use dejavm_units::Position;
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +155,8 @@ impl Cpu {
             alone: false,
             end_of_block: false,
             position: Position(0),
+            native: Native::default(),
+            translator: Translator::default(),
             debugger: Debugger::default(),
         };
         cpu.set_state(&CpuState::reset());

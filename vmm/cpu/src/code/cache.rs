@@ -14,12 +14,22 @@ const CHUNK_REFERENCES: usize = 1 << 12;
 const GRANULE_SHIFT: u32 = 6;
 
 /// What distinguishes two decodings of the same bytes: address and mode.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BlockKey(u64);
 
 impl BlockKey {
     pub(crate) fn new(start: Gpa, mode: u8) -> BlockKey {
         BlockKey(start.0 << 8 | u64::from(mode))
+    }
+
+    /// Guest physical address of the first byte.
+    pub(crate) fn start(self) -> Gpa {
+        Gpa(self.0 >> 8)
+    }
+
+    /// The mode that it was decoded in.
+    pub(crate) fn mode(self) -> u8 {
+        self.0 as u8
     }
 }
 
@@ -46,7 +56,13 @@ struct CodePage {
 
 impl CodePage {
     /// Drops some blocks: see [`CodeCache::forget`].
-    fn forget(&mut self, table: &mut BlockTable, dead: Handler, which: impl Fn(&Block) -> bool) {
+    fn forget(
+        &mut self,
+        table: &mut BlockTable,
+        retired: &mut Vec<BlockKey>,
+        dead: Handler,
+        which: impl Fn(&Block) -> bool,
+    ) {
         let mut left = 0;
         self.blocks.retain(|block| {
             if !which(block) {
@@ -55,6 +71,7 @@ impl CodePage {
             }
             block.header.retire(dead);
             table.remove(block.key);
+            retired.push(block.key);
             false
         });
         self.granules = left;
@@ -67,6 +84,8 @@ pub(crate) struct CodeCache {
     chunks: Vec<Vec<Op>>,
     references: Vec<Vec<Reference>>,
     table: BlockTable,
+    /// Blocks dropped since [`CodeCache::take_retired`].
+    retired: Vec<BlockKey>,
     /// RAM page index to index in `pages` plus one.
     page_index: Vec<u32>,
     pages: Vec<CodePage>,
@@ -162,7 +181,7 @@ impl CodeCache {
         if page.granules & hit == 0 {
             return;
         }
-        page.forget(&mut self.table, dead, |block| block.granules() & hit != 0);
+        page.forget(&mut self.table, &mut self.retired, dead, |block| block.granules() & hit != 0);
         if page.granules == 0 {
             ram.clear_flags(gpa.pfn(), PageFlags::CODE);
         }
@@ -181,7 +200,7 @@ impl CodeCache {
             if page.granules == 0 {
                 continue;
             }
-            page.forget(&mut self.table, dead, |block| {
+            page.forget(&mut self.table, &mut self.retired, dead, |block| {
                 (block.start.into()..block.end.into()).any(&offsets)
             });
             if page.granules == 0 {
@@ -189,6 +208,11 @@ impl CodeCache {
                 ram.clear_flags(gpa.pfn(), PageFlags::CODE);
             }
         }
+    }
+
+    /// The blocks that were dropped since the last call.
+    pub(crate) fn take_retired(&mut self) -> Vec<BlockKey> {
+        std::mem::take(&mut self.retired)
     }
 
     /// Drops everything. Only between blocks, and only together with the jump cache.

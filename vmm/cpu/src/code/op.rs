@@ -148,6 +148,45 @@ impl OpRef {
         unsafe { self.0.add(1).cast::<Links>().as_ref() }
     }
 
+    /// The address, for host code.
+    pub(crate) fn address(self) -> u64 {
+        self.0.as_ptr() as u64
+    }
+
+    /// What [`OpRef::address`] returned, back from host code.
+    pub(crate) fn from_host_code(pointer: NonNull<Op>) -> OpRef {
+        OpRef(pointer)
+    }
+
+    /// The operation that this one, behind a copy of it, leads back to.
+    pub(crate) fn came_from(self) -> OpRef {
+        OpRef(NonNull::new(self.imm as *mut Op).expect("the builder stored an operation's address"))
+    }
+
+    /// Counts an entry of a block that is not translated yet.
+    pub(crate) fn cool(self) {
+        // SAFETY: as for `retire`.
+        unsafe { (*self.0.as_ptr()).unused -= 1 };
+    }
+
+    /// Makes a block header enter host code.
+    pub(crate) fn become_native(self, handler: Handler, entry: u32) {
+        // SAFETY: as for `retire`.
+        unsafe {
+            (*self.0.as_ptr()).handler = handler;
+            (*self.0.as_ptr()).disp = entry as i32;
+        }
+    }
+
+    /// Makes a block header an ordinary one of `count` instructions.
+    pub(crate) fn become_interpreted(self, handler: Handler, count: u64) {
+        // SAFETY: as for `retire`.
+        unsafe {
+            (*self.0.as_ptr()).handler = handler;
+            (*self.0.as_ptr()).imm = count;
+        }
+    }
+
     /// Puts empty links into this slot.
     pub(crate) fn write_links(self) {
         // SAFETY: the slot belongs to the block under construction and nothing reads it as an `Op`.

@@ -1,7 +1,7 @@
 //! Stops where they are meant, in each mode, and nowhere else.
 
 use super::*;
-use crate::mmu::Tuning;
+use crate::mmu::{Engine, Tuning};
 use crate::run::Stop;
 use crate::segment::SegReg;
 use crate::testing::{Bench, CODE, DATA, STACK, tables};
@@ -35,9 +35,9 @@ fn go_on(bench: &mut Bench, instructions: u64) -> Stop {
 /// Each mode, by handlers and by the reference semantics alone.
 fn every_mode() -> Vec<Bench> {
     let mut benches = Vec::new();
-    for reference_only in [false, true] {
+    for engine in [Engine::Translator, Engine::Interpreter, Engine::Reference] {
         for mut bench in [Bench::real(), Bench::protected(), Bench::long()] {
-            bench.cpu.set_tuning(Tuning { reference_only, ..Tuning::default() });
+            bench.cpu.set_tuning(Tuning { engine, translate_after: 0, ..Tuning::default() });
             benches.push(bench);
         }
     }
@@ -267,9 +267,9 @@ fn accesses_stop_after_their_instruction() {
         (absolute(&[0xa3], data + 0x2800), 0, 0x2800, write, None, write),
         (absolute(&[0xa3], data), 0, u64::MAX, write, Some(0), write),
     ] {
-        for reference_only in [false, true] {
+        for engine in [Engine::Translator, Engine::Interpreter, Engine::Reference] {
             let mut bench = Bench::protected();
-            bench.cpu.set_tuning(Tuning { reference_only, ..Tuning::default() });
+            bench.cpu.set_tuning(Tuning { engine, translate_after: 0, ..Tuning::default() });
             // Decoded and in the TLB before it is watched.
             assert_eq!(bench.run(&code, 1), Stop::Limit);
             bench.change(|state| state.rip = CODE);
@@ -278,7 +278,7 @@ fn accesses_stop_after_their_instruction() {
                 Some(address) => hit(0, DATA + address, seen),
                 None => Stop::Limit,
             };
-            let context = format!("{code:x?} {start:#x} {bytes:#x} {kind:?} {reference_only}");
+            let context = format!("{code:x?} {start:#x} {bytes:#x} {kind:?} {engine:?}");
             assert_eq!(go_on(&mut bench, 2), expected, "{context}");
             if address.is_some() {
                 let state = bench.cpu.state();
@@ -532,9 +532,9 @@ fn the_guests_breakpoints_stay_its_own() {
 /// 16-byte accesses on a watched page that touch no watched byte, and those across its end.
 #[test]
 fn a_watched_pages_other_bytes_are_as_ever() {
-    for reference_only in [false, true] {
+    for engine in [Engine::Translator, Engine::Interpreter, Engine::Reference] {
         let mut bench = Bench::long();
-        bench.cpu.set_tuning(Tuning { reference_only, ..Tuning::default() });
+        bench.cpu.set_tuning(Tuning { engine, translate_after: 0, ..Tuning::default() });
         bench.change(|state| {
             state.gpr[3] = DATA + 0xff8;
             state.gpr[6] = DATA + 0x20;
@@ -559,7 +559,7 @@ fn a_watched_pages_other_bytes_are_as_ever() {
         // L: inc byte [rsi]; call rdi; jmp L
         let code = [0xfe, 0x06, 0xff, 0xd7, 0xeb, 0xfa];
         assert_eq!(bench.run(&code, 5 * 20), Stop::Limit);
-        assert_eq!(bench.cpu.state().gpr[0], 21, "{reference_only}");
+        assert_eq!(bench.cpu.state().gpr[0], 21, "{engine:?}");
     }
 }
 

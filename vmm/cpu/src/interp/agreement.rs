@@ -4,7 +4,7 @@
 
 #![expect(clippy::disallowed_macros, reason = "tests print seeds")]
 
-use crate::mmu::Tuning;
+use crate::mmu::{Engine, Tuning};
 use crate::testing::{Bench, CODE, DATA, STACK};
 use dejavm_units::Position;
 
@@ -145,7 +145,7 @@ fn fused_jumps_agree_with_the_reference() {
     println!("seed {seed:#x}");
     let mut random = Random(seed);
     let (mut decoded, mut reference) = (Bench::long(), Bench::long());
-    reference.cpu.set_tuning(Tuning { reference_only: true, ..Tuning::default() });
+    reference.cpu.set_tuning(Tuning { engine: Engine::Reference, ..Tuning::default() });
     let fresh = reference.cpu.state();
     let mut data = [0u8; 0x1000];
     for round in 0..20_000 {

@@ -7,7 +7,7 @@ use crate::mmu::is_canonical;
 
 /// Goes to a linear address.
 #[inline(always)]
-pub(super) fn jump(cpu: &mut Cpu, linear: u64) -> Flow {
+pub(crate) fn jump(cpu: &mut Cpu, linear: u64) -> Flow {
     cpu.gpr[PAGE_REG as usize] = linear & !0xfff;
     if let Some(header) = cpu.jumps.get(linear, cpu.jump_context) {
         return go_to_block(cpu, header);

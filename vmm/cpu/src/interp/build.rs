@@ -5,6 +5,7 @@ use super::select::{Mode, Selected, select};
 use super::{alone, branch, enter, reference, reference_branch};
 use crate::code::{BlockKey, Op, OpRef, Reference, UNPAYABLE};
 use crate::cpu::Cpu;
+use crate::mmu::Engine;
 use dejavm_units::Gpa;
 use iced_x86::{Decoder, FlowControl, Instruction};
 
@@ -42,6 +43,9 @@ impl Cpu {
         let Decoded { ops, links, bytes } = &mut decoded;
         if ops.len() > 1 && self.debugger.cuts_at(start.page_offset()) {
             crate::debugger::ask_before(&mut ops[0]);
+        } else if ops.len() > 1 && self.mmu.tuning().engine == Engine::Translator && mode.wide {
+            let entries = self.mmu.tuning().translate_after;
+            crate::translate::watch_heat(&mut ops[0], start, mode, entries);
         }
         let (code, ram) = self.code_and_ram();
         let header = code.insert(ram, key, start, *bytes, ops, *links);
@@ -116,7 +120,7 @@ impl Cpu {
     }
 
     /// One instruction's operation.
-    fn operation(&mut self, i: &Instruction, mode: Mode, at: u64) -> Selected {
+    pub(crate) fn operation(&mut self, i: &Instruction, mode: Mode, at: u64) -> Selected {
         let mut selected = select(i, mode).filter(|_| self.model.allows(i)).unwrap_or_else(|| {
             let ends = i.flow_control() != FlowControl::Next;
             let mut op = Op::new(if ends { reference_branch } else { reference });

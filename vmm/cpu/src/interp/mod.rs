@@ -22,6 +22,7 @@ mod transfer;
 use crate::code::{Flow, OpRef, go, leave};
 use crate::cpu::{Cpu, PAGE_REG};
 
+pub(crate) use branch::jump;
 pub(crate) use build::Built;
 pub(crate) use select::Mode;
 
@@ -44,6 +45,8 @@ pub(crate) enum Exit {
     Jump,
     /// The instruction before `rip` asked that events and modes be looked at.
     Events,
+    /// An operation that was interpreted for host code has completed.
+    Back,
 }
 
 impl Cpu {
@@ -55,7 +58,7 @@ impl Cpu {
 
     /// The instruction pointer at an offset from the page being executed (flat code segments only).
     #[inline(always)]
-    fn ip_at(&self, offset: u64) -> u64 {
+    pub(crate) fn ip_at(&self, offset: u64) -> u64 {
         self.page().wrapping_add(offset) & self.address_mask
     }
 

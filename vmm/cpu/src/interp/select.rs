@@ -21,6 +21,11 @@ impl Mode {
         u8::from(self.wide) | u8::from(self.sse) << 1
     }
 
+    /// What [`Mode::bits`] was made of.
+    pub(crate) fn of_bits(bits: u8) -> Mode {
+        Mode { wide: bits & 1 != 0, sse: bits & 2 != 0 }
+    }
+
     /// Decoder bitness.
     pub(crate) fn bitness(self) -> u32 {
         if self.wide { 64 } else { 32 }
@@ -28,8 +33,8 @@ impl Mode {
 }
 
 /// A handler's operation, and whether it ends a block with link slots.
-pub(super) struct Selected {
-    pub(super) op: Op,
+pub(crate) struct Selected {
+    pub(crate) op: Op,
     pub(super) links: bool,
     pub(super) ends: bool,
     /// What a conditional jump right after it could be fused with.

@@ -532,6 +532,7 @@ impl Cpu {
     fn forget_code(&mut self, gpa: Gpa, bytes: usize) {
         let (code, ram) = self.code_and_ram();
         code.forget(ram, gpa, bytes, crate::interp::dead);
+        self.translator.retire(self.code.take_retired());
     }
 
     /// Prepares for accessed and dirty bits that a walk sets: where they are part of decoded code,
@@ -560,6 +561,8 @@ impl Cpu {
     pub(crate) fn forget_all_code(&mut self) {
         let (code, ram) = self.code_and_ram();
         code.clear(ram);
+        self.translator.clear();
+        self.mmu.forget_code_entries();
         self.jumps.forget_all();
         self.pending_link = None;
     }
@@ -582,6 +585,7 @@ impl Cpu {
         if let Some(cuts) = self.debugger.take_new_cuts() {
             let (code, ram) = self.code_and_ram();
             code.forget_at(ram, |offset| cuts.contains(offset), crate::interp::dead);
+            self.translator.retire(self.code.take_retired());
         }
         self.flush_translations();
     }

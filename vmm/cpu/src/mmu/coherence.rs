@@ -115,13 +115,34 @@ pub struct Tuning {
     pub tlb_slots: usize,
     /// Forget all translations at pseudo-random moments (about one fill in 64), seeded: for tests.
     pub flush_seed: Option<u64>,
-    /// Execute everything one by one by the reference semantics, without decoded blocks: slow.
-    pub reference_only: bool,
+    /// What executes.
+    pub engine: Engine,
+    /// Entries of a block before it is translated.
+    pub translate_after: u8,
+    /// Interpret translated blocks at pseudo-random moments (one entry in four), seeded: for tests.
+    pub mix_seed: Option<u64>,
+}
+
+/// What executes instructions. All do the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// The reference semantics, one instruction at a time, without decoded blocks: slow.
+    Reference,
+    /// The interpreter of decoded blocks.
+    Interpreter,
+    /// Host code for blocks that run often, the interpreter for the rest.
+    Translator,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { tlb_slots: SLOTS, flush_seed: None, reference_only: false }
+        Tuning {
+            tlb_slots: SLOTS,
+            flush_seed: None,
+            engine: Engine::Translator,
+            translate_after: 16,
+            mix_seed: None,
+        }
     }
 }
 
@@ -173,9 +194,26 @@ impl Mmu {
         self.random = tuning.flush_seed.unwrap_or(0) | 1;
     }
 
-    /// Whether decoded blocks are not to be used.
-    pub(crate) fn is_reference_only(&self) -> bool {
-        self.tuning.reference_only
+    /// As set.
+    pub(crate) fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    /// Where the TLB says that an instruction at a linear address is; asks no table.
+    pub(crate) fn known_fetch(&mut self, user: bool, linear: u64) -> Option<Gpa> {
+        let entry = self.tlb(user).fetch[slot_of(linear)];
+        let offset = linear ^ entry.tag;
+        (offset < 4096).then(|| Gpa(entry.page + offset))
+    }
+
+    /// Tells a TLB which mode its code entries must be of.
+    pub(crate) fn choose_code_entries(&mut self, user: bool, mode: u8) {
+        self.tlb(user).choose_code_mode(mode);
+    }
+
+    /// Forgets where host code is.
+    pub(crate) fn forget_code_entries(&mut self) {
+        self.each_tlb().for_each(Tlb::forget_code);
     }
 
     /// Sizes the per-page tables for a machine's RAM. Returns whether it is another RAM than before:

@@ -51,6 +51,10 @@ pub(crate) struct Tlb {
     pub(crate) read: [Entry; SLOTS],
     pub(crate) write: [Entry; SLOTS],
     pub(crate) fetch: [Entry; SLOTS],
+    /// For host code: `page` is the address of the entry points in the physical page.
+    pub(crate) code: [Entry; SLOTS],
+    /// The decoding mode that those are of.
+    code_mode: u8,
     /// Slots of which at least one table holds an entry, oldest first.
     filled: Vec<u16>,
     is_filled: [bool; SLOTS],
@@ -75,7 +79,10 @@ pub(crate) enum Table {
     Read,
     Write,
     Fetch,
+    Code,
 }
+
+const TABLES: [Table; 4] = [Table::Read, Table::Write, Table::Fetch, Table::Code];
 
 impl Tlb {
     /// An empty one, on the heap.
@@ -86,6 +93,8 @@ impl Tlb {
             read: empty,
             write: empty,
             fetch: empty,
+            code: empty,
+            code_mode: 0,
             filled: Vec::new(),
             is_filled: [false; SLOTS],
             lower: Vec::new(),
@@ -119,6 +128,7 @@ impl Tlb {
             Table::Read => &mut self.read,
             Table::Write => &mut self.write,
             Table::Fetch => &mut self.fetch,
+            Table::Code => &mut self.code,
         }
     }
 
@@ -128,7 +138,7 @@ impl Tlb {
         let tag = linear & !0xfff;
         // Another page's entries in this slot go, so that a slot speaks of one page.
         if self.is_filled[slot] {
-            for table in [Table::Read, Table::Write, Table::Fetch] {
+            for table in TABLES {
                 if self.table(table)[slot].tag != tag {
                     self.table(table)[slot].tag = empty_tag(slot);
                 }
@@ -160,7 +170,7 @@ impl Tlb {
         for slot in std::mem::take(&mut self.lower) {
             let slot = usize::from(slot);
             self.is_lower[slot] = false;
-            for table in [Table::Read, Table::Write, Table::Fetch] {
+            for table in TABLES {
                 if is_lower_half(self.table(table)[slot].tag) {
                     self.table(table)[slot].tag = empty_tag(slot);
                 }
@@ -170,7 +180,7 @@ impl Tlb {
 
     fn empty_slot(&mut self, slot: usize) {
         self.is_filled[slot] = false;
-        for table in [Table::Read, Table::Write, Table::Fetch] {
+        for table in TABLES {
             self.table(table)[slot].tag = empty_tag(slot);
         }
     }
@@ -179,7 +189,7 @@ impl Tlb {
     pub(crate) fn forget(&mut self, linear: u64) {
         self.forget_watched();
         let (slot, tag) = (slot_of(linear), linear & !0xfff);
-        for table in [Table::Read, Table::Write, Table::Fetch] {
+        for table in TABLES {
             if self.table(table)[slot].tag == tag {
                 self.table(table)[slot].tag = empty_tag(slot);
             }
@@ -194,6 +204,22 @@ impl Tlb {
         }
         for slot in std::mem::take(&mut self.filled) {
             self.empty_slot(usize::from(slot));
+        }
+    }
+
+    /// Forgets where host code is.
+    pub(crate) fn forget_code(&mut self) {
+        for slot in 0..self.filled.len() {
+            let slot = usize::from(self.filled[slot]);
+            self.code[slot].tag = empty_tag(slot);
+        }
+    }
+
+    /// Forgets where host code is unless it is of this mode.
+    pub(crate) fn choose_code_mode(&mut self, mode: u8) {
+        if self.code_mode != mode {
+            self.code_mode = mode;
+            self.forget_code();
         }
     }
 
@@ -227,10 +253,12 @@ impl Tlb {
     pub(crate) fn pages(&self) -> impl Iterator<Item = u64> + '_ {
         self.filled.iter().flat_map(|&slot| {
             let slot = usize::from(slot);
-            [&self.read, &self.write, &self.fetch].into_iter().filter_map(move |table| {
-                let tag = table[slot].tag;
-                (slot_of(tag) == slot).then_some(tag)
-            })
+            [&self.read, &self.write, &self.fetch, &self.code].into_iter().filter_map(
+                move |table| {
+                    let tag = table[slot].tag;
+                    (slot_of(tag) == slot).then_some(tag)
+                },
+            )
         })
     }
 }

@@ -84,8 +84,15 @@ fn stops_leave_no_trace_and_are_met_wherever_a_run_is_split() {
             // Split, by the reference semantics, and as a debugger does that takes its stops out.
             let mut split = boot(image);
             split.set_stops(&stops);
-            split
-                .set_tuning(dejavm_cpu::Tuning { reference_only: seed == 1, ..Default::default() });
+            split.set_tuning(dejavm_cpu::Tuning {
+                engine: if seed == 1 {
+                    dejavm_cpu::Engine::Reference
+                } else {
+                    dejavm_cpu::Engine::Translator
+                },
+                translate_after: 0,
+                ..Default::default()
+            });
             let toggle = |machine: &mut Machine| {
                 machine.set_stops(&Stops::default());
                 machine.set_stops(&stops);

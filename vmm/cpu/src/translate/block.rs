@@ -1,0 +1,329 @@
+//! From a decoded block to host code.
+//!
+//! Arithmetic flags. The guest's are in the host's while instructions that set and read them follow one
+//! another. A TLB probe clobbers them, so before one they are saved to RAX (LAHF, SETO: two operations)
+//! if they are not there already; an instruction that reads them behind a probe gets them back. Where a
+//! block ends, and wherever host code may be left, they are in RAX. Flags that the manual leaves undefined
+//! are made what `docs/cpu-model.md` says, unless they die unseen ([`Translation::flags_die`]).
+
+use super::emit::{Section, host};
+use super::host::reason;
+use super::registers::{self, BUDGET};
+use super::{BLOCK_BYTES_MAX, Code, back};
+use crate::code::{BlockKey, NO_SEGMENT, Op, OpRef};
+use crate::cpu::Cpu;
+use crate::flags::rflags;
+use crate::interp::Mode;
+use dejavm_units::Gpa;
+use iced_x86::{
+    Decoder, Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits,
+};
+
+/// Where the guest's arithmetic flags are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flags {
+    /// In RAX.
+    Saved,
+    /// In the host's flags.
+    Live,
+    /// In both.
+    Both,
+}
+
+/// A block being translated.
+pub(super) struct Translation<'a> {
+    pub(super) hot: Section,
+    pub(super) cold: Section,
+    pub(super) flags: Flags,
+    /// Bit n: guest XMM register n is in host XMM register n.
+    pub(super) xmm: u16,
+    pub(super) encoder: &'a mut Encoder,
+    pub(super) infos: &'a mut InstructionInfoFactory,
+    instructions: &'a [Instruction],
+    /// The instruction being translated.
+    pub(super) at: usize,
+    header: OpRef,
+    pub(super) mode: Mode,
+    /// The exit to the current instruction's operation, once emitted.
+    exit: Option<u32>,
+    exit_thunk: u32,
+    /// Jumps within the page: where their distances lie, their exits, and the targets' page offsets.
+    sites: Vec<(u32, u32, u64)>,
+}
+
+const NONE: u64 = 0;
+
+impl Cpu {
+    /// Translates the `count` instructions of the block at `start`; `None` if there is no host code to
+    /// be had.
+    pub(super) fn translate_to_host_code(
+        &mut self,
+        header: OpRef,
+        start: Gpa,
+        count: usize,
+    ) -> Option<u32> {
+        let code = self.translator.code()?;
+        if code.is_full() {
+            self.translator.full = true;
+            return None;
+        }
+        let mode = Mode::of_bits(header.segment);
+        if !mode.wide {
+            return None;
+        }
+        let (hot, cold, exit_thunk) = (code.hot, code.cold, code.thunks.exit);
+        let (bytes, window) = super::bytes_of(self.ram(), start);
+        let options = self.model.decoder_options();
+        let mut decoder =
+            Decoder::with_ip(mode.bitness(), &bytes[..window], start.page_offset(), options);
+        let instructions: Vec<Instruction> = (0..count).map(|_| decoder.decode()).collect();
+        let mut encoder = Encoder::new(64);
+        let mut infos = InstructionInfoFactory::new();
+        let mut translation = Translation {
+            hot: Section::new(hot),
+            cold: Section::new(cold),
+            flags: Flags::Saved,
+            xmm: 0,
+            encoder: &mut encoder,
+            infos: &mut infos,
+            instructions: &instructions,
+            at: 0,
+            header,
+            mode,
+            exit: None,
+            exit_thunk,
+            sites: Vec::new(),
+        };
+        translation.charge(count);
+        let mut ended = false;
+        for (n, instruction) in instructions.iter().enumerate() {
+            translation.at = n;
+            translation.exit = None;
+            let begun = translation.mark();
+            let allowed = self.model.allows(instruction);
+            let ends = instruction.flow_control() != iced_x86::FlowControl::Next;
+            let done = allowed
+                && if ends {
+                    translation.branch(instruction).is_some()
+                } else {
+                    translation.instruction(instruction).is_some()
+                };
+            ended = ends;
+            if done {
+                continue;
+            }
+            translation.back_to(begun);
+            translation.save_flags();
+            if ends {
+                translation.leave_here();
+            } else {
+                let original = translation.operation();
+                let mut alone = self.operation(instruction, mode, u64::from(original.offset)).op;
+                alone.rest = original.rest;
+                let mut end = Op::new(back);
+                end.imm = original.address();
+                let op = self.code.place(&mut vec![alone, end], false);
+                translation.callout(op);
+            }
+        }
+        if !ended {
+            // The seam to the block behind.
+            translation.at = count;
+            translation.exit = None;
+            translation.save_flags();
+            let to = start.page_offset() + instructions.iter().map(|i| i.len() as u64).sum::<u64>();
+            translation.go_to(to);
+        }
+        let Translation { hot: hot_code, cold: cold_code, sites, .. } = translation;
+        let bits = mode.bits();
+        let Some(Some(code)) = &mut self.translator.code else { return None };
+        Some(code.accept(&hot_code, &cold_code, &sites, start, bits))
+    }
+}
+
+impl Code {
+    /// Takes a finished translation in and returns its entry.
+    fn accept(
+        &mut self,
+        hot: &Section,
+        cold: &Section,
+        sites: &[(u32, u32, u64)],
+        start: Gpa,
+        mode: u8,
+    ) -> u32 {
+        let room = BLOCK_BYTES_MAX as usize;
+        assert!(hot.bytes.len() <= room && cold.bytes.len() <= room, "a block has a bound");
+        let entry = self.hot;
+        self.memory.write(self.hot, &hot.bytes);
+        self.memory.write(self.cold, &cold.bytes);
+        self.hot = hot.here().next_multiple_of(16);
+        self.cold = cold.here();
+        for &(at, exit, offset) in sites {
+            let key = BlockKey::new(Gpa((start.0 & !0xfff) + offset), mode);
+            self.links.add(&mut self.memory, key, super::links::Site { at, exit });
+        }
+        self.enter(start, mode, entry);
+        entry
+    }
+}
+
+/// A point to go back to.
+#[derive(Clone, Copy)]
+struct Mark {
+    hot: usize,
+    cold: usize,
+    flags: Flags,
+    xmm: u16,
+}
+
+impl Translation<'_> {
+    fn mark(&self) -> Mark {
+        Mark {
+            hot: self.hot.bytes.len(),
+            cold: self.cold.bytes.len(),
+            flags: self.flags,
+            xmm: self.xmm,
+        }
+    }
+
+    /// Forgets what was emitted since, for an instruction that turned out to have no translation.
+    fn back_to(&mut self, mark: Mark) {
+        self.hot.bytes.truncate(mark.hot);
+        self.cold.bytes.truncate(mark.cold);
+        (self.flags, self.xmm, self.exit) = (mark.flags, mark.xmm, None);
+    }
+
+    /// The operation of the current instruction.
+    pub(super) fn operation(&self) -> OpRef {
+        let mut op = self.header.next();
+        for _ in 0..self.at {
+            op = op.next();
+        }
+        op
+    }
+
+    /// Charges for all instructions, or leaves.
+    fn charge(&mut self, count: usize) {
+        let count = count as i8;
+        let refused = self.cold.here();
+        self.cold.arith_mem(0, BUDGET, count);
+        self.cold.constant64(host::R9, self.header.address() | reason::BUDGET);
+        self.cold.jmp(self.exit_thunk);
+        self.hot.arith_mem(5, BUDGET, count);
+        self.hot.jcc(super::emit::condition::S, refused);
+    }
+
+    /// An exit, in the cold half, to the interpreter at the current operation. Flags are saved there.
+    pub(super) fn exit_here(&mut self) -> u32 {
+        if let Some(exit) = self.exit {
+            return exit;
+        }
+        let exit = self.cold_exit(reason::AT);
+        self.exit = Some(exit);
+        exit
+    }
+
+    /// As [`Translation::exit_here`], for another reason.
+    pub(super) fn cold_exit(&mut self, reason: u64) -> u32 {
+        let exit = self.cold.here();
+        self.cold.constant64(host::R9, self.operation().address() | reason);
+        self.cold.jmp(self.exit_thunk);
+        exit
+    }
+
+    /// Leaves for the interpreter: the block's last instruction has no translation.
+    fn leave_here(&mut self) {
+        self.hot.constant64(host::R9, self.operation().address() | reason::AT);
+        self.hot.jmp(self.exit_thunk);
+    }
+
+    /// Has one operation interpreted and comes back.
+    fn callout(&mut self, op: OpRef) {
+        self.hot.constant64(host::R9, op.address() | reason::CALLOUT);
+        // MOV r32, imm32 with R8 and JMP rel32 are 6 and 5 bytes long.
+        let resume = self.hot.here() + 11;
+        self.hot.constant32(host::R8, resume);
+        self.hot.jmp(self.exit_thunk);
+        assert_eq!(self.hot.here(), resume, "the lengths are as said");
+        (self.flags, self.xmm) = (Flags::Saved, 0);
+    }
+
+    /// A jump within the page, to be linked.
+    pub(super) fn link(&mut self, at: u32, exit: u32, offset: u64) {
+        self.sites.push((at, exit, offset));
+    }
+
+    /// Before flags are clobbered, or where host code may be left.
+    pub(super) fn save_flags(&mut self) {
+        if self.flags == Flags::Live {
+            self.hot.save_flags();
+        }
+        self.flags = Flags::Saved;
+    }
+
+    /// Before flags are read, or changed in part.
+    pub(super) fn want_flags(&mut self) {
+        if self.flags == Flags::Saved {
+            self.hot.restore_flags();
+            self.flags = Flags::Both;
+        }
+    }
+
+    /// Whether all arithmetic flags that the current instruction leaves are overwritten before anybody
+    /// could see them.
+    pub(super) fn flags_die(&mut self) -> bool {
+        for i in &self.instructions[self.at + 1..] {
+            if i.rflags_read() & ARITHMETIC != NONE as u32 || !is_plain(i) {
+                return false;
+            }
+            if i.rflags_modified() & ARITHMETIC == ARITHMETIC {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The arithmetic flags as iced-x86 numbers them.
+pub(super) const ARITHMETIC: u32 = RflagsBits::OF
+    | RflagsBits::SF
+    | RflagsBits::ZF
+    | RflagsBits::AF
+    | RflagsBits::CF
+    | RflagsBits::PF;
+
+const _: () = assert!(rflags::ARITHMETIC.count_ones() == 6);
+
+/// An instruction on registers and constants that completes whatever happens, in host code.
+fn is_plain(i: &Instruction) -> bool {
+    let known = matches!(
+        i.mnemonic(),
+        Mnemonic::Add
+            | Mnemonic::Sub
+            | Mnemonic::And
+            | Mnemonic::Or
+            | Mnemonic::Xor
+            | Mnemonic::Cmp
+            | Mnemonic::Test
+            | Mnemonic::Mov
+            | Mnemonic::Lea
+            | Mnemonic::Movzx
+            | Mnemonic::Movsx
+            | Mnemonic::Movsxd
+            | Mnemonic::Neg
+            | Mnemonic::Not
+            | Mnemonic::Bswap
+            | Mnemonic::Cdqe
+            | Mnemonic::Cwde
+    );
+    known
+        && (i.mnemonic() == Mnemonic::Lea
+            || (0..i.op_count()).all(|n| match i.op_kind(n) {
+                OpKind::Register => registers::general(i.op_register(n)).is_some(),
+                OpKind::Memory => false,
+                _ => true,
+            }))
+        && i.segment_prefix() == Register::None
+}
+
+const _: () = assert!(NO_SEGMENT == 6);

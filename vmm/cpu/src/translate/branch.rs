@@ -1,0 +1,193 @@
+//! Where blocks end: jumps, calls, returns.
+//!
+//! Within a page, a jump goes straight to the target's code (`links`). To another page, or to an address
+//! from a register or memory, it asks the TLB: a code entry leads from the linear page to the entry points
+//! of the blocks in its physical page.
+
+use super::block::Translation;
+use super::emit::{Width, at, condition, host, indexed};
+use super::host::reason;
+use super::memory::Right;
+use super::registers::{NEXT, PAGE, TEMPORARY, general, table};
+use iced_x86::{Code, Instruction, OpKind};
+
+impl Translation<'_> {
+    /// The block's last instruction.
+    pub(super) fn branch(&mut self, i: &Instruction) -> Option<()> {
+        let fall = i.next_ip();
+        if i.is_jcc_short_or_near() {
+            let to = direct_target(i)?;
+            let condition = super::special::condition_number(i)?;
+            self.want_flags();
+            if self.flags == super::block::Flags::Live {
+                self.hot.save_flags();
+            }
+            self.flags = super::block::Flags::Saved;
+            if to < 4096 {
+                let exit = self.exit_here();
+                let at = self.hot.jcc(condition, exit);
+                self.link(at, exit, to);
+            } else {
+                let far = self.cold_jump(to);
+                self.hot.jcc(condition, far);
+            }
+            self.go_to(fall);
+            return Some(());
+        }
+        match i.code() {
+            _ if i.is_jmp_short_or_near() => {
+                let to = direct_target(i)?;
+                self.save_flags();
+                self.go_to(to);
+            }
+            _ if i.is_call_near() => {
+                let to = direct_target(i)?;
+                self.save_flags();
+                self.call(to, fall)?;
+            }
+            Code::Retnq | Code::Retnq_imm16 => {
+                let drop = if i.op_count() == 1 { i.immediate16() } else { 0 };
+                self.save_flags();
+                self.hot.mov(host::R8, host::R11);
+                self.probe(Right::Load, 8);
+                self.hot.load(host::R8, at(host::R8, 0));
+                self.find_target();
+                self.hot.lea(host::R11, at(host::R11, 8 + i32::from(drop)));
+                self.enter_page();
+                self.jump_to_r9();
+            }
+            Code::Jmp_rm64 => {
+                self.save_flags();
+                self.indirect_target(i)?;
+                self.find_target();
+                self.enter_page();
+                self.jump_to_r9();
+            }
+            Code::Call_rm64 => {
+                self.save_flags();
+                self.indirect_target(i)?;
+                self.find_target();
+                self.hot.store(TEMPORARY, host::R9);
+                self.push_return(fall)?;
+                self.enter_page();
+                // JMP m64
+                self.hot.mem(Width::W32, &[0xff], 4, TEMPORARY);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// R8 = where an indirect branch leads.
+    fn indirect_target(&mut self, i: &Instruction) -> Option<()> {
+        if i.op0_kind() == OpKind::Register {
+            let target = self.value_in(general(i.op0_register())?, host::R8);
+            self.hot.mov(host::R8, target);
+            return Some(());
+        }
+        self.linear_address(i)?;
+        self.probe(Right::Load, 8);
+        self.hot.load(host::R8, at(host::R8, 0));
+        Some(())
+    }
+
+    /// CALL to a place that lies `to` from the page.
+    fn call(&mut self, to: u64, fall: u64) -> Option<()> {
+        if to < 4096 {
+            self.push_return(fall)?;
+            self.go_to(to);
+            return Some(());
+        }
+        self.far_target(to);
+        self.find_target();
+        self.hot.store(TEMPORARY, host::R9);
+        self.push_return(fall)?;
+        self.enter_page();
+        // JMP m64
+        self.hot.mem(Width::W32, &[0xff], 4, TEMPORARY);
+        Some(())
+    }
+
+    /// Pushes the linear address that lies `fall` from the page.
+    fn push_return(&mut self, fall: u64) -> Option<()> {
+        let fall = i32::try_from(fall).ok()?;
+        self.hot.lea(host::R8, at(host::R11, -8));
+        self.probe(Right::Store, 8);
+        self.hot.load(host::R9, PAGE);
+        self.hot.arith(Width::W64, 0, host::R9, fall);
+        self.hot.store(at(host::R8, 0), host::R9);
+        self.hot.lea(host::R11, at(host::R11, -8));
+        Some(())
+    }
+
+    /// Goes on at a place that lies `to` from the page. Flags are saved.
+    pub(super) fn go_to(&mut self, to: u64) {
+        if to < 4096 {
+            let exit = self.exit_here();
+            let at = self.hot.jmp(exit);
+            self.link(at, exit, to);
+        } else {
+            let far = self.cold_jump(to);
+            self.hot.jmp(far);
+        }
+    }
+
+    /// A jump to another page, in the cold half.
+    fn cold_jump(&mut self, to: u64) -> u32 {
+        let unknown = self.cold_exit(reason::UNKNOWN);
+        let start = self.cold.here();
+        std::mem::swap(&mut self.hot, &mut self.cold);
+        self.far_target(to);
+        self.find_target_or(unknown);
+        self.enter_page();
+        self.jump_to_r9();
+        std::mem::swap(&mut self.hot, &mut self.cold);
+        start
+    }
+
+    /// R8 = the linear address that lies `to` from the page.
+    fn far_target(&mut self, to: u64) {
+        self.hot.load(host::R8, PAGE);
+        // A direct branch reaches 2 GiB; the sum with its place in the page may need more.
+        match i32::try_from(to as i64) {
+            Ok(to) => self.hot.arith(Width::W64, 0, host::R8, to),
+            Err(_) => {
+                self.hot.constant64(host::R9, to);
+                self.hot.reg(Width::W64, &[0x03], host::R8, host::R9);
+            }
+        }
+    }
+
+    /// R9 = the entry point for the linear address in R8, which is put into `Native::next`; or leaves with
+    /// nothing changed.
+    fn find_target(&mut self) {
+        let unknown = self.cold_exit(reason::UNKNOWN);
+        self.find_target_or(unknown);
+    }
+
+    fn find_target_or(&mut self, unknown: u32) {
+        self.hot.store(NEXT, host::R8);
+        self.tlb_slot();
+        self.hot.mem(Width::W64, &[0x33], host::R8, indexed(host::R14, host::R9, 0, table::CODE));
+        self.hot.arith(Width::W64, 7, host::R8, 4095);
+        self.hot.jcc(condition::A, unknown);
+        self.hot.load(host::R9, indexed(host::R14, host::R9, 0, table::CODE + 8));
+        self.hot.mem(Width::W32, &[0x8b], host::R9, indexed(host::R9, host::R8, 2, 0));
+    }
+
+    /// The page of `Native::next` is the one being executed from here on.
+    fn enter_page(&mut self) {
+        self.hot.load(host::R8, NEXT);
+        self.hot.arith(Width::W64, 4, host::R8, -4096);
+        self.hot.store(PAGE, host::R8);
+    }
+
+    fn jump_to_r9(&mut self) {
+        self.hot.reg(Width::W32, &[0xff], 4, host::R9);
+    }
+}
+
+/// Where a direct branch with the mode's own operand size leads, relative to the page.
+fn direct_target(i: &Instruction) -> Option<u64> {
+    (i.op0_kind() == OpKind::NearBranch64).then(|| i.near_branch_target())
+}

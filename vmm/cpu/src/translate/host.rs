@@ -1,0 +1,142 @@
+//! Memory that holds host code, and the one place that jumps into it.
+//!
+//! UNSAFETY: host code lives in a memory file that is mapped twice: once to be written, once to be
+//! executed; no page is ever both at one address. The executable view lies below 4 GiB, so that code
+//! addresses fit 32 bits. What is executed was emitted by this module's parent from decoded guest
+//! instructions, and keeps these promises, on which [`run`] relies:
+//!
+//! - It is entered by the trampoline, which saves what the System V ABI wants preserved, and left by the
+//!   exit thunk, which restores it. In between it calls nothing, uses no stack below the trampoline's
+//!   frame, and takes no signal for granted.
+//! - It reads and writes only: fields of the [`Cpu`] that it was given (by their offsets from `gpr`); the
+//!   TLB that `Cpu::tlb` points to; tables of entry points, which live as long as TLB entries that lead to
+//!   them; and guest RAM at host addresses that a TLB entry proves valid, by the same compare as in
+//!   `mmu/access.rs`.
+//! - Code is changed (links) only while it does not run: the machine has one thread, and host code never
+//!   calls back. The processor sees such changes because of the jump through a register in the trampoline
+//!   and its coherent instruction cache (SDM vol. 3A, 11.6; AMD APM vol. 2, 7.6.1).
+#![expect(unsafe_code, reason = "host code is mapped and entered here; see UNSAFETY above")]
+
+use crate::code::OpRef;
+use crate::cpu::Cpu;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+/// `MAP_32BIT`: an address below 2 GiB.
+const LOW: MapFlags = MapFlags::from_bits_retain(0x40);
+
+/// Memory for host code.
+pub(crate) struct CodeMemory {
+    writable: NonNull<u8>,
+    executable: NonNull<u8>,
+    bytes: usize,
+}
+
+impl CodeMemory {
+    /// `None` where the host refuses; then there is no translator.
+    pub(super) fn new(bytes: usize) -> Option<CodeMemory> {
+        let file = memfd_create("dejavm-code", MemfdFlags::CLOEXEC).ok()?;
+        ftruncate(&file, bytes as u64).ok()?;
+        let map = |protection, flags| {
+            // SAFETY: a fresh mapping of our own file, at an address of the kernel's choice.
+            let at = unsafe { mmap(std::ptr::null_mut(), bytes, protection, flags, &file, 0) };
+            NonNull::new(at.ok()?.cast::<u8>())
+        };
+        let executable = map(ProtFlags::READ | ProtFlags::EXEC, MapFlags::SHARED | LOW)?;
+        let memory = match map(ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED) {
+            Some(writable) => CodeMemory { writable, executable, bytes },
+            None => {
+                // SAFETY: the mapping made above, which nothing uses.
+                let _ = unsafe { munmap(executable.as_ptr().cast::<c_void>(), bytes) };
+                return None;
+            }
+        };
+        // SAFETY: advice about our own mapping; a refusal is harmless.
+        let _ =
+            unsafe { madvise(executable.as_ptr().cast::<c_void>(), bytes, Advice::LinuxHugepage) };
+        (executable.as_ptr() as usize + bytes <= u32::MAX as usize).then_some(memory)
+    }
+
+    /// Where the code will be executed.
+    pub(super) fn start(&self) -> u32 {
+        self.executable.as_ptr() as usize as u32
+    }
+
+    pub(super) fn bytes(&self) -> u32 {
+        self.bytes as u32
+    }
+
+    /// Writes code that will be executed at `address`.
+    pub(super) fn write(&mut self, address: u32, code: &[u8]) {
+        let at = (address - self.start()) as usize;
+        assert!(at + code.len() <= self.bytes, "code is written inside its memory");
+        // SAFETY: inside the mapping, by the assertion; nothing else refers to it.
+        unsafe {
+            self.writable.as_ptr().add(at).copy_from_nonoverlapping(code.as_ptr(), code.len());
+        }
+    }
+}
+
+impl Drop for CodeMemory {
+    fn drop(&mut self) {
+        for view in [self.writable, self.executable] {
+            // SAFETY: our own mappings, and nobody executes code of a translator that is dropped.
+            let _ = unsafe { munmap(view.as_ptr().cast::<c_void>(), self.bytes) };
+        }
+    }
+}
+
+/// What host code says when it is left, in the low bits of an operation's address.
+pub(super) mod reason {
+    /// Go on by interpreting this operation.
+    pub(crate) const AT: u64 = 0;
+    /// Interpret this one operation, then come back.
+    pub(crate) const CALLOUT: u64 = 1;
+    /// Go on at the linear address in `Native::next`; there is no operation.
+    pub(crate) const JUMP: u64 = 2;
+    /// The block with this header is not paid for.
+    pub(crate) const BUDGET: u64 = 3;
+    /// As `AT`, because where `Native::next` lies is not known.
+    pub(crate) const UNKNOWN: u64 = 4;
+    /// All of the bits.
+    pub(crate) const MASK: u64 = 7;
+}
+
+const _: () = assert!(align_of::<crate::code::Op>() as u64 > reason::MASK);
+
+/// Why host code was left.
+pub(super) enum Left {
+    At(OpRef),
+    Callout { op: OpRef, resume: u32 },
+    Jump,
+    Budget(OpRef),
+    Unknown(OpRef),
+}
+
+#[repr(C)]
+struct Returned {
+    operation: u64,
+    resume: u64,
+}
+
+/// Enters host code at `entry` through the trampoline at `trampoline`.
+pub(super) fn run(cpu: &mut Cpu, trampoline: u32, entry: u32) -> Left {
+    type Trampoline = extern "sysv64" fn(*mut Cpu, u64, *const crate::mmu::Tlb) -> Returned;
+    let tlb = cpu.tlb;
+    // SAFETY: the trampoline is code of `CodeMemory` with this signature (see `super::thunks`).
+    let trampoline = unsafe { std::mem::transmute::<usize, Trampoline>(trampoline as usize) };
+    let returned = trampoline(std::ptr::from_mut(cpu), u64::from(entry), tlb);
+    let op = || {
+        let pointer = (returned.operation & !reason::MASK) as *mut crate::code::Op;
+        OpRef::from_host_code(NonNull::new(pointer).expect("host code names an operation"))
+    };
+    match returned.operation & reason::MASK {
+        reason::AT => Left::At(op()),
+        reason::CALLOUT => Left::Callout { op: op(), resume: returned.resume as u32 },
+        reason::JUMP => Left::Jump,
+        reason::BUDGET => Left::Budget(op()),
+        _ => Left::Unknown(op()),
+    }
+}

@@ -1,0 +1,286 @@
+//! The translator: blocks that run often become host code.
+//!
+//! A translation is a way to execute a decoded block, no other kind of block: its header's handler enters
+//! the host code, its instructions are charged as the interpreter charges them, and whenever an
+//! instruction needs more than the common case (a TLB miss, a device, a fault), host code is left before
+//! that instruction has changed anything and the interpreter goes on with the instruction's own operation.
+//! So the interpreter's rules are the only ones, and no guest can tell which of the two executed.
+//! Instructions without a translation are interpreted one at a time ([`Left::Callout`]).
+//!
+//! What is where while host code runs: [`registers`]. How arithmetic flags travel: [`block`].
+
+mod block;
+mod branch;
+mod copy;
+mod emit;
+mod host;
+mod links;
+mod memory;
+mod registers;
+mod special;
+mod thunks;
+
+use crate::code::{BlockKey, Flow, Op, OpRef, go, leave, run_chain};
+use crate::cpu::{Cpu, PAGE_REG};
+use crate::flags::rflags;
+use crate::interp::{self, Exit, Mode};
+use crate::mmu::Table;
+use dejavm_memory::GuestRam;
+use dejavm_units::{Gpa, Pfn};
+use host::{CodeMemory, Left};
+use links::Links;
+use std::collections::BTreeMap;
+use thunks::Thunks;
+
+/// Bytes of host code kept: the hot half and the cold half of each.
+const CODE_BYTES: usize = 96 << 20;
+/// Room that a block's translation needs at most, in each half.
+const BLOCK_BYTES_MAX: u32 = 32 << 10;
+
+/// What host code reads and writes besides registers; part of [`Cpu`].
+pub(crate) struct Native {
+    /// The arithmetic flags: bits 15:8 as LAHF leaves them in AH, bits 7:0 = OF.
+    pub(crate) flags: u64,
+    /// The linear address that a jump is about to go to.
+    pub(crate) next: u64,
+    /// Scratch within one instruction.
+    pub(crate) temporary: u64,
+    /// MXCSR for Rust code: as the ABI wants it.
+    pub(crate) host_mxcsr: u32,
+}
+
+impl Default for Native {
+    fn default() -> Native {
+        Native { flags: 0, next: 0, temporary: 0, host_mxcsr: 0x1f80 }
+    }
+}
+
+/// Entry points by offset in a page of code.
+type EntryPoints = Box<[u32; 4096]>;
+
+/// The host code of one CPU.
+#[derive(Default)]
+pub(crate) struct Translator {
+    /// Made when first needed; `None` inside if the host refused.
+    code: Option<Option<Code>>,
+    full: bool,
+    random: u64,
+}
+
+struct Code {
+    memory: CodeMemory,
+    thunks: Thunks,
+    /// Where code begins after the thunks, and the next free address of each half.
+    start: u32,
+    hot: u32,
+    cold: u32,
+    entry_points: BTreeMap<(Pfn, u8), EntryPoints>,
+    links: Links,
+}
+
+impl Code {
+    fn new() -> Option<Code> {
+        let mut memory = CodeMemory::new(CODE_BYTES)?;
+        let mut shared = emit::Section::new(memory.start());
+        let thunks = thunks::emit(&mut shared);
+        let begin = memory.start();
+        memory.write(begin, &shared.bytes);
+        let start = shared.here().next_multiple_of(64);
+        let cold = begin + memory.bytes() / 2;
+        Some(Code {
+            memory,
+            thunks,
+            start,
+            hot: start,
+            cold,
+            entry_points: BTreeMap::new(),
+            links: Links::default(),
+        })
+    }
+
+    fn is_full(&self) -> bool {
+        let middle = self.memory.start() + self.memory.bytes() / 2;
+        let end = self.memory.start() + self.memory.bytes();
+        self.hot + BLOCK_BYTES_MAX > middle || self.cold + BLOCK_BYTES_MAX > end
+    }
+
+    fn entry_points(&mut self, pfn: Pfn, mode: u8) -> &mut EntryPoints {
+        let none = self.thunks.no_target;
+        self.entry_points.entry((pfn, mode)).or_insert_with(|| Box::new([none; 4096]))
+    }
+
+    /// A block's code exists: jumps may go there.
+    fn enter(&mut self, start: Gpa, mode: u8, entry: u32) {
+        self.entry_points(start.pfn(), mode)[start.page_offset() as usize] = entry;
+        self.links.connect(&mut self.memory, BlockKey::new(start, mode), entry);
+    }
+
+    /// A block is no more: nobody jumps there.
+    fn retire(&mut self, key: BlockKey) {
+        let none = self.thunks.no_target;
+        if let Some(points) = self.entry_points.get_mut(&(key.start().pfn(), key.mode())) {
+            points[key.start().page_offset() as usize] = none;
+        }
+        self.links.disconnect(&mut self.memory, key);
+    }
+}
+
+impl Translator {
+    fn code(&mut self) -> Option<&mut Code> {
+        self.code.get_or_insert_with(Code::new).as_mut()
+    }
+
+    /// There was no room for more: [`Cpu::forget_all_code`] is due.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Blocks were dropped.
+    pub(crate) fn retire(&mut self, keys: impl IntoIterator<Item = BlockKey>) {
+        if let Some(Some(code)) = &mut self.code {
+            keys.into_iter().for_each(|key| code.retire(key));
+        }
+    }
+
+    /// Drops all code. Whoever holds entry points ([`Table::Code`]) must drop those too.
+    pub(crate) fn clear(&mut self) {
+        self.full = false;
+        if let Some(Some(code)) = &mut self.code {
+            code.entry_points.clear();
+            code.links = Links::default();
+            code.hot = code.start;
+            code.cold = code.memory.start() + code.memory.bytes() / 2;
+        }
+    }
+
+    /// Whether to interpret a block although it has host code: pseudo-random, for tests.
+    fn prefers_interpreter(&mut self, seed: Option<u64>) -> bool {
+        let Some(seed) = seed else { return false };
+        if self.random == 0 {
+            self.random = seed | 1;
+        }
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random >> 32 & 3 == 0
+    }
+}
+
+/// Makes a fresh block's header count how often it is entered.
+pub(crate) fn watch_heat(header: &mut Op, start: Gpa, mode: Mode, entries: u8) {
+    let Ok(pfn) = u32::try_from(start.pfn().0) else { return };
+    header.handler = warming;
+    header.disp = pfn as i32;
+    header.segment = mode.bits();
+    header.unused = entries;
+    header.imm = crate::code::UNPAYABLE;
+}
+
+/// Charges for a block's instructions and interprets them.
+#[inline(always)]
+fn interpret(cpu: &mut Cpu, header: OpRef) -> Flow {
+    interp::enter_paying(cpu, header, i64::from(header.rest) - 1)
+}
+
+/// Header of a block that has been entered a few times only.
+fn warming(cpu: &mut Cpu, header: OpRef) -> Flow {
+    if header.unused > 0 {
+        header.cool();
+        return interpret(cpu, header);
+    }
+    let start = Gpa((header.disp as u32 as u64) << 12 | u64::from(header.offset));
+    let count = i64::from(header.rest) - 1;
+    match cpu.translate_to_host_code(header, start, count as usize) {
+        Some(entry) => header.become_native(native, entry),
+        // Not again.
+        None => header.become_interpreted(interp::enter, count as u64),
+    }
+    go!(cpu, header)
+}
+
+/// Header of a translated block.
+fn native(cpu: &mut Cpu, header: OpRef) -> Flow {
+    const MASKS: u32 = 0x1f80;
+    let seed = cpu.mmu.tuning().mix_seed;
+    if cpu.mxcsr & MASKS != MASKS || cpu.translator.prefers_interpreter(seed) {
+        return interpret(cpu, header);
+    }
+    let Some(Some(code)) = &cpu.translator.code else {
+        unreachable!("a translated block has a translator")
+    };
+    let trampoline = code.thunks.enter;
+    let mut entry = header.disp as u32;
+    loop {
+        let flags = cpu.arith.bits();
+        cpu.native.flags = (flags & 0xff) << 8 | flags >> 11 & 1;
+        let left = host::run(cpu, trampoline, entry);
+        let flags = cpu.native.flags;
+        cpu.arith.set_bits(flags >> 8 & 0xff & rflags::ARITHMETIC | (flags & 1) << 11);
+        match left {
+            Left::At(op) => go!(cpu, op),
+            Left::Unknown(op) => {
+                cpu.learn_target(cpu.native.next);
+                go!(cpu, op)
+            }
+            Left::Jump => return interp::jump(cpu, cpu.native.next),
+            Left::Budget(header) => {
+                cpu.rip = cpu.ip_at(header.offset.into());
+                cpu.exit = Exit::Budget;
+                leave!()
+            }
+            Left::Callout { op, resume } => {
+                run_chain(cpu, op);
+                if cpu.exit != Exit::Back {
+                    leave!();
+                }
+                if cpu.mxcsr & MASKS != MASKS {
+                    // `op` is followed by where it came from.
+                    go!(cpu, op.next().came_from().next());
+                }
+                entry = resume;
+            }
+        }
+    }
+}
+
+/// After an operation that was interpreted for host code: back there.
+fn back(cpu: &mut Cpu, _: OpRef) -> Flow {
+    cpu.exit = Exit::Back;
+    leave!()
+}
+
+impl Cpu {
+    /// Enters where the code of a linear page is into the TLB, if that is known.
+    fn learn_target(&mut self, linear: u64) {
+        let user = self.cpl == 3;
+        let Some(gpa) = self.mmu.known_fetch(user, linear) else { return };
+        let mode = self.mode_bits();
+        let Some(code) = self.translator.code() else { return };
+        let table = code.entry_points(gpa.pfn(), mode).as_ptr() as u64;
+        let (mmu, ram) = self.mmu_and_ram();
+        mmu.fill(ram, Table::Code, user, linear, table, gpa.pfn());
+    }
+
+    /// The mode that blocks are decoded in now; valid inside blocks.
+    fn mode_bits(&self) -> u8 {
+        (self.jump_context >> 48) as u8
+    }
+
+    /// Tells the TLB in use which mode its code entries must be of.
+    pub(crate) fn choose_code_entries(&mut self) {
+        let (user, mode) = (self.cpl == 3, self.mode_bits());
+        self.mmu.choose_code_entries(user, mode);
+    }
+}
+
+/// Bytes of a block, from RAM.
+fn bytes_of(ram: &GuestRam, start: Gpa) -> ([u8; 256], usize) {
+    let mut bytes = [0; 256];
+    let window = bytes.len().min(4096 - start.page_offset() as usize);
+    match ram.read(start, &mut bytes[..window]) {
+        Ok(()) => (bytes, window),
+        Err(_) => (bytes, 0),
+    }
+}
+
+const _: () = assert!(PAGE_REG == 17);

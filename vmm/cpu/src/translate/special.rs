@@ -1,0 +1,359 @@
+//! Instructions with operands of their own, and those whose undefined flags must be made defined.
+
+use super::block::{Flags, Translation};
+use super::emit::{Width, at, condition, host};
+use super::memory::Right;
+use super::registers::{TEMPORARY, general, host_of, slot};
+use iced_x86::{Code, ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
+
+/// AH's bits of ZF and AF, cleared.
+const WITHOUT_ZF_AF: u8 = !0x50;
+/// AH's bit of AF, cleared.
+const WITHOUT_AF: u8 = !0x10;
+
+impl Translation<'_> {
+    /// `None` if the instruction is nothing special; `Some(None)` if it has no translation.
+    pub(super) fn special(&mut self, i: &Instruction) -> Option<Option<()>> {
+        Some(match i.mnemonic() {
+            Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Endbr32 | Mnemonic::Pause => Some(()),
+            Mnemonic::Push => self.push(i),
+            Mnemonic::Pop => self.pop(i),
+            Mnemonic::Leave => self.leave_frame(i),
+            Mnemonic::Lea => self.load_address(i),
+            Mnemonic::Cdqe | Mnemonic::Cwde | Mnemonic::Cqo | Mnemonic::Cdq => self.widen(i),
+            Mnemonic::Imul if i.op_count() >= 2 => self.multiply(i),
+            Mnemonic::Mul | Mnemonic::Imul => self.multiply_wide(i),
+            Mnemonic::Div => self.divide(i),
+            Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar => self.shift(i),
+            Mnemonic::Rol | Mnemonic::Ror => self.rotate(i),
+            Mnemonic::Cmpxchg => self.compare_exchange(i),
+            _ => return None,
+        })
+    }
+
+    fn push(&mut self, i: &Instruction) -> Option<()> {
+        if i.stack_pointer_increment() != -8 {
+            return None;
+        }
+        self.save_flags();
+        let value = match i.op0_kind() {
+            OpKind::Register => Some(general(i.op0_register())?),
+            OpKind::Memory => {
+                self.linear_address(i)?;
+                self.probe(Right::Load, 8);
+                self.hot.load(host::R9, self.probed());
+                self.hot.store(TEMPORARY, host::R9);
+                None
+            }
+            _ => None,
+        };
+        self.hot.lea(host::R8, at(host::R11, -8));
+        self.probe(Right::Store, 8);
+        match (value, i.op0_kind()) {
+            (Some(guest), _) => {
+                let value = self.value_in(guest, host::R9);
+                self.hot.store(self.probed(), value);
+            }
+            (None, OpKind::Memory) => {
+                self.hot.load(host::R9, TEMPORARY);
+                self.hot.store(self.probed(), host::R9);
+            }
+            (None, _) => {
+                let value = i32::try_from(i.immediate(0) as i64).ok()?;
+                self.hot.mem(Width::W64, &[0xc7], 0, self.probed());
+                self.hot.raw(&value.to_le_bytes());
+            }
+        }
+        self.hot.lea(host::R11, at(host::R11, -8));
+        Some(())
+    }
+
+    fn pop(&mut self, i: &Instruction) -> Option<()> {
+        if i.op0_kind() != OpKind::Register || i.stack_pointer_increment() != 8 {
+            return None;
+        }
+        let guest = general(i.op0_register())?;
+        self.save_flags();
+        self.hot.mov(host::R8, host::R11);
+        self.probe(Right::Load, 8);
+        self.hot.lea(host::R11, at(host::R11, 8));
+        // POP RSP keeps the popped value: the increment comes first.
+        match host_of(guest) {
+            Some(register) => self.hot.load(register, self.probed()),
+            None => {
+                self.hot.load(host::R9, self.probed());
+                self.hot.store(slot(guest), host::R9);
+            }
+        }
+        Some(())
+    }
+
+    fn leave_frame(&mut self, i: &Instruction) -> Option<()> {
+        if i.code() != Code::Leaveq {
+            return None;
+        }
+        self.save_flags();
+        self.hot.mov(host::R8, host::RBP);
+        self.probe(Right::Load, 8);
+        self.hot.lea(host::R11, at(host::RBP, 8));
+        self.hot.load(host::RBP, self.probed());
+        Some(())
+    }
+
+    fn load_address(&mut self, i: &Instruction) -> Option<()> {
+        let to = general(i.op0_register())?;
+        let width = match i.op0_register().size() {
+            8 => Width::W64,
+            4 => Width::W32,
+            _ => return None,
+        };
+        let address = self.unsegmented_address(i)?;
+        match host_of(to) {
+            Some(register) => self.hot.mem(width, &[0x8d], register, address),
+            None => {
+                self.hot.mem(width, &[0x8d], host::R8, address);
+                self.hot.store(slot(to), host::R8);
+            }
+        }
+        Some(())
+    }
+
+    fn widen(&mut self, i: &Instruction) -> Option<()> {
+        match i.mnemonic() {
+            // MOVSXD
+            Mnemonic::Cdqe => self.hot.reg(Width::W64, &[0x63], host::R10, host::R10),
+            // MOVSX r32, r16
+            Mnemonic::Cwde => self.hot.reg(Width::W32, &[0x0f, 0xbf], host::R10, host::R10),
+            Mnemonic::Cqo => {
+                self.save_flags();
+                self.hot.mov(host::RDX, host::R10);
+                // SAR r64, 63
+                self.hot.reg(Width::W64, &[0xc1], 7, host::RDX);
+                self.hot.raw(&[63]);
+            }
+            _ => {
+                self.save_flags();
+                self.hot.mov32(host::RDX, host::R10);
+                self.hot.reg(Width::W32, &[0xc1], 7, host::RDX);
+                self.hot.raw(&[31]);
+            }
+        }
+        Some(())
+    }
+
+    /// The flags of a product: CF and OF are the host's; SF and PF follow the lower half, in `low`; ZF and
+    /// AF are 0.
+    fn product_flags(&mut self, low: u8, width: Width) {
+        // SETO al; TEST low, low; LAHF; AND ah, ...; OR ah, al
+        self.hot.raw(&[0x0f, 0x90, 0xc0]);
+        self.hot.reg(width, &[0x85], low, low);
+        self.hot.raw(&[0x9f, 0x80, 0xe4, WITHOUT_ZF_AF, 0x08, 0xc4]);
+        self.flags = Flags::Saved;
+    }
+
+    fn multiply(&mut self, i: &Instruction) -> Option<()> {
+        let width = match i.op0_register().size() {
+            8 => Width::W64,
+            4 => Width::W32,
+            _ => return None,
+        };
+        let to = general(i.op0_register())?;
+        let die = self.flags_die();
+        self.copy(i)?;
+        if !die {
+            let low = match host_of(to) {
+                Some(register) => register,
+                None => {
+                    self.hot.load(host::R9, slot(to));
+                    host::R9
+                }
+            };
+            self.product_flags(low, width);
+        }
+        Some(())
+    }
+
+    /// MUL and IMUL of RAX into RDX:RAX.
+    fn multiply_wide(&mut self, i: &Instruction) -> Option<()> {
+        let (width, digit) = wide_operation(i)?;
+        let die = self.flags_die();
+        if i.op0_kind() == OpKind::Memory {
+            self.save_flags();
+            self.linear_address(i)?;
+            self.probe(Right::Load, if width == Width::W64 { 8 } else { 4 });
+            self.hot.mov(host::RAX, host::R10);
+            self.hot.mem(width, &[0xf7], digit, self.probed());
+        } else {
+            let factor = self.value_in(general(i.op0_register())?, host::R8);
+            self.hot.mov(host::RAX, host::R10);
+            self.hot.reg(width, &[0xf7], digit, factor);
+        }
+        self.hot.mov(host::R10, host::RAX);
+        self.flags = Flags::Live;
+        if !die {
+            self.product_flags(host::R10, width);
+        }
+        Some(())
+    }
+
+    /// DIV: leaves where it would fault. Flags stay.
+    fn divide(&mut self, i: &Instruction) -> Option<()> {
+        let (width, digit) = wide_operation(i)?;
+        self.save_flags();
+        if i.op0_kind() == OpKind::Memory {
+            self.linear_address(i)?;
+            self.probe(Right::Load, if width == Width::W64 { 8 } else { 4 });
+            self.hot.mem(width, &[0x8b], host::R8, self.probed());
+        } else {
+            let divisor = self.value_in(general(i.op0_register())?, host::R8);
+            self.hot.mov(host::R8, divisor);
+        }
+        let exit = self.exit_here();
+        // CMP rdx, r8: the quotient fits if the upper half is below the divisor, which is then not zero.
+        self.hot.reg(width, &[0x3b], host::RDX, host::R8);
+        self.hot.jcc(condition::AE, exit);
+        self.hot.mov(host::R9, host::RAX);
+        self.hot.mov(host::RAX, host::R10);
+        self.hot.reg(width, &[0xf7], digit, host::R8);
+        self.hot.mov(host::R10, host::RAX);
+        self.hot.mov(host::RAX, host::R9);
+        Some(())
+    }
+
+    fn shift(&mut self, i: &Instruction) -> Option<()> {
+        let bytes = match i.op0_kind() {
+            OpKind::Register => i.op0_register().size(),
+            _ => i.memory_size().size(),
+        };
+        let die = self.flags_die();
+        let Some(count) = constant_count(i, bytes) else {
+            // By CL: a count of zero leaves the flags alone.
+            return if die { self.copy(i) } else { None };
+        };
+        if count == 0 || count >= bytes as u32 * 8 {
+            return None;
+        }
+        if die {
+            return self.copy(i);
+        }
+        if count == 1 {
+            self.copy(i)?;
+            self.hot.save_flags();
+        } else {
+            if i.op0_kind() != OpKind::Register || bytes < 4 {
+                return None;
+            }
+            // OF is that of a shift by one, of a copy.
+            let value = self.value_in(general(i.op0_register())?, host::R8);
+            self.hot.mov(host::R8, value);
+            let width = if bytes == 8 { Width::W64 } else { Width::W32 };
+            let digit = match i.mnemonic() {
+                Mnemonic::Shr => 5,
+                Mnemonic::Sar => 7,
+                _ => 4,
+            };
+            // D1 /digit; SETO al
+            self.hot.reg(width, &[0xd1], digit, host::R8);
+            self.hot.raw(&[0x0f, 0x90, 0xc0]);
+            self.flags = Flags::Live;
+            self.copy(i)?;
+            // LAHF
+            self.hot.raw(&[0x9f]);
+        }
+        // AND ah, ...
+        self.hot.raw(&[0x80, 0xe4, WITHOUT_AF]);
+        self.flags = Flags::Saved;
+        Some(())
+    }
+
+    fn rotate(&mut self, i: &Instruction) -> Option<()> {
+        let bytes = match i.op0_kind() {
+            OpKind::Register => i.op0_register().size(),
+            _ => i.memory_size().size(),
+        };
+        let count = constant_count(i, bytes)?;
+        if count == 0 || count >= bytes as u32 * 8 {
+            return None;
+        }
+        self.copy(i)
+    }
+
+    /// CMPXCHG to memory.
+    fn compare_exchange(&mut self, i: &Instruction) -> Option<()> {
+        if i.op0_kind() != OpKind::Memory {
+            return None;
+        }
+        let bytes = i.memory_size().size();
+        let source = general(i.op1_register())?;
+        self.save_flags();
+        self.linear_address(i)?;
+        self.probe(Right::Store, bytes as u32);
+        let value = self.value_in(source, host::R9);
+        self.hot.mov(host::RAX, host::R10);
+        match bytes {
+            1 => {
+                // A REX prefix, so that 4 to 7 mean SPL to DIL.
+                let rex = 0x41 | (value >> 3) << 2;
+                self.hot.raw(&[rex, 0x0f, 0xb0, (value & 7) << 3]);
+            }
+            2 => {
+                self.hot.raw(&[0x66]);
+                self.hot.mem(Width::W32, &[0x0f, 0xb1], value, self.probed());
+            }
+            4 => self.hot.mem(Width::W32, &[0x0f, 0xb1], value, self.probed()),
+            _ => self.hot.mem(Width::W64, &[0x0f, 0xb1], value, self.probed()),
+        }
+        self.hot.mov(host::R10, host::RAX);
+        self.flags = Flags::Live;
+        Some(())
+    }
+}
+
+/// Width and ModRM extension of a one-operand multiplication or division of 4 or 8 bytes.
+fn wide_operation(i: &Instruction) -> Option<(Width, u8)> {
+    Some(match i.code() {
+        Code::Mul_rm32 => (Width::W32, 4),
+        Code::Mul_rm64 => (Width::W64, 4),
+        Code::Imul_rm32 => (Width::W32, 5),
+        Code::Imul_rm64 => (Width::W64, 5),
+        Code::Div_rm32 => (Width::W32, 6),
+        Code::Div_rm64 => (Width::W64, 6),
+        _ => return None,
+    })
+}
+
+/// A shift's count, masked as the hardware does, if it is a constant.
+fn constant_count(i: &Instruction, bytes: usize) -> Option<u32> {
+    if i.op1_kind() == OpKind::Register {
+        debug_assert_eq!(i.op1_register(), Register::CL, "only CL counts");
+        return None;
+    }
+    Some(i.immediate(1) as u32 & if bytes == 8 { 63 } else { 31 })
+}
+
+/// The condition code number of a Jcc, SETcc or CMOVcc.
+pub(super) fn condition_number(i: &Instruction) -> Option<u8> {
+    if i.flow_control() != FlowControl::Next && !i.is_jcc_short_or_near() {
+        return None;
+    }
+    let number = match i.condition_code() {
+        ConditionCode::None => return None,
+        ConditionCode::o => 0,
+        ConditionCode::no => 1,
+        ConditionCode::b => 2,
+        ConditionCode::ae => 3,
+        ConditionCode::e => 4,
+        ConditionCode::ne => 5,
+        ConditionCode::be => 6,
+        ConditionCode::a => 7,
+        ConditionCode::s => 8,
+        ConditionCode::ns => 9,
+        ConditionCode::p => 10,
+        ConditionCode::np => 11,
+        ConditionCode::l => 12,
+        ConditionCode::ge => 13,
+        ConditionCode::le => 14,
+        ConditionCode::g => 15,
+    };
+    Some(number)
+}

@@ -1,0 +1,72 @@
+//! The code that every translation shares: the way in, the way out, and where jumps to code that has no
+//! translation land.
+
+use super::emit::{Section, at, host};
+use super::host::reason;
+use super::registers::{ANCHOR_OFFSET, FLAGS, HOST_MXCSR, MXCSR, pinned, slot};
+
+/// Addresses of the shared code.
+#[derive(Clone, Copy)]
+pub(super) struct Thunks {
+    /// `extern "sysv64" fn(cpu, entry, tlb) -> (operation, resume)`.
+    pub(super) enter: u32,
+    /// Leaves: R9 holds the operation and the reason, R8 where to resume.
+    pub(super) exit: u32,
+    /// Leaves because the jump's target, in `Native::next`, has no translation.
+    pub(super) no_target: u32,
+}
+
+/// What the System V ABI wants preserved.
+const PRESERVED: [u8; 6] = [host::RBX, host::RBP, host::R12, host::R13, host::R14, host::R15];
+
+pub(super) fn emit(code: &mut Section) -> Thunks {
+    let enter = code.here();
+    for register in PRESERVED {
+        push(code, register);
+    }
+    code.lea(host::R15, at(host::RDI, ANCHOR_OFFSET));
+    code.mov(host::R14, host::RDX);
+    code.mov(host::R8, host::RSI);
+    // LDMXCSR
+    code.mem(super::emit::Width::W32, &[0x0f, 0xae], 2, MXCSR);
+    code.load(host::RAX, FLAGS);
+    for (guest, register) in pinned() {
+        code.load(register, slot(guest));
+    }
+    // jmp r8
+    code.reg(super::emit::Width::W32, &[0xff], 4, host::R8);
+
+    let exit = code.here();
+    for (guest, register) in pinned() {
+        code.store(slot(guest), register);
+    }
+    code.store(FLAGS, host::RAX);
+    // STMXCSR; LDMXCSR
+    code.mem(super::emit::Width::W32, &[0x0f, 0xae], 3, MXCSR);
+    code.mem(super::emit::Width::W32, &[0x0f, 0xae], 2, HOST_MXCSR);
+    code.mov(host::RAX, host::R9);
+    code.mov(host::RDX, host::R8);
+    for register in PRESERVED.into_iter().rev() {
+        pop(code, register);
+    }
+    code.raw(&[0xc3]);
+
+    let no_target = code.here();
+    code.constant32(host::R9, reason::JUMP as u32);
+    code.jmp(exit);
+    Thunks { enter, exit, no_target }
+}
+
+fn push(code: &mut Section, register: u8) {
+    if register >= 8 {
+        code.raw(&[0x41]);
+    }
+    code.raw(&[0x50 | register & 7]);
+}
+
+fn pop(code: &mut Section, register: u8) {
+    if register >= 8 {
+        code.raw(&[0x41]);
+    }
+    code.raw(&[0x58 | register & 7]);
+}
