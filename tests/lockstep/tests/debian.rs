@@ -55,7 +55,12 @@ fn compare(kernel: &str, initramfs: &str, windows: &[Window]) {
         fast_forward(&mut machine, *start);
         let seed = 0x5eed + n as u64;
         let tuning = if let Tuned(tuning) = other { *tuning } else { Tuning::default() };
-        let mut twins = Twins::from_machine(&config, machine, [Tuning::default(), tuning], seed);
+        let mut twins = Twins::from_machine(
+            &config,
+            machine,
+            [Tuning { translate_after: 0, ..Tuning::default() }, tuning],
+            seed,
+        );
         if let Stopped = other {
             twins = twins.with_stops();
         }
@@ -76,7 +81,11 @@ fn cloud_amd64() {
         "vmlinuz-cloud-amd64",
         "initramfs-amd64.gz",
         &[
-            (0, 24_000_000, Tuned(reference())),
+            (
+                24_000_000,
+                45_000_000,
+                Tuned(Tuning { engine: Engine::Interpreter, ..Tuning::default() }),
+            ),
             (100_000_000, 10_000_000, Stopped),
             (300_000_000, 2_000_000, Tuned(tiny_tlb())),
             (330_000_000, 3_000_000, Tuned(reference())),

@@ -7,14 +7,23 @@ use crate::mmu::is_canonical;
 
 /// Goes to a linear address.
 #[inline(always)]
-pub(crate) fn jump(cpu: &mut Cpu, linear: u64) -> Flow {
-    cpu.gpr[PAGE_REG as usize] = linear & !0xfff;
-    if let Some(header) = cpu.jumps.get(linear, cpu.jump_context) {
-        return go_to_block(cpu, header);
+pub(super) fn jump(cpu: &mut Cpu, linear: u64) -> Flow {
+    match target(cpu, linear) {
+        Some(header) => go_to_block(cpu, header),
+        None => leave!(),
     }
-    cpu.rip = linear;
-    cpu.exit = Exit::Jump;
-    leave!()
+}
+
+/// The block at a linear address, which is the place to go on; `None` to ask the run loop for it.
+#[inline(always)]
+pub(crate) fn target(cpu: &mut Cpu, linear: u64) -> Option<OpRef> {
+    cpu.gpr[PAGE_REG as usize] = linear & !0xfff;
+    let header = cpu.jumps.get(linear, cpu.jump_context);
+    if header.is_none() {
+        cpu.rip = linear;
+        cpu.exit = Exit::Jump;
+    }
+    header
 }
 
 /// Goes a direct branch's way, whose target lies `offset` from the start of the page.

@@ -22,7 +22,7 @@ mod transfer;
 use crate::code::{Flow, OpRef, go, leave};
 use crate::cpu::{Cpu, PAGE_REG};
 
-pub(crate) use branch::jump;
+pub(crate) use branch::target;
 pub(crate) use build::Built;
 pub(crate) use select::Mode;
 

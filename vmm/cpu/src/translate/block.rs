@@ -46,7 +46,7 @@ pub(super) struct Translation<'a> {
     pub(super) mode: Mode,
     /// The exit to the current instruction's operation, once emitted.
     exit: Option<u32>,
-    exit_thunk: u32,
+    pub(super) exit_thunk: u32,
     /// Jumps within the page: where their distances lie, their exits, and the targets' page offsets.
     sites: Vec<(u32, u32, u64)>,
 }
@@ -54,6 +54,7 @@ pub(super) struct Translation<'a> {
 const NONE: u64 = 0;
 
 impl Cpu {
+    #[inline(never)]
     /// Translates the `count` instructions of the block at `start`; `None` if there is no host code to
     /// be had.
     pub(super) fn translate_to_host_code(

@@ -95,7 +95,10 @@ impl Translation<'_> {
     fn call(&mut self, to: u64, fall: u64) -> Option<()> {
         if to < 4096 {
             self.push_return(fall)?;
-            self.go_to(to);
+            // The call has completed: what is left is a jump.
+            let exit = self.cold_exit_to(to);
+            let at = self.hot.jmp(exit);
+            self.link(at, exit, to);
             return Some(());
         }
         self.far_target(to);
@@ -130,6 +133,18 @@ impl Translation<'_> {
             let far = self.cold_jump(to);
             self.hot.jmp(far);
         }
+    }
+
+    /// An exit, in the cold half, that goes on in this page.
+    fn cold_exit_to(&mut self, to: u64) -> u32 {
+        let start = self.cold.here();
+        std::mem::swap(&mut self.hot, &mut self.cold);
+        self.far_target(to);
+        self.hot.store(NEXT, host::R8);
+        self.hot.constant32(host::R9, reason::JUMP as u32);
+        self.hot.jmp(self.exit_thunk);
+        std::mem::swap(&mut self.hot, &mut self.cold);
+        start
     }
 
     /// A jump to another page, in the cold half.

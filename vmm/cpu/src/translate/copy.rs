@@ -30,7 +30,7 @@ impl Translation<'_> {
     /// Emits `i` with operands where they are.
     pub(super) fn copy(&mut self, i: &Instruction) -> Option<()> {
         let mut copied = *i;
-        let access = {
+        let accesses = {
             let info = self.infos.info(i);
             [info.op0_access(), info.op1_access(), info.op2_access(), info.op3_access()]
         };
@@ -41,7 +41,7 @@ impl Translation<'_> {
         let in_memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
         if let Some(n) = in_memory {
             let bytes = i.memory_size().size();
-            let right = match access[n as usize] {
+            let right = match accesses[n as usize] {
                 OpAccess::Read => Right::Load,
                 OpAccess::Write | OpAccess::ReadWrite => Right::Store,
                 _ => return None,
@@ -71,7 +71,7 @@ impl Translation<'_> {
                 continue;
             }
             let register = i.op_register(n);
-            let access = access[n as usize];
+            let access = accesses[n as usize];
             if register.is_xmm() {
                 let number = register.number() as u8;
                 // Only part of it may be written, so it is always read.
@@ -86,7 +86,12 @@ impl Translation<'_> {
                 // A shift's count: RCX is in its own register.
                 continue;
             }
-            let reads = !matches!(access, OpAccess::Write);
+            // Another operand may read the register that this one only writes.
+            let reads = (0..i.op_count()).any(|m| {
+                let same =
+                    i.op_kind(m) == OpKind::Register && general(i.op_register(m)) == Some(guest);
+                same && accesses[m as usize] != OpAccess::Write
+            });
             let writes = !matches!(access, OpAccess::Read);
             let scratch = match (host_of(guest), borrowed.iter_mut().find(|b| b.guest == guest)) {
                 (Some(register), _) => register,
@@ -111,7 +116,6 @@ impl Translation<'_> {
                 _ => return None,
             }
         }
-        // A register read late that an operand before it only wrote must have been loaded.
         let modified = i.rflags_modified() & ARITHMETIC;
         if i.rflags_read() & ARITHMETIC != 0 || modified != 0 && modified != ARITHMETIC {
             self.want_flags();

@@ -198,13 +198,29 @@ fn warming(cpu: &mut Cpu, header: OpRef) -> Flow {
     go!(cpu, header)
 }
 
+/// Whether no SSE instruction can raise an exception; host code must not.
+#[inline(always)]
+fn masks_exceptions(cpu: &Cpu) -> bool {
+    const MASKS: u32 = 0x1f80;
+    cpu.mxcsr & MASKS == MASKS
+}
+
 /// Header of a translated block.
 fn native(cpu: &mut Cpu, header: OpRef) -> Flow {
-    const MASKS: u32 = 0x1f80;
     let seed = cpu.mmu.tuning().mix_seed;
-    if cpu.mxcsr & MASKS != MASKS || cpu.translator.prefers_interpreter(seed) {
+    if !masks_exceptions(cpu) || cpu.translator.prefers_interpreter(seed) {
         return interpret(cpu, header);
     }
+    match run_host_code(cpu, header) {
+        Some(op) => go!(cpu, op),
+        None => leave!(),
+    }
+}
+
+/// Runs host code from a block's entry until the interpreter is wanted: for an operation, or not at all,
+/// with `Cpu::exit` saying why. Apart from the handler, which must have nothing on the stack.
+#[inline(never)]
+fn run_host_code(cpu: &mut Cpu, header: OpRef) -> Option<OpRef> {
     let Some(Some(code)) = &cpu.translator.code else {
         unreachable!("a translated block has a translator")
     };
@@ -217,25 +233,25 @@ fn native(cpu: &mut Cpu, header: OpRef) -> Flow {
         let flags = cpu.native.flags;
         cpu.arith.set_bits(flags >> 8 & 0xff & rflags::ARITHMETIC | (flags & 1) << 11);
         match left {
-            Left::At(op) => go!(cpu, op),
+            Left::At(op) => return Some(op),
             Left::Unknown(op) => {
                 cpu.learn_target(cpu.native.next);
-                go!(cpu, op)
+                return Some(op);
             }
-            Left::Jump => return interp::jump(cpu, cpu.native.next),
+            Left::Jump => return interp::target(cpu, cpu.native.next),
             Left::Budget(header) => {
                 cpu.rip = cpu.ip_at(header.offset.into());
                 cpu.exit = Exit::Budget;
-                leave!()
+                return None;
             }
             Left::Callout { op, resume } => {
                 run_chain(cpu, op);
                 if cpu.exit != Exit::Back {
-                    leave!();
+                    return None;
                 }
-                if cpu.mxcsr & MASKS != MASKS {
+                if !masks_exceptions(cpu) {
                     // `op` is followed by where it came from.
-                    go!(cpu, op.next().came_from().next());
+                    return Some(op.next().came_from().next());
                 }
                 entry = resume;
             }
