@@ -1,7 +1,7 @@
 //! What a timeline needs of a machine beyond what a replay needs.
 
 use crate::guest::Guest;
-use dejavm_machine::{Machine, MachineState, Stops};
+use dejavm_machine::{Machine, MachineState, Stop, Stops};
 use dejavm_units::Gva;
 
 /// A machine that can be put back.
@@ -15,6 +15,8 @@ pub trait Rewind: Guest {
     fn set_stops(&mut self, stops: &Stops);
     /// See [`Machine::breakpoint_here`].
     fn breakpoint_here(&self) -> Option<Gva>;
+    /// See [`Machine::take_deliveries`].
+    fn take_deliveries(&mut self, count: u32) -> Option<Stop>;
 }
 
 impl Rewind for Machine {
@@ -26,5 +28,8 @@ impl Rewind for Machine {
     }
     fn breakpoint_here(&self) -> Option<Gva> {
         self.breakpoint_here()
+    }
+    fn take_deliveries(&mut self, count: u32) -> Option<Stop> {
+        self.take_deliveries(count)
     }
 }

@@ -9,7 +9,7 @@ use crate::divergence::Divergence;
 use crate::file::{FileError, Moment, from_bytes, to_bytes};
 use crate::page_set::PageSet;
 use crate::replayer::ReplayError;
-use dejavm_machine::{Idle, Stop, Stops};
+use dejavm_machine::{Idle, Input, Stop, Stops};
 use dejavm_units::{Pfn, Position};
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};
@@ -168,7 +168,12 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             let limit = match next {
                 Some(at) if at.position == here => {
                     match self.wait_for(at, watcher)? {
-                        Moved::Arrived => self.consume()?,
+                        Moved::Arrived => {
+                            if let Some(stop) = self.deliver()? {
+                                return Ok(Moved::Stopped(stop));
+                            }
+                            self.consume()?;
+                        }
                         other @ (Moved::Stopped(_) | Moved::Interrupted) => return Ok(other),
                     }
                     continue;
@@ -224,6 +229,15 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
                 Stop::Idle { .. } | Stop::Limit | Stop::End(_) => return Err(self.astray(at)),
             }
         }
+    }
+
+    /// If the next event of the log says how many exceptions came before the one after it, takes them. A stop
+    /// on the way leaves the event where it is: it goes on when it is met again.
+    fn deliver(&mut self) -> Result<Option<Stop>, ReplayError> {
+        let event = self.log.peek(self.cursor)?.expect("the caller looked at it");
+        let What::Input(Input::Deliveries { count }) = event.what else { return Ok(None) };
+        self.at_rest = false;
+        Ok(self.guest.take_deliveries(count))
     }
 
     /// Lets the next event of the log happen: its moment is now.

@@ -318,6 +318,9 @@ impl Rewind for Toy {
             && self.stops.breakpoints.iter().any(|breakpoint| breakpoint.at.0 == rip);
         here.then_some(Gva(rip))
     }
+    fn take_deliveries(&mut self, _: u32) -> Option<Stop> {
+        None
+    }
 }
 
 /// A world that draws everything from a seed.

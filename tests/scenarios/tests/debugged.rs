@@ -6,8 +6,8 @@ use dejavm_images::ALL;
 use dejavm_machine::{Input, Machine, MachineConfig, MachineState, Register};
 use dejavm_memory::RamLayout;
 use dejavm_replay::{
-    Advance, CheckpointPolicy, Hash128, Header, RecordOptions, Recorded, Recorder, ReplayOptions,
-    SEMANTICS, Timeline, TimelineOptions,
+    Advance, CheckpointPolicy, Direction, Hash128, Header, RecordOptions, Recorded, Recorder,
+    ReplayOptions, SEMANTICS, Timeline, TimelineOptions, TimelineStop,
 };
 use dejavm_scenarios::{Desk, Random, SECOND_NS, TINY_RAM_BYTES, ram_hash, replay, tiny};
 use dejavm_units::{Gpa, GuestNs, Gva, Position};
@@ -235,6 +235,101 @@ fn a_timeline_stands_anywhere_in_what_a_debugger_wrote() {
                 let again = (timeline.machine().save(), ram_hash(timeline.machine()));
                 assert!(again == states[at], "{context}: another state at {at}");
             }
+        }
+    }
+}
+
+/// Where the gate of vector 14 leads, once the guest has set it.
+fn page_fault_handler(elf: &'static [u8]) -> Gva {
+    let mut machine = tiny(elf);
+    loop {
+        machine.run(Position(machine.position().0 + 100));
+        let mut gate = [0; 8];
+        let at = machine.cpu_state().idtr.base + 14 * 8;
+        assert_eq!(machine.read_virtual(Gva(at), None, &mut gate), gate.len());
+        if gate[5] & 0x80 != 0 {
+            return Gva(u32::from_le_bytes([gate[0], gate[1], gate[6], gate[7]]).into());
+        }
+    }
+}
+
+/// Records a guest; a debugger stops in the handler and, if it is to, writes where nobody looks. Also where the frames of
+/// the exceptions were.
+fn stopped_in_handler(elf: &[u8], handler: Gva, writes: bool) -> (Vec<u8>, Vec<u64>) {
+    let config = MachineConfig::new(RamLayout::new(TINY_RAM_BYTES).expect("a size"));
+    let (mut desk, mut file, mut machine) = (Desk::new(), Vec::new(), tiny(elf));
+    let mut recorder =
+        Recorder::new(&mut machine, &mut file, &options(config)).expect("memory takes all");
+    let breakpoints = vec![Breakpoint { at: handler, space: None }];
+    recorder.guest_mut().set_stops(&Stops { breakpoints, ..Stops::default() });
+    let mut frames = Vec::new();
+    loop {
+        match recorder.advance(&mut desk, None).expect("memory takes all") {
+            Advance::Running | Advance::Limit => {}
+            Advance::Stopped(_) => {
+                assert_eq!(recorder.guest().deliveries(), 1);
+                frames.push(recorder.guest().cpu_state().gpr[dejavm_cpu::gpr::RSP]);
+                if writes {
+                    let at = Gpa(TINY_RAM_BYTES - 0x1000);
+                    recorder.enter(Input::WriteMemory { at, bytes: vec![0; 8] }).unwrap();
+                }
+            }
+            Advance::Ended(ending) => {
+                recorder.finish(&mut desk, ending).expect("memory takes all");
+                return (file, frames);
+            }
+        }
+    }
+}
+
+/// All stops of a timeline from end to end, and where it stood then.
+fn stops_of(file: &[u8], direction: Direction, stops: &Stops) -> Vec<(TimelineStop, Position)> {
+    let options = TimelineOptions { spacing: 50_000, ..TimelineOptions::default() };
+    let mut timeline = Timeline::open(Cursor::new(file), options).unwrap();
+    if direction == Direction::Backward {
+        timeline.seek(timeline.end()).unwrap();
+    }
+    let mut all = Vec::new();
+    loop {
+        let stop = timeline.run(direction, None, stops, &mut |_, _| true, &mut |_| true).unwrap();
+        if matches!(stop, TimelineStop::Start | TimelineStop::End) {
+            return all;
+        }
+        all.push((stop, timeline.now().position));
+        assert!(all.len() < 1000, "it stops for ever: {stop:?}");
+    }
+}
+
+/// Between an exception and what a debugger wrote in its handler, the recording says how far the machine was. What a
+/// timeline is to stop for, it sees there too: the handler's first instruction, and what the exception pushed.
+#[test]
+fn a_timeline_stops_where_a_debugger_wrote_in_a_handler() {
+    let elf = dejavm_images::PAGING;
+    let handler = page_fault_handler(elf);
+    let (plain, _) = stopped_in_handler(elf, handler, false);
+    let (written, frames) = stopped_in_handler(elf, handler, true);
+    assert!(frames.len() >= 2, "{frames:x?}");
+    let breakpoints = vec![Breakpoint { at: handler, space: None }];
+    // Error code, EIP, CS and EFLAGS.
+    let watchpoints: Vec<Watchpoint> = frames
+        .iter()
+        .map(|frame| Watchpoint {
+            start: Gva(*frame),
+            bytes: 16,
+            kind: WatchKind::Write,
+            space: None,
+        })
+        .collect();
+    let both = Stops { breakpoints: breakpoints.clone(), watchpoints: watchpoints.clone() };
+    for (what, stops) in [
+        ("breakpoints", Stops { breakpoints, ..Stops::default() }),
+        ("watchpoints", Stops { watchpoints, ..Stops::default() }),
+        ("both", both),
+    ] {
+        for direction in [Direction::Forward, Direction::Backward] {
+            let expected = stops_of(&plain, direction, &stops);
+            assert!(expected.len() >= frames.len(), "{what}, {direction:?}: {expected:?}");
+            assert_eq!(stops_of(&written, direction, &stops), expected, "{what}, {direction:?}");
         }
     }
 }

@@ -98,11 +98,8 @@ impl Cpu {
                 break;
             }
         }
-        if let Some(hit) = self.watch_hits().next() {
-            return Some(Stop::Watchpoint(hit));
-        }
-        if let Some(at) = self.due_breakpoint() {
-            return Some(Stop::Breakpoint { at });
+        if let Some(stop) = self.due_stop() {
+            return Some(stop);
         }
         if self.position.0 >= self.limit {
             return Some(Stop::Limit);
@@ -111,6 +108,15 @@ impl Cpu {
             return Some(Stop::Halted);
         }
         None
+    }
+
+    /// The stop of [`Cpu::set_stops`] to tell of before the next instruction.
+    #[inline]
+    fn due_stop(&mut self) -> Option<Stop> {
+        if let Some(hit) = self.watch_hits().next() {
+            return Some(Stop::Watchpoint(hit));
+        }
+        self.due_breakpoint().map(|at| Stop::Breakpoint { at })
     }
 
     /// Delivers the interrupt that is due, if there is one.
@@ -140,24 +146,36 @@ impl Cpu {
 
     /// Takes interrupts and exceptions where the CPU is until [`Cpu::deliveries`] is `count`. What
     /// says so was there: else this ends when an instruction completes, or nothing more is delivered.
-    pub fn take_deliveries(&mut self, ram: &mut GuestRam, bus: &mut dyn Bus, count: u32) {
+    /// A stop of [`Cpu::set_stops`] ends it sooner: after one, [`Cpu::pass_stop`] goes on.
+    pub fn take_deliveries(
+        &mut self,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+        count: u32,
+    ) -> Option<Stop> {
         let count = count.min(DELIVERIES_MAX + 1);
         let Loan { cpu } = &mut self.lend(ram, bus);
         cpu.update_a20();
         let here = cpu.position;
-        while cpu.position == here
-            && cpu.deliveries() < count
-            && cpu.abort != AbortReason::Shutdown
-            && !cpu.bus().wants_control()
-        {
+        while cpu.position == here {
+            if let Some(stop) = cpu.due_stop() {
+                return Some(stop);
+            }
+            if cpu.deliveries() >= count
+                || cpu.abort == AbortReason::Shutdown
+                || cpu.bus().wants_control()
+            {
+                return None;
+            }
             if cpu.take_interrupt() {
                 continue;
             }
             if cpu.halted {
-                return;
+                return None;
             }
             cpu.step();
         }
+        None
     }
 
     /// Executes something, or delivers its exception, or comes to a breakpoint: a chain of blocks if

@@ -177,9 +177,8 @@ impl Machine {
                 // What is due here comes first: it may lead elsewhere, and is no other instruction's.
                 dejavm_cpu::Stop::Breakpoint { .. } | dejavm_cpu::Stop::Watchpoint(_)
                     if self.board.deadline_due(self.guest_ns()) => {}
-                dejavm_cpu::Stop::Breakpoint { at } => return Stop::Breakpoint { at },
-                dejavm_cpu::Stop::Watchpoint(WatchHit { index, address, kind }) => {
-                    return Stop::Watchpoint { index, address, kind };
+                stop @ (dejavm_cpu::Stop::Breakpoint { .. } | dejavm_cpu::Stop::Watchpoint(_)) => {
+                    return debugger_stop(stop);
                 }
                 dejavm_cpu::Stop::Shutdown => self.board.finish(End::TripleFault),
                 dejavm_cpu::Stop::Livelock => self.board.finish(End::Livelock),
@@ -211,7 +210,7 @@ impl Machine {
         match input {
             Input::WriteRegisters { values } => self.write_registers(values),
             Input::WriteMemory { at, bytes } => self.write_memory(*at, bytes),
-            Input::Deliveries { count } => self.take_deliveries(*count),
+            Input::Deliveries { count } => while self.take_deliveries(*count).is_some() {},
             Input::Serial { .. } | Input::Key { .. } | Input::Mouse { .. } | Input::PowerButton => {
                 self.board.apply(input)
             }
@@ -225,18 +224,23 @@ impl Machine {
         self.cpu.deliveries()
     }
 
-    fn take_deliveries(&mut self, count: u32) {
+    /// As [`Input::Deliveries`] enters; stops on the way as a run does, and goes on when called again.
+    pub fn take_deliveries(&mut self, count: u32) -> Option<Stop> {
+        self.cpu.pass_stop();
         let here = self.position();
         while self.board.end().is_none() && self.position() == here {
             let now = self.guest_ns();
             self.board.fire_deadlines(now);
             self.board.bound_runs(Position(here.0.saturating_add(1)));
             let before = self.deliveries();
-            self.cpu.take_deliveries(&mut self.ram, &mut self.board, count);
+            if let Some(stop) = self.cpu.take_deliveries(&mut self.ram, &mut self.board, count) {
+                return Some(debugger_stop(stop));
+            }
             if self.deliveries() == before {
-                return;
+                return None;
             }
         }
+        None
     }
 
     fn write_registers(&mut self, values: &[(Register, u128)]) {
@@ -273,6 +277,21 @@ impl Machine {
     /// for people, no part of the state.
     pub fn unknown_ports(&self) -> &BTreeMap<u16, u64> {
         &self.board.unknown_ports
+    }
+}
+
+/// What a debugger asked for, as the machine tells it.
+fn debugger_stop(stop: dejavm_cpu::Stop) -> Stop {
+    match stop {
+        dejavm_cpu::Stop::Breakpoint { at } => Stop::Breakpoint { at },
+        dejavm_cpu::Stop::Watchpoint(WatchHit { index, address, kind }) => {
+            Stop::Watchpoint { index, address, kind }
+        }
+        dejavm_cpu::Stop::Limit
+        | dejavm_cpu::Stop::Halted
+        | dejavm_cpu::Stop::Board
+        | dejavm_cpu::Stop::Shutdown
+        | dejavm_cpu::Stop::Livelock => unreachable!("these are no debugger's stops"),
     }
 }
 
