@@ -23,7 +23,8 @@ cargo run --quiet --release -p dejavm-hostile --example seeds -- tests/fuzz/corp
 # Counting what code runs is an unstable option of the compiler; this variable allows it to a stable one.
 export RUSTC_BOOTSTRAP=1
 for target; do
-    options=(-max_total_time="$seconds" -len_control=0 -max_len=16384 -timeout=20 -print_final_stats=1)
+    # A case is limited in what it may do, not in time: five seconds have been seen alone, more beside others.
+    options=(-max_total_time="$seconds" -len_control=0 -max_len=16384 -timeout=120 -print_final_stats=1)
     if [ -f "tests/fuzz/$target.dict" ]; then
         options+=(-dict="$project_dir/tests/fuzz/$target.dict")
     fi

@@ -73,6 +73,10 @@ fn lldb_dap_hunts() {
         let memory = json!({ "memoryReference": session.1, "count": 8 });
         assert_eq!(adapter.ask("readMemory", memory)["data"], "QEFBQQAAAAA=");
 
+        // What CodeLLDB asks for before it shows memory.
+        let region = adapter.console(&format!("`memory region {}", session.1));
+        assert!(region.contains(") rw"), "{region}");
+
         let before = position(&mut adapter);
         let wanted = json!({ "variablesReference": session.2, "name": "greet" });
         let place = adapter.ask("dataBreakpointInfo", wanted)["dataId"].clone();
