@@ -1,6 +1,6 @@
 //! Branches: live machines that start where a timeline stands.
 
-use super::Timeline;
+use super::{Rewind, Timeline};
 use crate::file::Parent;
 use crate::replayer::ReplayError;
 use dejavm_machine::Machine;
@@ -27,7 +27,9 @@ impl<R: Read + Seek> Timeline<R, Machine> {
         }
         Ok(branch)
     }
+}
 
+impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
     /// What the recording of a branch from here says of where it comes from. `name` is this recording's.
     pub fn as_parent(&mut self, name: &str) -> Result<Parent, ReplayError> {
         let at = self.now();
