@@ -209,22 +209,65 @@ impl Bridge<'_> {
         if stopped == Stopped::Until && self.skip_interrupts {
             let after = self.here();
             if after.deliveries > 0
-                && let Some(back) = self.interrupted_at(&before, &after)
+                && let Some(back) = self.interrupted_at(&before, &after, 0)
             {
                 return self.until_back(back, Some(space(&after)));
+            }
+            let here = (linear_instruction_pointer(&before), before.gpr[gpr::RSP]);
+            if self.interrupted_first(&before, &after, here) {
+                let halt = self.until_back(here, Some(space(&before)))?;
+                // Only one key after the other can make this happen again.
+                return if halt == Halt::plain(Why::Stepped) { self.step() } else { Ok(halt) };
             }
         }
         Ok(self.halt(stopped, &stops, Kind::Software))
     }
 
+    /// What was stepped is not the instruction at `here`, but a handler's first: something entered the machine when it went
+    /// on, such as a key, and its interrupt was taken first. The instruction itself is still to come.
+    fn interrupted_first(&self, before: &CpuState, after: &CpuState, here: (Gva, u64)) -> bool {
+        /// `pusha`, and an error code of the handler's own.
+        const PUSHED_MAX: u64 = 9;
+        let enabled = before.rflags & 1 << 9 != 0;
+        enabled
+            && self.began_external_handler(after)
+            && (0..=PUSHED_MAX).any(|slot| self.interrupted_at(before, after, slot) == Some(here))
+    }
+
+    /// The CPU is one instruction into the handler of an interrupt of a device: vectors below 32 are the CPU's own.
+    fn began_external_handler(&self, state: &CpuState) -> bool {
+        const INSTRUCTION_BYTES_MAX: u64 = 15;
+        let machine = self.target.inspect();
+        let gate_bytes = if state.efer & 1 << 10 != 0 { 16 } else { 8 };
+        let mut table = vec![0; usize::from(state.idtr.limit.min(0xfff)) + 1];
+        let at = Gva(state.idtr.base);
+        let length = machine.read_virtual(machine.current_vcpu(), at, None, &mut table);
+        let gates = table.get(..length).unwrap_or_default().chunks_exact(gate_bytes);
+        gates.skip(32).any(|gate| {
+            let half = |at: usize| u64::from(u16::from_le_bytes([gate[at], gate[at + 1]]));
+            let mut handler = half(0) | half(6) << 16;
+            if gate_bytes == 16 {
+                handler |= (half(8) | half(10) << 16) << 32;
+            }
+            let present = gate[5] & 0x80 != 0;
+            let into = state.rip.wrapping_sub(handler);
+            present && (1..=INSTRUCTION_BYTES_MAX).contains(&into)
+        })
+    }
+
     /// Where the interrupt that was just taken returns to: linear address and stack pointer, from what
-    /// the CPU pushed (SDM vol. 3A, figures 6-4 and 6-9).
-    fn interrupted_at(&self, before: &CpuState, after: &CpuState) -> Option<(Gva, u64)> {
+    /// the CPU pushed (SDM vol. 3A, figures 6-4 and 6-9). `above`: words that lie on that by now.
+    fn interrupted_at(
+        &self,
+        before: &CpuState,
+        after: &CpuState,
+        above: u64,
+    ) -> Option<(Gva, u64)> {
         let machine = self.target.inspect();
         let long = after.efer & 1 << 10 != 0;
         let ss = &after.seg[SegReg::Ss as usize];
-        let sp = after.gpr[gpr::RSP];
         let width: u64 = if long { 8 } else { 4 };
+        let sp = after.gpr[gpr::RSP].wrapping_add(above * width);
         let slot = |number: u64| {
             let base = if long { 0 } else { ss.base };
             let at = Gva(base.wrapping_add(sp).wrapping_add(number * width));

@@ -224,3 +224,30 @@ fn gdb_lists_and_selects_processes() {
     assert!(text.contains("entry_SYSCALL_64 is at 0xffffffff"), "{text}");
     assert!(text.contains("-l 0x60100,0x8e0,0,0x890,"), "{text}");
 }
+
+/// A key that enters where a step begins: its interrupt is taken first, and run through as those behind an instruction are.
+#[test]
+fn a_step_where_a_key_is_pressed() {
+    let kernel = Kernel::Cloud;
+    let Guest { mut replay, .. } = guest(kernel);
+    let mut client = Client::new(&mut replay);
+    let events = client.monitor("events start 100");
+    let key = events.lines().find(|line| line.contains("poweroff")).expect("it is typed last");
+    let at: u64 = key.split_whitespace().next().unwrap().parse().unwrap();
+    client.monitor(&format!("goto {at}"));
+    let user = |at: u64| at < 1 << 47;
+    let before = pointer(&mut client, kernel);
+    assert!(user(before), "one of the loops runs: {before:#x}");
+    let reply = client.packets("vCont;s:1").pop().unwrap();
+    assert!(reply.starts_with("T05"), "{reply}");
+    let after = pointer(&mut client, kernel);
+    assert!(user(after) && after != before, "{after:#x} from {before:#x}");
+    let position: u64 = client.monitor("position").trim().parse().unwrap();
+    assert!(position > at + 100, "the handler was run through: {at} {position}");
+    // Shown, if one wants to see it.
+    client.monitor(&format!("goto {at}"));
+    client.monitor("interrupts show");
+    client.packets("vCont;s:1");
+    assert!(!user(pointer(&mut client, kernel)));
+    assert_eq!(client.monitor("position").trim(), (at + 1).to_string());
+}

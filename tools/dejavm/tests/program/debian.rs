@@ -402,7 +402,7 @@ impl Debian {
         assert_eq!(line(&gdb.expect("frame", "panic (fmt=")), first);
         // The compiler has scattered the first line.
         let mut frame = String::new();
-        for _ in 0..4 {
+        for _ in 0..8 {
             gdb.run("reverse-step");
             frame = gdb.run("frame");
             if !frame.contains("panic (fmt=") {
