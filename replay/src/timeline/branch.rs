@@ -17,6 +17,7 @@ impl<R: Read + Seek> Timeline<R, Machine> {
         let machine = self.machine();
         let mut branch = Machine::from_state(&self.header().config, &machine.save())
             .map_err(|error| ReplayError::Machine(error.to_string()))?;
+        branch.set_tuning(machine.tuning());
         let zero = [0; super::pages::PAGE];
         let mut page = zero;
         for pfn in machine.ram().pages() {

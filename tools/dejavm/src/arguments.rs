@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::debugger::Address;
+use crate::engine::Engine;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dejavm_cpu::{Model, Tuning};
 use dejavm_memory::RamLayout;
@@ -133,6 +134,9 @@ pub struct Recording {
     /// Where and how the result is told
     #[command(flatten)]
     pub report: Report,
+    /// What executes
+    #[command(flatten)]
+    pub tuning: TuningOptions,
 }
 
 /// A debugger on a live machine.
@@ -172,7 +176,7 @@ pub struct Replay {
     /// Where and how the result is told
     #[command(flatten)]
     pub report: Report,
-    /// For developers
+    /// What executes
     #[command(flatten)]
     pub tuning: TuningOptions,
 }
@@ -192,7 +196,7 @@ pub struct Verify {
     /// The result as one JSON object
     #[arg(long)]
     pub json: bool,
-    /// For developers
+    /// What executes
     #[command(flatten)]
     pub tuning: TuningOptions,
 }
@@ -211,15 +215,26 @@ pub struct Report {
     pub console: Option<PathBuf>,
 }
 
-/// Disturbances that no guest can see.
-#[derive(Debug, Args)]
+/// What executes, and disturbances: no guest can see any of it, and no recording knows of it.
+#[derive(Clone, Debug, Args)]
 pub struct TuningOptions {
+    /// What executes the guest. All do exactly the same, and no recording says which it was: soft
+    /// (translates code that runs often), soft,interp (interprets all of it), soft,reference (interprets
+    /// one instruction at a time in the plainest way: very slow)
+    #[arg(long, value_name = "ENGINE", default_value = "soft")]
+    pub engine: Engine,
     /// Slots of the software TLB in use, 1 to 4096
     #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub tlb_slots: Option<u16>,
     /// Flush the software TLB at random moments
     #[arg(long, value_name = "SEED", hide = true)]
     pub tlb_flush_seed: Option<u64>,
+    /// How often a block is entered before it is translated, 0 to 255
+    #[arg(long, value_name = "N", hide = true)]
+    pub translate_after: Option<u8>,
+    /// Interpret translated blocks at random moments
+    #[arg(long, value_name = "SEED", hide = true)]
+    pub mix_seed: Option<u64>,
 }
 
 impl TuningOptions {
@@ -229,7 +244,9 @@ impl TuningOptions {
         Tuning {
             tlb_slots: self.tlb_slots.map_or(default.tlb_slots, usize::from),
             flush_seed: self.tlb_flush_seed,
-            ..default
+            engine: self.engine.into(),
+            translate_after: self.translate_after.unwrap_or(default.translate_after),
+            mix_seed: self.mix_seed,
         }
     }
 }
@@ -287,6 +304,9 @@ pub struct Demo {
     /// The result as one JSON object on standard output; the guest's console goes to standard error
     #[arg(long)]
     pub json: bool,
+    /// What executes
+    #[command(flatten)]
+    pub tuning: TuningOptions,
 }
 
 /// `dejavm help`.

@@ -20,7 +20,8 @@ pub fn run(arguments: &Branch) -> Result<Outcome, Failure> {
     let (file, name) = open::file(arguments.file.as_deref())?;
     let about = |failure: Failure| failure.about(&name);
     let mut replayer = Replayer::open(file).map_err(Failure::from).map_err(about)?;
-    let machine = open::machine(&mut replayer).map_err(about)?;
+    let mut machine = open::machine(&mut replayer).map_err(about)?;
+    machine.set_tuning(recording.tuning.tuning());
     let timeline = Timeline::new(replayer, machine, TimelineOptions::default());
     let mut timeline = timeline.map_err(Failure::from).map_err(about)?;
     let at = place(&timeline, &arguments.at).map_err(about)?;

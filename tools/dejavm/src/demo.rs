@@ -37,7 +37,7 @@ pub fn run(arguments: &Demo) -> Result<Outcome, Failure> {
     let mut console = Console::new(None, arguments.json)?;
     let mut file = Vec::new();
     let meter = Meter::new(false, true);
-    let recorded = record_guest(&mut console, &mut file)?;
+    let recorded = record_guest(arguments, &mut console, &mut file)?;
     let recording_s = meter.seconds();
     console.check()?;
     tell(format!(
@@ -49,7 +49,7 @@ pub fn run(arguments: &Demo) -> Result<Outcome, Failure> {
     ))?;
 
     let meter = Meter::new(false, true);
-    let replayed = replay_guest(file)?;
+    let replayed = replay_guest(arguments, file)?;
     let replaying_s = meter.seconds();
     let same = replayed.console == recorded.console
         && replayed.at == recorded.at
@@ -72,12 +72,17 @@ pub fn run(arguments: &Demo) -> Result<Outcome, Failure> {
     })))
 }
 
-fn record_guest(console: &mut Console, file: &mut Vec<u8>) -> Result<Recorded, Failure> {
+fn record_guest(
+    arguments: &Demo,
+    console: &mut Console,
+    file: &mut Vec<u8>,
+) -> Result<Recorded, Failure> {
     let failed = |error: String| Failure::new(Exit::Failed, error);
     let ram = RamLayout::new(RAM_BYTES).expect("a constant that fits");
     let config = MachineConfig::new(ram);
     let boot = Boot { image: dejavm_images::DEMO, initrd: None, cmdline: "" };
     let mut machine = Machine::boot(&config, &boot).map_err(|error| failed(error.to_string()))?;
+    machine.set_tuning(arguments.tuning.tuning());
     let options = RecordOptions {
         header: Header {
             creator: CREATOR.into(),
@@ -99,11 +104,12 @@ fn record_guest(console: &mut Console, file: &mut Vec<u8>) -> Result<Recorded, F
     Ok(record(&mut machine, &mut world, file, &options)?)
 }
 
-fn replay_guest(file: Vec<u8>) -> Result<Replayed, Failure> {
+fn replay_guest(arguments: &Demo, file: Vec<u8>) -> Result<Replayed, Failure> {
     /// Sees nothing: the hash of the console is enough.
     struct Blind;
     impl Observer for Blind {}
     let mut replayer = Replayer::open(Cursor::new(file))?;
     let mut machine = replayer.rebuild()?;
+    machine.set_tuning(arguments.tuning.tuning());
     Ok(replayer.run(&mut machine, &ReplayOptions::default(), &mut Blind)?)
 }

@@ -10,6 +10,7 @@ mod console;
 mod debugger;
 mod demo;
 mod doctor;
+mod engine;
 mod exit;
 mod info;
 mod live;

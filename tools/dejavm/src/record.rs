@@ -52,7 +52,8 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     };
     let config = MachineConfig { cpu: arguments.cpu, rtc_epoch_s, ..MachineConfig::new(ram) };
     let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline: &arguments.append };
-    let machine = Machine::boot(&config, &boot).map_err(|error| refused(arguments, &error))?;
+    let mut machine = Machine::boot(&config, &boot).map_err(|error| refused(arguments, &error))?;
+    machine.set_tuning(recording.tuning.tuning());
     let bits_64 = machine.cpu_state().efer & control::EFER_LMA != 0 || is_elf_64(&kernel);
     let mut externals = Vec::new();
     if arguments.external {

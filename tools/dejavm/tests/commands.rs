@@ -122,13 +122,52 @@ fn the_size_and_the_flushes_of_the_tlb_change_nothing() {
     let line = "record --kernel {} -m 32 -o {} --digest-interval 500";
     dejavm(line, &[&kernel, &file]).ok();
     let mut digests = Vec::new();
-    for tuning in ["", "--tlb-slots 1", "--tlb-slots 64", "--tlb-slots 7 --tlb-flush-seed 3"] {
+    for tuning in [
+        "",
+        "--tlb-slots 1",
+        "--tlb-slots 64",
+        "--tlb-slots 7 --tlb-flush-seed 3",
+        "--engine soft",
+        "--engine soft,interp",
+        "--engine soft,reference",
+        "--translate-after 0",
+        "--translate-after 0 --mix-seed 5",
+    ] {
         let verified = dejavm(&format!("verify {{}} --json {tuning}"), &[&file]).ok().json();
         assert_eq!(verified["complete"], true);
         digests.push(verified["digests"].as_u64().unwrap());
     }
     assert!(digests[0] > 2, "{digests:?}");
     assert!(digests.iter().all(|&count| count == digests[0]), "{digests:?}");
+}
+
+/// What executes is no part of a recording: whoever makes it, the file is the same.
+#[test]
+fn every_engine_records_the_same_file() {
+    let folder = Folder::new("engines");
+    let (kernel, file) = (folder.guest("smc"), folder.path("smc.dvr"));
+    let line = "record --kernel {} -m 32 -o {} --force --rtc-epoch 0 --checkpoint-interval 0 \
+                --digest-interval 1000";
+    let mut files = Vec::new();
+    for engine in [
+        "",
+        "--engine soft",
+        "--engine soft,interp",
+        "--engine soft,reference",
+        "--translate-after 0",
+        "--translate-after 0 --mix-seed 7",
+    ] {
+        dejavm(&format!("{line} {engine}"), &[&kernel, &file]).ok();
+        files.push(fs::read(&file).unwrap());
+        // A branch says who its parent is; it is as long as any other.
+        let branch = folder.path("branch.dvr");
+        let line = "branch {} --at 2000 -o {} --force --digest-interval 1000";
+        dejavm(&format!("{line} {engine}"), &[&file, &branch]).ok();
+        let verified = dejavm(&format!("verify {{}} --json {engine}"), &[&branch]).ok().json();
+        assert_eq!(verified["complete"], true, "{engine}");
+    }
+    assert!(files.iter().all(|file| *file == files[0]));
+    dejavm("demo --json --engine soft,interp", &[]).ok();
 }
 
 #[test]

@@ -82,6 +82,11 @@ impl Cpu {
         self.regime = [u64::MAX; 4];
     }
 
+    /// As set by [`Cpu::set_tuning`].
+    pub fn tuning(&self) -> Tuning {
+        *self.mmu.tuning()
+    }
+
     /// Takes events that are due; `Some` when the loop must return.
     fn between_instructions(&mut self) -> Option<Stop> {
         loop {

@@ -268,9 +268,14 @@ impl Machine {
         self.board.take_output()
     }
 
-    /// Sizes and disturbs the CPU's TLB, for tests: no guest can see it.
+    /// Sizes and disturbs the CPU's TLB, chooses what executes: no guest can see it.
     pub fn set_tuning(&mut self, tuning: dejavm_cpu::Tuning) {
         self.cpu.set_tuning(tuning);
+    }
+
+    /// As set by [`Machine::set_tuning`].
+    pub fn tuning(&self) -> dejavm_cpu::Tuning {
+        self.cpu.tuning()
     }
 
     /// How often the guest used ports where no chip answers, since this object was made: a diagnostic
