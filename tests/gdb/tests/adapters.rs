@@ -11,6 +11,9 @@ use dejavm_stub::Target;
 use dejavm_units::Position;
 use serde_json::json;
 
+/// LLDB waits five seconds otherwise, and then interrupts.
+const PATIENCE: &str = "settings set plugin.process.gdb-remote.packet-timeout 100";
+
 /// The replay stands where the kernel runs: debuggers ask then where it is, and slide what they have read.
 fn standing_in_the_kernel() -> impl Target {
     let mut replay = hunted(1);
@@ -39,6 +42,7 @@ fn lldb_at_farewell(port: u16) -> Adapter {
         "attach",
         json!({
             "program": program,
+            "initCommands": [PATIENCE],
             "attachCommands": [
                 format!("gdb-remote 127.0.0.1:{port}"),
                 format!("target modules load --slide 0 --file {program}"),
@@ -121,6 +125,7 @@ fn lldb_dap_in_a_kernel() {
             "attach",
             json!({
                 "program": kernel,
+                "initCommands": [PATIENCE],
                 "attachCommands": [
                     format!("gdb-remote 127.0.0.1:{port}"),
                     format!("target modules load --slide 0 --file {kernel}"),
