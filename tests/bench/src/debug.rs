@@ -38,7 +38,7 @@ pub struct Debugging {
 }
 
 /// A program with a stub, killed when dropped.
-struct Server(Child);
+pub struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -90,21 +90,7 @@ fn qemu(programs: &Programs, guest: &Guest, work: &Path, limit: Duration) -> Res
         create(log)?,
         limit,
     )?;
-    let mut replay = command(Verb::Replay, "qemu-debug.console");
-    // One that is free now: nobody else's stub must answer.
-    let port = TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|free| free.local_addr())
-        .map_err(|error| format!("no free port: {error}"))?
-        .port();
-    replay.args(["-S", "-gdb", &format!("tcp:127.0.0.1:{port}")]);
-    let child = replay
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("cannot run it: {error}"))?;
-    let _server = Server(child);
-    let mut debugger = Debugger::connect(port, PATIENCE, limit)?;
+    let (_server, mut debugger) = serve_qemu(command(Verb::Replay, "qemu-debug.console"), limit)?;
     let mut waits = Waits::default();
     debugger.run_for(Duration::from_secs(4))?;
     let earlier = debugger.instruction_pointer()?;
@@ -145,29 +131,7 @@ fn dejavm(
     };
     let (cost, bytes) = (ratio(|run| run.0), ratio(|run| run.1));
     let recording = work.join("dejavm-debug.dvr");
-    let mut child = Command::new(&programs.dejavm)
-        .arg("replay")
-        .arg(&recording)
-        // At the usual port or the next free one: it says which.
-        .arg("--gdb")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("cannot run it: {error}"))?;
-    let messages = child.stderr.take().expect("it was asked for");
-    let _server = Server(child);
-    let mut lines = BufReader::new(messages).lines();
-    let port = lines
-        .find_map(|line| {
-            let line = line.ok()?;
-            let number = line.split("debug connection on port ").nth(1)?;
-            number.trim_end_matches('.').parse().ok()
-        })
-        .ok_or("it ended without listening")?;
-    // Whatever else it says must not fill the pipe.
-    std::thread::spawn(move || lines.for_each(drop));
-    let mut debugger = Debugger::connect(port, PATIENCE, limit)?;
+    let (_server, mut debugger) = serve_recording(programs, &recording, limit)?;
     let end = end_of(programs, &recording)?;
     let mut waits = Waits::default();
     // The same places each time; far apart, in no order.
@@ -186,6 +150,55 @@ fn dejavm(
         }
     }
     Ok((waits, cost, bytes))
+}
+
+/// Our stub over a recording, and a connection to it.
+pub fn serve_recording(
+    programs: &Programs,
+    recording: &Path,
+    limit: Duration,
+) -> Result<(Server, Debugger), String> {
+    let mut child = Command::new(&programs.dejavm)
+        .arg("replay")
+        .arg(recording)
+        // At the usual port or the next free one: it says which.
+        .arg("--gdb")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot run it: {error}"))?;
+    let messages = child.stderr.take().expect("it was asked for");
+    let server = Server(child);
+    let mut lines = BufReader::new(messages).lines();
+    let port = lines
+        .find_map(|line| {
+            let line = line.ok()?;
+            let number = line.split("debug connection on port ").nth(1)?;
+            number.trim_end_matches('.').parse().ok()
+        })
+        .ok_or("it ended without listening")?;
+    // Whatever else it says must not fill the pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    Ok((server, Debugger::connect(port, PATIENCE, limit)?))
+}
+
+/// QEMU, stopped before its first instruction, and a connection to its stub.
+pub fn serve_qemu(mut command: Command, limit: Duration) -> Result<(Server, Debugger), String> {
+    // One that is free now: nobody else's stub must answer.
+    let port = TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|free| free.local_addr())
+        .map_err(|error| format!("no free port: {error}"))?
+        .port();
+    let child = command
+        .args(["-S", "-gdb", &format!("tcp:127.0.0.1:{port}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("cannot run it: {error}"))?;
+    let server = Server(child);
+    Ok((server, Debugger::connect(port, PATIENCE, limit)?))
 }
 
 /// The last position of a recording.

@@ -1,11 +1,13 @@
 //! Measures dejavm side by side with QEMU's record/replay; see the README of this folder.
 
 mod child;
+mod conditions;
 mod debug;
 mod report;
 mod rsp;
 mod subject;
 
+use conditions::Conditions;
 use report::Row;
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -25,7 +27,8 @@ usage: dejavm-bench [OPTION]...
   --dejavm PATH     default target/release/dejavm
   --qemu PATH       default qemu-system-x86_64
   --limit SECONDS   a step that takes longer has failed (default 600)
-  --only PART       run (recording and replaying) or debug (reverse steps, seeks)
+  --only PART       run (recording and replaying), debug (reverse steps, seeks, conditions), or
+                    conditions (of breakpoints)
   --json            the result as JSON on standard output; the table goes to standard error
 Kernel and initramfs come from $DEJAVM_IMAGES, $DEJAVM_CACHE/images or .cache/images.
 Status 0 when every step of every round succeeded, 1 when one failed, 2 for wrong usage.";
@@ -42,6 +45,8 @@ struct Options {
     run: bool,
     /// Measure debugging.
     debug: bool,
+    /// Measure conditions of breakpoints.
+    conditions: bool,
 }
 
 fn main() -> ExitCode {
@@ -71,7 +76,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         qemu: PathBuf::from("qemu-system-x86_64"),
         dejavm: PathBuf::from("target/release/dejavm"),
     };
-    let (mut json, mut run, mut debug) = (false, true, true);
+    let (mut json, mut run, mut debug, mut conditions) = (false, true, true, true);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
         match word.as_str() {
@@ -85,10 +90,13 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--dejavm" => programs.dejavm = PathBuf::from(value()?),
             "--qemu" => programs.qemu = PathBuf::from(value()?),
             "--only" => {
-                (run, debug) = match value()?.as_str() {
-                    "run" => (true, false),
-                    "debug" => (false, true),
-                    other => return Err(format!("--only {other}: known are run and debug")),
+                (run, debug, conditions) = match value()?.as_str() {
+                    "run" => (true, false, false),
+                    "debug" => (false, true, true),
+                    "conditions" => (false, false, true),
+                    other => {
+                        return Err(format!("--only {other}: known are run, debug, conditions"));
+                    }
                 }
             }
             "--json" => json = true,
@@ -103,7 +111,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         memory_mib,
     };
     let limit = Duration::from_secs(limit.into());
-    Ok(Options { rounds, guest, programs, work, limit, json, run, debug })
+    Ok(Options { rounds, guest, programs, work, limit, json, run, debug, conditions })
 }
 
 fn number(word: &str) -> Result<u32, String> {
@@ -135,6 +143,11 @@ fn bench(options: &Options) -> Result<bool, String> {
     } else {
         None
     };
+    let conditions = if options.conditions {
+        Some(Conditions::measure(&options.programs, &options.work, options.limit)?)
+    } else {
+        None
+    };
     let mut table = String::new();
     let instructions = instructions(options);
     if options.run {
@@ -142,6 +155,9 @@ fn bench(options: &Options) -> Result<bool, String> {
     }
     if let Some(debugging) = &debugging {
         table.push_str(&debugging.table());
+    }
+    if let Some(conditions) = &conditions {
+        table.push_str(&conditions.line());
     }
     if options.json {
         eprint!("{table}");
@@ -152,6 +168,7 @@ fn bench(options: &Options) -> Result<bool, String> {
         });
         let mut result = report::json(&rows, instructions, guest);
         result["debugging"] = debugging.as_ref().map_or(Value::Null, debug::Debugging::json);
+        result["conditions"] = conditions.as_ref().map_or(Value::Null, Conditions::json);
         println!("{result:#}");
     } else {
         print!("{table}");
