@@ -199,16 +199,14 @@ impl Mmu {
         &self.tuning
     }
 
-    /// Where the TLB says that an instruction at a linear address is; asks no table.
-    pub(crate) fn known_fetch(&mut self, user: bool, linear: u64) -> Option<Gpa> {
-        let entry = self.tlb(user).fetch[slot_of(linear)];
-        let offset = linear ^ entry.tag;
-        (offset < 4096).then(|| Gpa(entry.page + offset))
-    }
-
     /// Tells a TLB which mode its code entries must be of.
     pub(crate) fn choose_code_entries(&mut self, user: bool, mode: u8) {
         self.tlb(user).choose_code_mode(mode);
+    }
+
+    /// Enters where the host code of a linear page is.
+    pub(crate) fn fill_code(&mut self, user: bool, linear: u64, entry_points: u64) {
+        self.tlb(user).fill_code(linear, entry_points);
     }
 
     /// Forgets where host code is.

@@ -52,9 +52,13 @@ pub(crate) struct Tlb {
     pub(crate) write: [Entry; SLOTS],
     pub(crate) fetch: [Entry; SLOTS],
     /// For host code: `page` is the address of the entry points in the physical page.
+    /// Apart from the other tables: data must not displace it.
     pub(crate) code: [Entry; SLOTS],
     /// The decoding mode that those are of.
     code_mode: u8,
+    /// Slots of `code` that were filled since it was last forgotten.
+    code_filled: Vec<u16>,
+    is_code_filled: [bool; SLOTS],
     /// Slots of which at least one table holds an entry, oldest first.
     filled: Vec<u16>,
     is_filled: [bool; SLOTS],
@@ -79,10 +83,9 @@ pub(crate) enum Table {
     Read,
     Write,
     Fetch,
-    Code,
 }
 
-const TABLES: [Table; 4] = [Table::Read, Table::Write, Table::Fetch, Table::Code];
+const TABLES: [Table; 3] = [Table::Read, Table::Write, Table::Fetch];
 
 impl Tlb {
     /// An empty one, on the heap.
@@ -95,6 +98,8 @@ impl Tlb {
             fetch: empty,
             code: empty,
             code_mode: 0,
+            code_filled: Vec::new(),
+            is_code_filled: [false; SLOTS],
             filled: Vec::new(),
             is_filled: [false; SLOTS],
             lower: Vec::new(),
@@ -128,7 +133,6 @@ impl Tlb {
             Table::Read => &mut self.read,
             Table::Write => &mut self.write,
             Table::Fetch => &mut self.fetch,
-            Table::Code => &mut self.code,
         }
     }
 
@@ -176,6 +180,12 @@ impl Tlb {
                 }
             }
         }
+        for &slot in &self.code_filled {
+            let slot = usize::from(slot);
+            if is_lower_half(self.code[slot].tag) {
+                self.code[slot].tag = empty_tag(slot);
+            }
+        }
     }
 
     fn empty_slot(&mut self, slot: usize) {
@@ -194,6 +204,9 @@ impl Tlb {
                 self.table(table)[slot].tag = empty_tag(slot);
             }
         }
+        if self.code[slot].tag == tag {
+            self.code[slot].tag = empty_tag(slot);
+        }
     }
 
     /// Forgets everything.
@@ -205,14 +218,26 @@ impl Tlb {
         for slot in std::mem::take(&mut self.filled) {
             self.empty_slot(usize::from(slot));
         }
+        self.forget_code();
     }
 
     /// Forgets where host code is.
     pub(crate) fn forget_code(&mut self) {
-        for slot in 0..self.filled.len() {
-            let slot = usize::from(self.filled[slot]);
+        for slot in std::mem::take(&mut self.code_filled) {
+            let slot = usize::from(slot);
+            self.is_code_filled[slot] = false;
             self.code[slot].tag = empty_tag(slot);
         }
+    }
+
+    /// Enters where the host code of a page is.
+    pub(crate) fn fill_code(&mut self, linear: u64, entry_points: u64) {
+        let slot = slot_of(linear);
+        if !self.is_code_filled[slot] {
+            self.is_code_filled[slot] = true;
+            self.code_filled.push(slot as u16);
+        }
+        self.code[slot] = Entry { tag: linear & !0xfff, page: entry_points };
     }
 
     /// Forgets where host code is unless it is of this mode.
@@ -251,15 +276,16 @@ impl Tlb {
 
     /// Pages in use: the linear addresses of all entries, for forgetting ranges.
     pub(crate) fn pages(&self) -> impl Iterator<Item = u64> + '_ {
-        self.filled.iter().flat_map(|&slot| {
+        let held = |entries: &[Entry; SLOTS], slot: u16| {
             let slot = usize::from(slot);
-            [&self.read, &self.write, &self.fetch, &self.code].into_iter().filter_map(
-                move |table| {
-                    let tag = table[slot].tag;
-                    (slot_of(tag) == slot).then_some(tag)
-                },
-            )
-        })
+            let tag = entries[slot].tag;
+            (slot_of(tag) == slot).then_some(tag)
+        };
+        let data = self.filled.iter().flat_map(move |&slot| {
+            [&self.read, &self.write, &self.fetch].map(|entries| held(entries, slot))
+        });
+        let code = self.code_filled.iter().map(move |&slot| held(&self.code, slot));
+        data.chain(code).flatten()
     }
 }
 

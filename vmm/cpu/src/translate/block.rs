@@ -10,9 +10,8 @@ use super::emit::{Section, host};
 use super::host::reason;
 use super::registers::{self, BUDGET};
 use super::{BLOCK_BYTES_MAX, Code, back};
-use crate::code::{BlockKey, NO_SEGMENT, Op, OpRef};
+use crate::code::{BlockKey, Op, OpRef};
 use crate::cpu::Cpu;
-use crate::flags::rflags;
 use crate::interp::Mode;
 use dejavm_units::Gpa;
 use iced_x86::{
@@ -50,8 +49,6 @@ pub(super) struct Translation<'a> {
     /// Jumps within the page: where their distances lie, their exits, and the targets' page offsets.
     sites: Vec<(u32, u32, u64)>,
 }
-
-const NONE: u64 = 0;
 
 impl Cpu {
     #[inline(never)]
@@ -272,9 +269,10 @@ impl Translation<'_> {
 
     /// Whether all arithmetic flags that the current instruction leaves are overwritten before anybody
     /// could see them.
-    pub(super) fn flags_die(&mut self) -> bool {
+    pub(super) fn flags_die(&self) -> bool {
         for i in &self.instructions[self.at + 1..] {
-            if i.rflags_read() & ARITHMETIC != NONE as u32 || !is_plain(i) {
+            let plain = is_plain(i) || self.mode.sse && super::copy::is_plain_simd(i);
+            if i.rflags_read() & ARITHMETIC != 0 || !plain {
                 return false;
             }
             if i.rflags_modified() & ARITHMETIC == ARITHMETIC {
@@ -292,8 +290,6 @@ pub(super) const ARITHMETIC: u32 = RflagsBits::OF
     | RflagsBits::AF
     | RflagsBits::CF
     | RflagsBits::PF;
-
-const _: () = assert!(rflags::ARITHMETIC.count_ones() == 6);
 
 /// An instruction on registers and constants that completes whatever happens, in host code.
 fn is_plain(i: &Instruction) -> bool {
@@ -326,5 +322,3 @@ fn is_plain(i: &Instruction) -> bool {
             }))
         && i.segment_prefix() == Register::None
 }
-
-const _: () = assert!(NO_SEGMENT == 6);

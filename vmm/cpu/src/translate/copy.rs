@@ -19,6 +19,9 @@ impl Translation<'_> {
         if let Some(done) = self.special(i) {
             return done;
         }
+        if super::high_byte::has_high_byte(i) {
+            return self.with_high_byte(&normal_form(i));
+        }
         let class = class_of(i)?;
         match class {
             Class::General => self.copy(&normal_form(i)),
@@ -195,9 +198,11 @@ fn class_of(i: &Instruction) -> Option<Class> {
     if general {
         return Some(Class::General);
     }
-    let features = i.cpuid_features();
-    let simd =
-        features.iter().all(|feature| matches!(feature, CpuidFeature::SSE | CpuidFeature::SSE2));
+    (is_simd(i) || is_counting(i)).then_some(Class::Simd)
+}
+
+/// SSE instructions whose operands are explicit.
+fn is_simd(i: &Instruction) -> bool {
     let excluded = matches!(
         i.mnemonic(),
         // Approximations differ between processors.
@@ -205,31 +210,51 @@ fn class_of(i: &Instruction) -> Option<Class> {
             | Mnemonic::Rcpss
             | Mnemonic::Rsqrtps
             | Mnemonic::Rsqrtss
-            | Mnemonic::Ldmxcsr
-            | Mnemonic::Stmxcsr
+            // Other registers are operands too.
             | Mnemonic::Maskmovdqu
-            | Mnemonic::Maskmovq
-            | Mnemonic::Clflush
-            | Mnemonic::Lfence
-            | Mnemonic::Mfence
-            | Mnemonic::Sfence
-            | Mnemonic::Prefetcht0
-            | Mnemonic::Prefetcht1
-            | Mnemonic::Prefetcht2
-            | Mnemonic::Prefetchnta
-            | Mnemonic::Pause
-            | Mnemonic::Movnti
+            | Mnemonic::Pblendvb
+            | Mnemonic::Blendvps
+            | Mnemonic::Blendvpd
+            | Mnemonic::Pcmpestri
+            | Mnemonic::Pcmpestrm
+            | Mnemonic::Pcmpistrm
     );
+    let mut vectors = 0;
     let operands = (0..i.op_count()).all(|n| match i.op_kind(n) {
         OpKind::Register => {
             let register = i.op_register(n);
+            vectors += u32::from(register.is_xmm());
             register.is_xmm() || general_register(register)
         }
         OpKind::Memory | OpKind::Immediate8 => true,
         _ => false,
     });
-    (simd && !features.is_empty() && !excluded && operands && i.op_count() > 0)
-        .then_some(Class::Simd)
+    operands && vectors > 0 && !excluded && i.cpuid_features().iter().all(is_on_host)
+}
+
+/// POPCNT, whose flags are all defined.
+fn is_counting(i: &Instruction) -> bool {
+    i.mnemonic() == Mnemonic::Popcnt && i.cpuid_features().iter().all(is_on_host)
+}
+
+/// Whether this processor has what an instruction needs.
+fn is_on_host(feature: &CpuidFeature) -> bool {
+    match feature {
+        CpuidFeature::SSE | CpuidFeature::SSE2 => true,
+        CpuidFeature::SSE3 => std::is_x86_feature_detected!("sse3"),
+        CpuidFeature::SSSE3 => std::is_x86_feature_detected!("ssse3"),
+        CpuidFeature::SSE4_1 => std::is_x86_feature_detected!("sse4.1"),
+        CpuidFeature::SSE4_2 => std::is_x86_feature_detected!("sse4.2"),
+        CpuidFeature::POPCNT => std::is_x86_feature_detected!("popcnt"),
+        _ => false,
+    }
+}
+
+/// A SIMD instruction on registers that leaves flags alone: it completes whatever happens.
+pub(super) fn is_plain_simd(i: &Instruction) -> bool {
+    is_simd(i)
+        && (0..i.op_count()).all(|n| i.op_kind(n) != OpKind::Memory)
+        && i.rflags_modified() & ARITHMETIC == 0
 }
 
 fn general_register(register: Register) -> bool {
@@ -240,7 +265,11 @@ fn general_register(register: Register) -> bool {
 fn must_be_aligned(i: &Instruction) -> bool {
     !matches!(
         i.mnemonic(),
-        Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Movdqu | Mnemonic::Lddqu
+        Mnemonic::Movups
+            | Mnemonic::Movupd
+            | Mnemonic::Movdqu
+            | Mnemonic::Lddqu
+            | Mnemonic::Pcmpistri
     )
 }
 

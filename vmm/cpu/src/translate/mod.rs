@@ -13,6 +13,7 @@ mod block;
 mod branch;
 mod copy;
 mod emit;
+mod high_byte;
 mod host;
 mod links;
 mod memory;
@@ -21,10 +22,9 @@ mod special;
 mod thunks;
 
 use crate::code::{BlockKey, Flow, Op, OpRef, go, leave, run_chain};
-use crate::cpu::{Cpu, PAGE_REG};
+use crate::cpu::Cpu;
 use crate::flags::rflags;
 use crate::interp::{self, Exit, Mode};
-use crate::mmu::Table;
 use dejavm_memory::GuestRam;
 use dejavm_units::{Gpa, Pfn};
 use host::{CodeMemory, Left};
@@ -266,15 +266,17 @@ fn back(cpu: &mut Cpu, _: OpRef) -> Flow {
 }
 
 impl Cpu {
-    /// Enters where the code of a linear page is into the TLB, if that is known.
+    /// Enters where the code of a linear page is into the TLB, if a jump there was made before: only then
+    /// does a walk of the page tables change nothing.
     fn learn_target(&mut self, linear: u64) {
-        let user = self.cpl == 3;
-        let Some(gpa) = self.mmu.known_fetch(user, linear) else { return };
-        let mode = self.mode_bits();
+        if self.jumps.get(linear, self.jump_context).is_none() {
+            return;
+        }
+        let Ok(gpa) = self.translate_block(linear) else { return };
+        let (user, mode) = (self.cpl == 3, self.mode_bits());
         let Some(code) = self.translator.code() else { return };
-        let table = code.entry_points(gpa.pfn(), mode).as_ptr() as u64;
-        let (mmu, ram) = self.mmu_and_ram();
-        mmu.fill(ram, Table::Code, user, linear, table, gpa.pfn());
+        let entry_points = code.entry_points(gpa.pfn(), mode).as_ptr() as u64;
+        self.mmu.fill_code(user, linear, entry_points);
     }
 
     /// The mode that blocks are decoded in now; valid inside blocks.
@@ -298,5 +300,3 @@ fn bytes_of(ram: &GuestRam, start: Gpa) -> ([u8; 256], usize) {
         Err(_) => (bytes, 0),
     }
 }
-
-const _: () = assert!(PAGE_REG == 17);

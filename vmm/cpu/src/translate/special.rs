@@ -228,7 +228,7 @@ impl Translation<'_> {
         let die = self.flags_die();
         let Some(count) = constant_count(i, bytes) else {
             // By CL: a count of zero leaves the flags alone.
-            return if die { self.copy(i) } else { None };
+            return if die { self.copy(i) } else { self.shift_by_cl(i, bytes) };
         };
         if count == 0 || count >= bytes as u32 * 8 {
             return None;
@@ -247,13 +247,8 @@ impl Translation<'_> {
             let value = self.value_in(general(i.op0_register())?, host::R8);
             self.hot.mov(host::R8, value);
             let width = if bytes == 8 { Width::W64 } else { Width::W32 };
-            let digit = match i.mnemonic() {
-                Mnemonic::Shr => 5,
-                Mnemonic::Sar => 7,
-                _ => 4,
-            };
             // D1 /digit; SETO al
-            self.hot.reg(width, &[0xd1], digit, host::R8);
+            self.hot.reg(width, &[0xd1], shift_digit(i), host::R8);
             self.hot.raw(&[0x0f, 0x90, 0xc0]);
             self.flags = Flags::Live;
             self.copy(i)?;
@@ -263,6 +258,40 @@ impl Translation<'_> {
         // AND ah, ...
         self.hot.raw(&[0x80, 0xe4, WITHOUT_AF]);
         self.flags = Flags::Saved;
+        Some(())
+    }
+
+    /// A shift of a register by CL whose flags matter: they stay if the count is zero.
+    fn shift_by_cl(&mut self, i: &Instruction, bytes: usize) -> Option<()> {
+        let (width, mask) = match bytes {
+            4 => (Width::W32, 31),
+            8 => (Width::W64, 63),
+            _ => return None,
+        };
+        if i.op0_kind() != OpKind::Register {
+            return None;
+        }
+        let guest = general(i.op0_register())?;
+        let digit = shift_digit(i);
+        self.save_flags();
+        let value = self.value_in(guest, host::R9);
+        // TEST cl, mask; JZ over what changes flags
+        self.hot.raw(&[0xf6, 0xc1, mask, 0x0f, 0x84, 0, 0, 0, 0]);
+        let from = self.hot.bytes.len();
+        self.hot.mov(host::R8, value);
+        self.hot.reg(width, &[0xd1], digit, host::R8);
+        self.hot.raw(&[0x0f, 0x90, 0xc0]);
+        self.hot.reg(width, &[0xd3], digit, value);
+        self.hot.raw(&[0x9f, 0x80, 0xe4, WITHOUT_AF]);
+        let over = (self.hot.bytes.len() - from) as i32;
+        self.hot.bytes[from - 4..from].copy_from_slice(&over.to_le_bytes());
+        if bytes == 4 {
+            // The upper half clears whatever the count.
+            self.hot.mov32(value, value);
+        }
+        if host_of(guest).is_none() {
+            self.hot.store(slot(guest), value);
+        }
         Some(())
     }
 
@@ -320,6 +349,15 @@ fn wide_operation(i: &Instruction) -> Option<(Width, u8)> {
         Code::Div_rm64 => (Width::W64, 6),
         _ => return None,
     })
+}
+
+/// The ModRM extension of a shift.
+fn shift_digit(i: &Instruction) -> u8 {
+    match i.mnemonic() {
+        Mnemonic::Shr => 5,
+        Mnemonic::Sar => 7,
+        _ => 4,
+    }
 }
 
 /// A shift's count, masked as the hardware does, if it is a constant.
