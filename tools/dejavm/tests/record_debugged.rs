@@ -4,7 +4,7 @@ mod program;
 
 use program::gdb::Gdb;
 use program::recorder::{Recorder, until};
-use program::{Folder, dejavm, wait};
+use program::{Folder, dejavm};
 
 #[test]
 fn a_debugger_comes_writes_and_goes_while_the_guest_is_typed_to() {
@@ -94,8 +94,8 @@ fn a_recorder_killed_while_gdb_holds_the_guest_leaves_all_up_to_there() {
         dejavm("info {} --json", &[file]).ok().json()["position"] == position
     });
     let Recorder { mut child, file, .. } = recorder;
-    child.kill().unwrap();
-    wait(child);
+    child.child().kill().unwrap();
+    child.wait();
     let left = dejavm("verify {} --json", &[&file]).ok().json();
     assert_eq!((&left["complete"], &left["position"]), (&false.into(), &position.into()));
     assert_eq!(left["inputs"], 1);
@@ -104,10 +104,10 @@ fn a_recorder_killed_while_gdb_holds_the_guest_leaves_all_up_to_there() {
 #[test]
 fn a_recording_ends_on_request_while_gdb_holds_the_guest() {
     let folder = Folder::new("record_debugged_asked");
-    let recorder = Recorder::start(&folder, "timer", &["--gdb-wait"]);
+    let mut recorder = Recorder::start(&folder, "timer", &["--gdb-wait"]);
     let mut gdb = recorder.gdb("");
     gdb.run("stepi 10");
-    let id = recorder.child.id().to_string();
+    let id = recorder.child.child().id().to_string();
     let sent = std::process::Command::new("kill").args(["-s", "TERM", &id]).status();
     assert!(sent.unwrap().success());
     let (_, _, recorded) = recorder.end();

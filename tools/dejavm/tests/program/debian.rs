@@ -3,9 +3,8 @@
 
 use super::gdb::Gdb;
 use super::recorder::{Recorder, until};
-use super::{Folder, command, wait};
+use super::{Folder, Kept, command};
 use std::path::Path;
-use std::process::Child;
 
 /// How far before the panic the article of 2007 has its reader stand.
 const BEFORE_PANIC: u64 = 5000;
@@ -83,7 +82,7 @@ fn value(printed: &str) -> u64 {
 
 /// A replay that waits for debuggers.
 struct Replayer {
-    child: Child,
+    child: Kept,
     socket: String,
 }
 
@@ -91,14 +90,14 @@ impl Replayer {
     fn start(folder: &Folder, file: &str) -> Replayer {
         let socket = folder.path("replay-gdb");
         let listen = format!("--gdb={socket}");
-        let child = command(&["replay", file, &listen, "--json"]).spawn().unwrap();
+        let child = Kept::new(command(&["replay", file, &listen, "--json"]).spawn().unwrap());
         until("it listens", || Path::new(&socket).exists());
         Replayer { child, socket }
     }
 
     /// `kill` has ended it.
     fn end(self) {
-        assert_eq!(wait(self.child).ok().json()["result"], "debugged");
+        assert_eq!(self.child.wait().ok().json()["result"], "debugged");
     }
 }
 

@@ -70,6 +70,34 @@ pub fn command(arguments: &[impl AsRef<OsStr>]) -> Command {
     command
 }
 
+/// A child that does not outlive its test, however that ends.
+pub struct Kept(Option<Child>);
+
+impl Kept {
+    pub fn new(child: Child) -> Kept {
+        Kept(Some(child))
+    }
+
+    pub fn child(&mut self) -> &mut Child {
+        self.0.as_mut().expect("only its end takes it")
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Ran {
+        wait(self.0.take().expect("only its end takes it"))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 pub fn wait(child: Child) -> Ran {
     let output = child.wait_with_output().unwrap();
     Ran {

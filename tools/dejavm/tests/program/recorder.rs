@@ -1,10 +1,10 @@
 //! A recorder that a debugger comes to.
 
 use super::gdb::Gdb;
-use super::{Folder, Ran, command, dejavm, wait};
+use super::{Folder, Kept, Ran, command, dejavm};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Nothing here takes so long, on the slowest host.
@@ -22,7 +22,7 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// A recorder that listens on a unix socket, and what it needs.
 pub struct Recorder {
-    pub child: Child,
+    pub child: Kept,
     /// The guest's console.
     pub console: String,
     pub file: String,
@@ -43,7 +43,7 @@ impl Recorder {
         let arguments =
             ["record", "--kernel", kernel, "-o", file, "--json", "--console", &console, &listen];
         let arguments: Vec<&str> = arguments.iter().chain(more).copied().collect();
-        let child = command(&arguments).stdin(Stdio::piped()).spawn().unwrap();
+        let child = Kept::new(command(&arguments).stdin(Stdio::piped()).spawn().unwrap());
         until("it listens", || Path::new(&socket).exists());
         let (file, kernel) = (file.to_owned(), kernel.to_owned());
         Recorder { child, console, file, socket, kernel }
@@ -67,7 +67,7 @@ impl Recorder {
     }
 
     pub fn type_in(&mut self, keys: &str) {
-        let input = self.child.stdin.as_mut().unwrap();
+        let input = self.child.child().stdin.as_mut().unwrap();
         input.write_all(keys.as_bytes()).unwrap();
         input.flush().unwrap();
     }
@@ -75,7 +75,7 @@ impl Recorder {
     /// Its end, its console, and the replay of what it recorded.
     pub fn end(self) -> (Ran, String, serde_json::Value) {
         let console = self.console.clone();
-        let ran = wait(self.child).ok();
+        let ran = self.child.wait().ok();
         let console = String::from_utf8_lossy(&std::fs::read(console).unwrap()).into_owned();
         let recorded = ran.json();
         let replayed = dejavm("verify {} --json", &[&self.file]).ok().json();
