@@ -3,37 +3,14 @@
 #
 #   usage: images/build-initramfs.sh [--refresh] [ARCH...]      default: amd64 i386
 #
-# For each ARCH, into .cache/images (or $DEJAVM_IMAGES): initramfs-ARCH.gz. It is rebuilt when a file
-# of images/ is newer. The cpio writer below is ours: no cpio program, no root, no times, no owners.
+# For each ARCH, into .cache/images (or $DEJAVM_IMAGES): initramfs-ARCH.gz, and the programs of it that are
+# wanted outside too. It is rebuilt when a file of images/ is newer.
 set -eu
 . "$(dirname -- "$0")/cache.sh"
 . "$images_dir/debs.sh"
+. "$images_dir/cpio.sh"
 
 source_dir=$images_dir/initramfs
-
-# cpio_entry NAME MODE FILE: one entry of the "newc" format (cpio(5)); FILE holds the content.
-# Everything that could differ between two builds is a constant: inode by order, owner 0, time 0.
-cpio_entry() {
-    name=$1 mode=$2 file=$3
-    size=0
-    [ -z "$file" ] || size=$(wc -c <"$file")
-    inode=$((inode + 1))
-    name_size=$((${#name} + 1))
-    printf '070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\0' \
-        "$inode" "$((mode))" 0 0 1 0 "$size" 0 0 "${rdev_major:-0}" "${rdev_minor:-0}" "$name_size" 0 "$name"
-    # Header (110 bytes) plus name, then the content: each padded to four bytes.
-    zeros $(((4 - (110 + name_size) % 4) % 4))
-    [ -z "$file" ] || cat "$file"
-    zeros $(((4 - size % 4) % 4))
-}
-
-zeros() {
-    case $1 in
-        1) printf '\0' ;;
-        2) printf '\0\0' ;;
-        3) printf '\0\0\0' ;;
-    esac
-}
 
 # The sorted list of what the archive holds. $1: busybox, $2: calc, $3: hunt.
 archive() {
@@ -72,6 +49,8 @@ build() {
         -ffile-prefix-map="$source_dir=." -gno-record-gcc-switches -o "$work/hunt" "$source_dir/hunt.c" ||
         die "gcc cannot build $source_dir/hunt.c with $machine"
     cp "$work/hunt" "$out_dir/hunt-$arch.elf"
+    cp "$work/calc" "$out_dir/calc-$arch"
+    cp "$work/bin/busybox" "$out_dir/busybox-$arch"
     archive "$work/bin/busybox" "$work/calc" "$work/hunt" >"$work/cpio"
     gzip -9 -n <"$work/cpio" >"$work/gz"
     mv "$work/gz" "$output"
@@ -103,8 +82,8 @@ for arch; do
         *) die "unknown architecture '$arch' (known: amd64 i386)" ;;
     esac
     output=$out_dir/initramfs-$arch.gz
-    if [ -z "$refresh" ] && [ -s "$output" ] &&
-        [ -z "$(find "$source_dir" "$images_dir/build-initramfs.sh" -newer "$output" -type f)" ]; then
+    if [ -z "$refresh" ] && [ -s "$output" ] && [ -s "$out_dir/busybox-$arch" ] &&
+        [ -z "$(find "$source_dir" "$images_dir/build-initramfs.sh" "$images_dir/cpio.sh" -newer "$output" -type f)" ]; then
         continue
     fi
     build "$arch" "$machine"

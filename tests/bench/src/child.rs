@@ -1,14 +1,16 @@
 //! Runs a program to its end and says what it cost.
 //!
-//! UNSAFETY: one call of `wait4`, which is how the kernel tells a child's peak memory; the standard
-//! library waits without asking for it.
+//! UNSAFETY: `wait4`, which is how the kernel tells a child's peak memory, and the clock of a child's
+//! processor time; the standard library asks for neither.
 
-#![expect(unsafe_code, reason = "wait4 reports the child's resource usage; std has no safe way")]
+#![expect(unsafe_code, reason = "wait4 and a child's processor clock; std has no safe way")]
 
+use crate::console::Clocks;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,15 @@ pub struct Cost {
 /// How often the child is asked whether it is done: the wall time's granularity.
 const POLL: Duration = Duration::from_millis(2);
 
+/// A piece of a running child's standard output.
+#[derive(Clone, Debug)]
+pub struct Glimpse {
+    /// When it came.
+    pub clocks: Clocks,
+    /// What it was.
+    pub bytes: Vec<u8>,
+}
+
 /// Runs `command` with no input, its standard output in `console` and its standard error in `log`.
 ///
 /// # Errors
@@ -37,17 +48,74 @@ pub fn run(
     log: File,
     limit: Duration,
 ) -> Result<Cost, String> {
-    let program = command.get_program().to_string_lossy().into_owned();
     let started = Instant::now();
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(console)
-        .stderr(log)
-        .spawn()
-        .map_err(|error| format!("cannot run {program}: {error}"))?;
-    let id = libc::pid_t::try_from(child.id()).expect("a process id fits pid_t");
+    let mut child = spawn(command.stdout(console).stderr(log))?;
+    ended(command, &mut child, started, limit, |_| sleep(POLL))
+}
+
+/// The same, and `seen` is told what comes on its standard output as it comes.
+///
+/// # Errors
+/// As [`run`] has them.
+pub fn watch(
+    command: &mut Command,
+    log: File,
+    limit: Duration,
+    seen: &mut dyn FnMut(&Glimpse),
+) -> Result<Cost, String> {
+    let started = Instant::now();
+    let mut child = spawn(command.stdout(Stdio::piped()).stderr(log))?;
+    let pieces = glimpses(&mut child, started);
+    let cost = ended(command, &mut child, started, limit, |patience| {
+        match pieces.recv_timeout(patience) {
+            Ok(glimpse) => seen(&glimpse),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => sleep(patience),
+        }
+    });
+    pieces.iter().for_each(|glimpse| seen(&glimpse));
+    cost
+}
+
+fn spawn(command: &mut Command) -> Result<Child, String> {
+    let child = command.stdin(Stdio::null()).spawn();
+    child.map_err(|error| format!("cannot run {}: {error}", command.get_program().display()))
+}
+
+fn id(child: &Child) -> libc::pid_t {
+    libc::pid_t::try_from(child.id()).expect("a process id fits pid_t")
+}
+
+/// A thread that reads the child's standard output.
+fn glimpses(child: &mut Child, started: Instant) -> Receiver<Glimpse> {
+    let (sender, receiver) = channel();
+    let mut output = child.stdout.take().expect("it was asked for");
+    let id = id(child);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65536];
+        while let Ok(count @ 1..) = output.read(&mut buffer) {
+            let wall = started.elapsed().as_secs_f64();
+            // A child that is gone has no clock any more, and no phase that could end.
+            let clocks = Clocks { wall, cpu: cpu_seconds(id).unwrap_or(f64::NAN) };
+            if sender.send(Glimpse { clocks, bytes: buffer[..count].to_vec() }).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Waits for a child's end, with `pass` to let a moment pass.
+fn ended(
+    command: &Command,
+    child: &mut Child,
+    started: Instant,
+    limit: Duration,
+    mut pass: impl FnMut(Duration),
+) -> Result<Cost, String> {
+    let program = command.get_program().display();
     loop {
-        if let Some((status, usage)) = wait(id).map_err(|error| format!("wait4: {error}"))? {
+        if let Some((status, usage)) = wait(id(child)).map_err(|error| format!("wait4: {error}"))? {
             let seconds = started.elapsed().as_secs_f64();
             return match (libc::WIFEXITED(status), libc::WEXITSTATUS(status)) {
                 (true, 0) => Ok(cost(seconds, &usage)),
@@ -61,8 +129,21 @@ pub fn run(
             let _ = child.wait();
             return Err(format!("{program} was not done after {} s", limit.as_secs()));
         }
-        sleep(POLL);
+        pass(POLL);
     }
+}
+
+/// Processor time that all threads of a process have used, in seconds; not that of its children.
+fn cpu_seconds(id: libc::pid_t) -> Option<f64> {
+    let mut clock = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live local of the type that clock_getcpuclockid(3) writes.
+    if unsafe { libc::clock_getcpuclockid(id, &mut clock) } != 0 {
+        return None;
+    }
+    // SAFETY: the same for clock_gettime(2).
+    let done = unsafe { libc::clock_gettime(clock, &mut time) } == 0;
+    done.then(|| time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
 }
 
 /// The child's status and usage when it has ended.
@@ -112,5 +193,20 @@ mod tests {
         assert_eq!(run_shell("exit 3", 60_000).unwrap_err(), "sh ended with status 3");
         assert_eq!(run_shell("kill -9 $$", 60_000).unwrap_err(), "sh died by signal 9");
         assert!(run_shell("exec tail -f /dev/null", 50).unwrap_err().contains("not done"));
+    }
+
+    #[test]
+    fn output_is_seen_with_its_time() {
+        let null = File::options().write(true).open("/dev/null").unwrap();
+        let mut command = Command::new("sh");
+        let script =
+            "echo a; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo b; read x; exit 0";
+        command.args(["-c", script]);
+        let mut seen = Vec::new();
+        let limit = Duration::from_secs(60);
+        watch(&mut command, null, limit, &mut |glimpse| seen.push(glimpse.clone())).unwrap();
+        let text: Vec<u8> = seen.iter().flat_map(|glimpse| glimpse.bytes.clone()).collect();
+        assert_eq!(text, b"a\nb\n");
+        assert!(seen.is_sorted_by(|a, b| a.clocks.wall <= b.clocks.wall), "{seen:?}");
     }
 }

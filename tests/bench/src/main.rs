@@ -2,55 +2,29 @@
 
 mod child;
 mod conditions;
+mod console;
 mod debug;
+mod options;
+mod programs;
 mod report;
 mod rsp;
 mod subject;
+mod suite;
+mod tiers;
 
 use conditions::Conditions;
+use options::{Options, Part, USAGE};
 use report::Row;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
-use subject::{Guest, Programs, Step, Subject, Verb};
-
-const USAGE: &str = "\
-usage: dejavm-bench [OPTION]...
-  --rounds N        how often each step runs (default 3)
-  --workload NAME   what the guest does: bench busy (default bench)
-  --kernel NAME     flavour of the fetched kernel: cloud-amd64 amd64 686-pae (default cloud-amd64)
-  --memory MIB      guest memory (default 256)
-  --append TEXT     more words for the kernel command line
-  --work DIR        where logs and consoles go (default .cache/bench)
-  --dejavm PATH     default target/release/dejavm
-  --qemu PATH       default qemu-system-x86_64
-  --limit SECONDS   a step that takes longer has failed (default 600)
-  --only PART       run (recording and replaying), debug (reverse steps, seeks, conditions), or
-                    conditions (of breakpoints)
-  --json            the result as JSON on standard output; the table goes to standard error
-Kernel and initramfs come from $DEJAVM_IMAGES, $DEJAVM_CACHE/images or .cache/images.
-Status 0 when every step of every round succeeded, 1 when one failed, 2 for wrong usage.";
-
-/// What the command line asked for.
-struct Options {
-    rounds: u32,
-    guest: Guest,
-    programs: Programs,
-    work: PathBuf,
-    limit: Duration,
-    json: bool,
-    /// Measure recording and replaying.
-    run: bool,
-    /// Measure debugging.
-    debug: bool,
-    /// Measure conditions of breakpoints.
-    conditions: bool,
-}
+use subject::{Guest, Step, Subject, Verb};
+use suite::Suite;
+use tiers::Tiers;
 
 fn main() -> ExitCode {
-    let options = match options(std::env::args().skip(1)) {
+    let options = match options::options(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(sentence) => {
             eprintln!("{sentence}\n{USAGE}");
@@ -67,63 +41,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
-    let (mut rounds, mut memory_mib, mut limit) = (3, 256, 600);
-    let (mut workload, mut kernel, mut append) =
-        ("bench".to_owned(), "cloud-amd64".to_owned(), String::new());
-    let mut work = PathBuf::from(".cache/bench");
-    let mut programs = Programs {
-        qemu: PathBuf::from("qemu-system-x86_64"),
-        dejavm: PathBuf::from("target/release/dejavm"),
-    };
-    let (mut json, mut run, mut debug, mut conditions) = (false, true, true, true);
-    while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
-        match word.as_str() {
-            "--rounds" => rounds = number(&value()?)?.max(1),
-            "--memory" => memory_mib = number(&value()?)?,
-            "--limit" => limit = number(&value()?)?,
-            "--workload" => workload = value()?,
-            "--kernel" => kernel = value()?,
-            "--append" => append = format!(" {}", value()?),
-            "--work" => work = PathBuf::from(value()?),
-            "--dejavm" => programs.dejavm = PathBuf::from(value()?),
-            "--qemu" => programs.qemu = PathBuf::from(value()?),
-            "--only" => {
-                (run, debug, conditions) = match value()?.as_str() {
-                    "run" => (true, false, false),
-                    "debug" => (false, true, true),
-                    "conditions" => (false, false, true),
-                    other => {
-                        return Err(format!("--only {other}: known are run, debug, conditions"));
-                    }
-                }
-            }
-            "--json" => json = true,
-            _ => return Err(format!("unknown option {word}")),
-        }
-    }
-    let arch = if kernel.ends_with("amd64") { "amd64" } else { "i386" };
-    let guest = Guest {
-        kernel: dejavm_images::fetched(&format!("vmlinuz-{kernel}"))?,
-        initrd: dejavm_images::fetched(&format!("initramfs-{arch}.gz"))?,
-        append: format!("console=ttyS0 panic=-1 dejavm.workload={workload}{append}"),
-        memory_mib,
-    };
-    let limit = Duration::from_secs(limit.into());
-    Ok(Options { rounds, guest, programs, work, limit, json, run, debug, conditions })
-}
-
-fn number(word: &str) -> Result<u32, String> {
-    word.parse().map_err(|_| format!("'{word}' is not a number"))
-}
-
 /// Runs everything and prints the result; whether every step succeeded.
 fn bench(options: &Options) -> Result<bool, String> {
     fs::create_dir_all(&options.work)
         .map_err(|error| format!("cannot create {}: {error}", options.work.display()))?;
     let mut rows = report::rows();
-    for round in 1..=if options.run { options.rounds } else { 0 } {
+    for round in 1..=if options.chosen.has(Part::Run) { options.rounds } else { 0 } {
         for row in &mut rows {
             match measure(options, row.step) {
                 Ok(cost) => {
@@ -138,20 +61,33 @@ fn bench(options: &Options) -> Result<bool, String> {
             note_log(row, options);
         }
     }
-    let debugging = if options.debug {
+    let debugging = if options.chosen.has(Part::Debug) {
         Some(debug::measure(&options.programs, &options.guest, &options.work, options.limit)?)
     } else {
         None
     };
-    let conditions = if options.conditions {
-        Some(Conditions::measure(&options.programs, &options.work, options.limit)?)
-    } else {
-        None
+    let conditions = match options.chosen.has(Part::Conditions) {
+        true => Some(Conditions::measure(&options.programs, &options.work, options.limit)?),
+        false => None,
+    };
+    let speeds = match options.chosen.programs.is_empty() {
+        true => None,
+        false => Some(suite(options)?.measure(options.rounds, options.clock)),
+    };
+    let tiers = match options.chosen.has(Part::Tiers) {
+        true => Some(tiers(options)?),
+        false => None,
     };
     let mut table = String::new();
     let instructions = instructions(options);
-    if options.run {
+    if options.chosen.has(Part::Run) {
         table.push_str(&report::table(&rows, instructions));
+    }
+    if let Some(speeds) = &speeds {
+        table.push_str(&speeds.table());
+    }
+    if let Some(tiers) = &tiers {
+        table.push_str(&tiers.table());
     }
     if let Some(debugging) = &debugging {
         table.push_str(&debugging.table());
@@ -169,11 +105,42 @@ fn bench(options: &Options) -> Result<bool, String> {
         let mut result = report::json(&rows, instructions, guest);
         result["debugging"] = debugging.as_ref().map_or(Value::Null, debug::Debugging::json);
         result["conditions"] = conditions.as_ref().map_or(Value::Null, Conditions::json);
+        result["programs"] = speeds.as_ref().map_or(Value::Null, suite::Speeds::json);
+        result["tiers"] = tiers.as_ref().map_or(Value::Null, Tiers::json);
         println!("{result:#}");
     } else {
         print!("{table}");
     }
-    Ok(rows.iter().all(|row| row.failure.is_none()))
+    let programs_ran = speeds.is_none_or(|speeds| speeds.failures.is_empty());
+    Ok(rows.iter().all(|row| row.failure.is_none()) && programs_ran)
+}
+
+fn tiers(options: &Options) -> Result<Tiers, String> {
+    let (work, limit) = (&options.work, options.limit);
+    tiers::measure(&options.programs, &options.guest, work, limit, options.rounds, options.clock)
+}
+
+/// The programs that the command line chose, on the machine that it described.
+fn suite(options: &Options) -> Result<Suite<'_>, String> {
+    let initrd = dejavm_images::fetched("initramfs-bench.gz")?;
+    let native = fs::canonicalize(initrd.with_file_name("bench"))
+        .map_err(|error| format!("the programs are not beside {}: {error}", initrd.display()))?;
+    // Its own folder: what is told of the boot's recording is asked when all is done.
+    let work = options.work.join("programs");
+    fs::create_dir_all(&work)
+        .map_err(|error| format!("cannot create {}: {error}", work.display()))?;
+    Ok(Suite {
+        programs: &options.programs,
+        guest: Guest {
+            initrd,
+            append: "console=ttyS0 panic=-1".to_owned(),
+            ..options.guest.clone()
+        },
+        native,
+        work,
+        limit: options.limit,
+        chosen: options.chosen.programs.clone(),
+    })
 }
 
 /// QEMU's log holds no guest; our file holds the start state too, which is left out here.

@@ -1,0 +1,174 @@
+//! The command line.
+
+use crate::programs::{self, PROGRAMS, Program};
+use crate::subject::{Guest, Programs};
+use crate::suite::Clock;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What is told to somebody who uses it wrongly.
+pub const USAGE: &str = "\
+usage: dejavm-bench [OPTION]...
+  --rounds N        how often each step runs (default 3)
+  --workload NAME   what the guest does: bench busy (default bench)
+  --kernel NAME     flavour of the fetched kernel: cloud-amd64 amd64 686-pae (default cloud-amd64)
+  --memory MIB      guest memory (default 256)
+  --append TEXT     more words for the kernel command line
+  --work DIR        where logs and consoles go (default .cache/bench)
+  --dejavm PATH     default target/release/dejavm
+  --qemu PATH       default qemu-system-x86_64
+  --limit SECONDS   a step that takes longer has failed (default 600)
+  --only NAMES      with commas: names of programs, or of parts:
+                      run          recording and replaying a boot
+                      programs     all programs in the guest
+                      tiers        a cold boot with and without translation
+                      debug        reverse steps, seeks, and conditions
+                      conditions   of breakpoints
+  --cpu             programs and tiers by processor time of the emulators: for a machine that has other work
+  --json            the result as JSON on standard output; the table goes to standard error
+Kernel and initramfs come from $DEJAVM_IMAGES, $DEJAVM_CACHE/images or .cache/images.
+Status 0 when every step of every round succeeded, 1 when one failed, 2 for wrong usage.";
+
+/// What the command line asked for.
+pub struct Options {
+    /// How often each step runs.
+    pub rounds: u32,
+    /// The machine.
+    pub guest: Guest,
+    /// Who is measured.
+    pub programs: Programs,
+    /// For logs and consoles.
+    pub work: PathBuf,
+    /// For each step.
+    pub limit: Duration,
+    /// The result as JSON.
+    pub json: bool,
+    /// What programs and tiers go by.
+    pub clock: Clock,
+    /// What is measured.
+    pub chosen: Chosen,
+}
+
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Recording and replaying a boot.
+    Run,
+    /// A cold boot with and without translation.
+    Tiers,
+    /// Waits of a debugger's.
+    Debug,
+    /// Conditions of breakpoints.
+    Conditions,
+}
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// These parts.
+    pub parts: BTreeSet<Part>,
+    /// These programs.
+    pub programs: Vec<Program>,
+}
+
+impl Chosen {
+    fn all() -> Chosen {
+        Chosen::only("run,programs,tiers,debug").expect("parts that exist")
+    }
+
+    /// The parts and programs of a list with commas.
+    fn only(names: &str) -> Result<Chosen, String> {
+        let mut chosen = Chosen { parts: BTreeSet::new(), programs: Vec::new() };
+        for name in names.split(',') {
+            let (parts, programs): (&[Part], Vec<Program>) = match name {
+                "run" => (&[Part::Run], Vec::new()),
+                "tiers" => (&[Part::Tiers], Vec::new()),
+                "debug" => (&[Part::Debug, Part::Conditions], Vec::new()),
+                "conditions" => (&[Part::Conditions], Vec::new()),
+                "programs" => (&[], PROGRAMS.to_vec()),
+                _ => (&[], vec![programs::named(name).ok_or_else(|| unknown(name))?]),
+            };
+            chosen.parts.extend(parts);
+            for program in programs {
+                if !chosen.programs.contains(&program) {
+                    chosen.programs.push(program);
+                }
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Whether a part is wanted.
+    pub fn has(&self, part: Part) -> bool {
+        self.parts.contains(&part)
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let known: Vec<&str> = PROGRAMS.iter().map(|known| known.name).collect();
+    let known = known.join(", ");
+    format!("--only {name}: known are run, programs, tiers, debug, conditions, {known}")
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// What is wrong with it, or which file is missing.
+pub fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
+    let (mut rounds, mut memory_mib, mut limit) = (3, 256, 600);
+    let (mut workload, mut kernel, mut append) =
+        ("bench".to_owned(), "cloud-amd64".to_owned(), String::new());
+    let mut work = PathBuf::from(".cache/bench");
+    let mut programs = Programs {
+        qemu: PathBuf::from("qemu-system-x86_64"),
+        dejavm: PathBuf::from("target/release/dejavm"),
+    };
+    let (mut json, mut clock, mut chosen) = (false, Clock::Wall, Chosen::all());
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+        match word.as_str() {
+            "--rounds" => rounds = number(&value()?)?.max(1),
+            "--memory" => memory_mib = number(&value()?)?,
+            "--limit" => limit = number(&value()?)?,
+            "--workload" => workload = value()?,
+            "--kernel" => kernel = value()?,
+            "--append" => append = format!(" {}", value()?),
+            "--work" => work = PathBuf::from(value()?),
+            "--dejavm" => programs.dejavm = PathBuf::from(value()?),
+            "--qemu" => programs.qemu = PathBuf::from(value()?),
+            "--only" => chosen = Chosen::only(&value()?)?,
+            "--cpu" => clock = Clock::Cpu,
+            "--json" => json = true,
+            _ => return Err(format!("unknown option {word}")),
+        }
+    }
+    let arch = if kernel.ends_with("amd64") { "amd64" } else { "i386" };
+    let guest = Guest {
+        kernel: dejavm_images::fetched(&format!("vmlinuz-{kernel}"))?,
+        initrd: dejavm_images::fetched(&format!("initramfs-{arch}.gz"))?,
+        append: format!("console=ttyS0 panic=-1 dejavm.workload={workload}{append}"),
+        memory_mib,
+    };
+    let limit = Duration::from_secs(limit.into());
+    Ok(Options { rounds, guest, programs, work, limit, json, clock, chosen })
+}
+
+fn number(word: &str) -> Result<u32, String> {
+    word.parse().map_err(|_| format!("'{word}' is not a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_programs_have_one_list() {
+        let chosen = Chosen::only("debug,gzip,fib,gzip").unwrap();
+        assert!(chosen.has(Part::Debug) && chosen.has(Part::Conditions) && !chosen.has(Part::Run));
+        let names: Vec<&str> = chosen.programs.iter().map(|program| program.name).collect();
+        assert_eq!(names, ["gzip", "fib"]);
+        assert_eq!(Chosen::all().programs, PROGRAMS);
+        assert!(Chosen::only("run,doom").unwrap_err().contains("--only doom: known are run,"));
+    }
+}
