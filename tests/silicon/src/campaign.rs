@@ -106,7 +106,14 @@ fn work(
         _ => &[Mode::Compatibility, Mode::Legacy],
     };
     let mut guests: Vec<Guest> = modes.iter().map(|mode| Guest::new(*mode, plan.step)).collect();
-    let mut captures = vec![0u8; CASES * 2048];
+    // Whatever else executes must do what the reference semantics do, undefined flags included.
+    let mut references: Vec<Guest> = match plan.step {
+        Step::Reference => Vec::new(),
+        Step::Decoded | Step::Translated => {
+            modes.iter().map(|mode| Guest::new(*mode, Step::Reference)).collect()
+        }
+    };
+    let mut captures = [vec![0u8; CASES * 2048], vec![0u8; CASES * 2048]];
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         if number >= end {
@@ -114,7 +121,8 @@ fn work(
         }
         let batch = Batch::new(catalogue, plan.step, plan.seed, number);
         let n = number as usize % guests.len();
-        let found = judge(plan, &batch, catalogue, &mut host, &mut guests[n], &mut captures)?;
+        let pair = Pair { guest: &mut guests[n], reference: references.get_mut(n) };
+        let found = judge(plan, &batch, catalogue, &mut host, pair, &mut captures)?;
         let mut report = report.lock().expect("no worker panics with the lock");
         report.add(found);
         if report.mismatches >= plan.mismatches_max {
@@ -123,20 +131,30 @@ fn work(
     }
 }
 
+/// The software CPU under test, and one by the reference semantics unless it is that already.
+struct Pair<'a> {
+    guest: &'a mut Guest,
+    reference: Option<&'a mut Guest>,
+}
+
 /// Runs a batch in both and compares.
 fn judge(
     plan: &Plan,
     batch: &Batch,
     catalogue: &Catalogue,
     host: &mut Host,
-    guest: &mut Guest,
-    captures: &mut [u8],
+    pair: Pair<'_>,
+    [captures, reference_captures]: &mut [Vec<u8>; 2],
 ) -> Result<Report, String> {
+    let Pair { guest, mut reference } = pair;
     if let Err(error) = host.run(batch) {
         return Err(explain(&error, batch, host));
     }
     let arena = host.outcomes();
     guest.load(batch);
+    if let Some(reference) = &mut reference {
+        reference.load(batch);
+    }
     let mut report = Report {
         tallies: BTreeMap::new(),
         forms: vec![0; catalogue.forms.len()],
@@ -151,12 +169,14 @@ fn judge(
         let mut native = arena.outcomes[n];
         compare::normalise(test, &mut native);
         let soft = guest.run(batch, test, captures);
-        let difference = compare::compare(
-            test,
-            batch.family.has_fx(),
-            (&native, &arena.captures),
-            (&soft, captures),
-        );
+        let with_fx = batch.family.has_fx();
+        let mut difference =
+            compare::compare(test, with_fx, (&native, &arena.captures), (&soft, captures));
+        if let (None, Some(reference)) = (&difference, &mut reference) {
+            let outcome = reference.run(batch, test, reference_captures);
+            let (exact, soft) = ((&outcome, &reference_captures[..]), (&soft, &captures[..]));
+            difference = compare::compare_exactly(test, with_fx, exact, soft);
+        }
         let tally = report.tallies.entry(test.instruction.mnemonic()).or_default();
         tally.cases += 1;
         tally.exceptions += u64::from(native.vector != COMPLETED);

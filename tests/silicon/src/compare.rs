@@ -61,10 +61,28 @@ pub fn compare(
     if soft_outcome.vector == PAGE_FAULT && is_beyond_user_space(soft_outcome.cr2) {
         soft_outcome.error_code |= 1;
     }
-    let (native, native_memory) = native;
-    let soft_memory = soft.1;
-    let soft = &soft_outcome;
-    let allowed = allowance(test, native);
+    let allowed = allowance(test, native.0);
+    differences(test, with_fx, native, (&soft_outcome, soft.1), &allowed)
+}
+
+/// Compares what two ways of the software CPU did: nothing is left open.
+pub fn compare_exactly(
+    test: &Test,
+    with_fx: bool,
+    reference: (&Outcome, &[u8]),
+    soft: (&Outcome, &[u8]),
+) -> Option<String> {
+    let text = differences(test, with_fx, reference, soft, &Allowance::exact())?;
+    Some(text.replace("native", "reference"))
+}
+
+fn differences(
+    test: &Test,
+    with_fx: bool,
+    (native, native_memory): (&Outcome, &[u8]),
+    (soft, soft_memory): (&Outcome, &[u8]),
+    allowed: &Allowance,
+) -> Option<String> {
     if allowed.everything {
         return None;
     }
@@ -96,9 +114,9 @@ pub fn compare(
         }
     }
     if with_fx {
-        compare_fx(&allowed, &native.fx, &soft.fx, &mut differ);
+        compare_fx(allowed, &native.fx, &soft.fx, &mut differ);
     }
-    compare_memory(test, &allowed, native_memory, soft_memory, &mut differ);
+    compare_memory(test, allowed, native_memory, soft_memory, &mut differ);
     (!text.is_empty()).then_some(text)
 }
 

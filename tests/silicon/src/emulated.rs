@@ -16,6 +16,8 @@ pub enum Step {
     Reference,
     /// The handlers of decoded blocks, and the reference for what they have not.
     Decoded,
+    /// Host code of the translator, and the handlers for what has none.
+    Translated,
 }
 
 impl Step {
@@ -24,6 +26,7 @@ impl Step {
         match self {
             Step::Reference => "",
             Step::Decoded => " --decoded",
+            Step::Translated => " --translated",
         }
     }
 
@@ -31,6 +34,7 @@ impl Step {
         match self {
             Step::Reference => cpu.try_step(ram, bus),
             Step::Decoded => cpu.try_step_decoded(ram, bus),
+            Step::Translated => cpu.try_step_translated(ram, bus),
         }
     }
 }

@@ -6,7 +6,7 @@ use dejavm_silicon::{Family, RUNNER_COMMAND, Step, native};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: silicon triage FAMILY [--cases N] [--seed S] [--batch B] [--case C] \
-                     [--decoded] [--workers W] [--mnemonic M]
+                     [--decoded|--translated] [--workers W] [--mnemonic M]
 FAMILY: integer64 integer32 x87mmx64 x87mmx32 sse64 sse32 all";
 
 struct Options {
@@ -68,6 +68,10 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
     while let Some(name) = rest.next() {
         if name == "--decoded" {
             options.step = Step::Decoded;
+            continue;
+        }
+        if name == "--translated" {
+            options.step = Step::Translated;
             continue;
         }
         let value = rest.next().ok_or_else(|| format!("{name} wants a value\n{USAGE}"))?;

@@ -31,19 +31,26 @@ pub struct Allowance {
 
 const ARITHMETIC_AND_DF: u64 = 0xcd5;
 
+impl Allowance {
+    /// Everything must agree.
+    pub fn exact() -> Allowance {
+        Allowance {
+            flags: u64::MAX,
+            gpr: [u64::MAX; 16],
+            status: u16::MAX,
+            ulps: 0,
+            memory: None,
+            approximate: false,
+            fault: false,
+            x87: false,
+            everything: false,
+        }
+    }
+}
+
 /// What to compare after a test that ended in `native`.
 pub fn allowance(test: &Test, native: &Outcome) -> Allowance {
-    let mut allowed = Allowance {
-        flags: ARITHMETIC_AND_DF,
-        gpr: [u64::MAX; 16],
-        status: u16::MAX,
-        ulps: 0,
-        memory: None,
-        approximate: false,
-        fault: false,
-        x87: false,
-        everything: false,
-    };
+    let mut allowed = Allowance { flags: ARITHMETIC_AND_DF, ..Allowance::exact() };
     if native.vector != COMPLETED {
         exceptions(test, native, &mut allowed);
         return allowed;

@@ -108,3 +108,18 @@ fn decoded_blocks_sse_64() {
 fn decoded_blocks_sse_32() {
     agree(Family::Sse32, 1_000_000, Step::Decoded);
 }
+
+#[test]
+fn translations_integer_64() {
+    agree(Family::Integer64, 10_000_000, Step::Translated);
+}
+
+#[test]
+fn translations_x87_and_mmx_64() {
+    agree(Family::X87Mmx64, 1_000_000, Step::Translated);
+}
+
+#[test]
+fn translations_sse_64() {
+    agree(Family::Sse64, 8_000_000, Step::Translated);
+}

@@ -18,6 +18,8 @@ mod msr;
 mod observe;
 mod run;
 mod segment;
+#[cfg(test)]
+mod sequences;
 mod state;
 #[cfg(test)]
 mod testing;

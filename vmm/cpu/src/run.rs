@@ -73,7 +73,17 @@ impl Cpu {
         bus: &mut dyn Bus,
     ) -> Result<(), AbortReason> {
         let Loan { cpu } = &mut self.lend(ram, bus);
-        cpu.step_decoded().map_err(|Abort(())| cpu.abort)
+        cpu.step_decoded(false).map_err(|Abort(())| cpu.abort)
+    }
+
+    /// As [`Cpu::try_step`], by host code made for the instruction, and by handlers where that has none.
+    pub fn try_step_translated(
+        &mut self,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+    ) -> Result<(), AbortReason> {
+        let Loan { cpu } = &mut self.lend(ram, bus);
+        cpu.step_decoded(true).map_err(|Abort(())| cpu.abort)
     }
 
     /// Sizes and disturbs the TLB, chooses what executes. No guest can see it; tests check that.
@@ -397,7 +407,7 @@ impl Cpu {
     }
 
     /// Executes one instruction as a block of one, or alone where no block can be made.
-    fn step_decoded(&mut self) -> Result<(), Abort> {
+    fn step_decoded(&mut self, translated: bool) -> Result<(), Abort> {
         let Some(mode) = self.block_mode() else { return self.step_alone() };
         self.end_of_block = false;
         self.address_mask = if mode.wide { u64::MAX } else { 0xffff_ffff };
@@ -406,8 +416,14 @@ impl Cpu {
         if !is_canonical(self.rip) {
             return self.step_alone();
         }
+        if self.translator.is_full() {
+            self.forget_all_code();
+        }
+        self.choose_code_entries();
         let gpa = self.translate_block(self.rip)?;
-        let Some(header) = self.decode_one(gpa, mode) else { return self.step_alone() };
+        let Some(header) = self.decode_one(gpa, mode, translated) else {
+            return self.step_alone();
+        };
         self.limit = self.position.0 + 1;
         self.budget = 1;
         run_chain(self, header);

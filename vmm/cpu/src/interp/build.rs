@@ -54,9 +54,13 @@ impl Cpu {
         Built::Block(header)
     }
 
-    /// A block of the one instruction at a physical address, entered nowhere.
-    pub(crate) fn decode_one(&mut self, start: Gpa, mode: Mode) -> Option<OpRef> {
+    /// A block of the one instruction at a physical address, entered nowhere; `translated` when it is
+    /// first entered.
+    pub(crate) fn decode_one(&mut self, start: Gpa, mode: Mode, translated: bool) -> Option<OpRef> {
         let mut decoded = self.decode(start, mode, 1)?;
+        if translated && mode.wide && decoded.ops.len() > 1 {
+            crate::translate::watch_heat(&mut decoded.ops[0], start, mode, 0);
+        }
         Some(self.code.place(&mut decoded.ops, decoded.links))
     }
 

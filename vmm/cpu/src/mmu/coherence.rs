@@ -121,6 +121,9 @@ pub struct Tuning {
     pub translate_after: u8,
     /// Interpret translated blocks at pseudo-random moments (one entry in four), seeded: for tests.
     pub mix_seed: Option<u64>,
+    /// Bytes of host memory for translated code, at least 128 KiB; when they are used up, all of it is
+    /// dropped. Counts until the first translation.
+    pub code_bytes: usize,
 }
 
 /// What executes instructions. All do the same.
@@ -142,6 +145,7 @@ impl Default for Tuning {
             engine: Engine::Translator,
             translate_after: 16,
             mix_seed: None,
+            code_bytes: 96 << 20,
         }
     }
 }

@@ -60,7 +60,7 @@ impl Cpu {
         start: Gpa,
         count: usize,
     ) -> Option<u32> {
-        let code = self.translator.code()?;
+        let code = self.translator.code(self.mmu.tuning().code_bytes)?;
         if code.is_full() {
             self.translator.full = true;
             return None;

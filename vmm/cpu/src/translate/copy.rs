@@ -184,9 +184,7 @@ fn class_of(i: &Instruction) -> Option<Class> {
         | Mnemonic::Dec
         | Mnemonic::Not
         | Mnemonic::Neg
-        | Mnemonic::Xadd
-        | Mnemonic::Bsf
-        | Mnemonic::Bsr => true,
+        | Mnemonic::Xadd => true,
         Mnemonic::Xchg => i.op_count() == 2,
         Mnemonic::Bswap => i.op0_register().size() >= 4,
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc => {
@@ -210,6 +208,9 @@ fn is_simd(i: &Instruction) -> bool {
             | Mnemonic::Rcpss
             | Mnemonic::Rsqrtps
             | Mnemonic::Rsqrtss
+            // They switch the x87 registers to MMX: the host's, not the guest's.
+            | Mnemonic::Cvtpi2ps
+            | Mnemonic::Cvtpi2pd
             // Other registers are operands too.
             | Mnemonic::Maskmovdqu
             | Mnemonic::Pblendvb

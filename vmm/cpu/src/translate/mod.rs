@@ -32,8 +32,9 @@ use links::Links;
 use std::collections::BTreeMap;
 use thunks::Thunks;
 
-/// Bytes of host code kept: the hot half and the cold half of each.
-const CODE_BYTES: usize = 96 << 20;
+/// Bytes of host code kept, at least and at most: the hot half and the cold half of each.
+const CODE_BYTES_MIN: usize = 128 << 10;
+const CODE_BYTES_MAX: usize = 1 << 30;
 /// Room that a block's translation needs at most, in each half.
 const BLOCK_BYTES_MAX: u32 = 32 << 10;
 
@@ -79,8 +80,9 @@ struct Code {
 }
 
 impl Code {
-    fn new() -> Option<Code> {
-        let mut memory = CodeMemory::new(CODE_BYTES)?;
+    fn new(bytes: usize) -> Option<Code> {
+        let bytes = bytes.clamp(CODE_BYTES_MIN, CODE_BYTES_MAX).next_multiple_of(4096);
+        let mut memory = CodeMemory::new(bytes)?;
         let mut shared = emit::Section::new(memory.start());
         let thunks = thunks::emit(&mut shared);
         let begin = memory.start();
@@ -126,8 +128,9 @@ impl Code {
 }
 
 impl Translator {
-    fn code(&mut self) -> Option<&mut Code> {
-        self.code.get_or_insert_with(Code::new).as_mut()
+    /// The code, made with room for so many bytes if there is none yet.
+    fn code(&mut self, bytes: usize) -> Option<&mut Code> {
+        self.code.get_or_insert_with(|| Code::new(bytes)).as_mut()
     }
 
     /// There was no room for more: [`Cpu::forget_all_code`] is due.
@@ -274,7 +277,8 @@ impl Cpu {
         }
         let Ok(gpa) = self.translate_block(linear) else { return };
         let (user, mode) = (self.cpl == 3, self.mode_bits());
-        let Some(code) = self.translator.code() else { return };
+        let bytes = self.mmu.tuning().code_bytes;
+        let Some(code) = self.translator.code(bytes) else { return };
         let entry_points = code.entry_points(gpa.pfn(), mode).as_ptr() as u64;
         self.mmu.fill_code(user, linear, entry_points);
     }

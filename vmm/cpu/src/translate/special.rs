@@ -26,6 +26,7 @@ impl Translation<'_> {
             Mnemonic::Div => self.divide(i),
             Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar => self.shift(i),
             Mnemonic::Rol | Mnemonic::Ror => self.rotate(i),
+            Mnemonic::Bsf | Mnemonic::Bsr => self.scan_bits(i),
             Mnemonic::Cmpxchg => self.compare_exchange(i),
             _ => return None,
         })
@@ -304,7 +305,52 @@ impl Translation<'_> {
         if count == 0 || count >= bytes as u32 * 8 {
             return None;
         }
-        self.copy(i)
+        if count == 1 || self.flags_die() {
+            return self.copy(i);
+        }
+        // OF is undefined, and processors differ. The last of the single steps leaves what is wanted.
+        if i.op0_kind() != OpKind::Register {
+            return None;
+        }
+        let mut step = *i;
+        step.set_immediate8(count as u8 - 1);
+        self.copy(&step)?;
+        step.set_immediate8(1);
+        self.copy(&step)
+    }
+
+    /// BSF, BSR: a source of zero leaves all of the destination as it is, which not every processor does
+    /// with the upper half.
+    fn scan_bits(&mut self, i: &Instruction) -> Option<()> {
+        let width = match i.op0_register().size() {
+            8 => Width::W64,
+            4 => Width::W32,
+            _ => return None,
+        };
+        let opcode = [0x0f, if i.mnemonic() == Mnemonic::Bsf { 0xbc } else { 0xbd }];
+        let to = general(i.op0_register())?;
+        if i.op1_kind() == OpKind::Memory {
+            self.save_flags();
+            self.linear_address(i)?;
+            self.probe(Right::Load, if width == Width::W64 { 8 } else { 4 });
+            self.hot.mem(width, &opcode, host::R9, self.probed());
+        } else {
+            let source = self.value_in(general(i.op1_register())?, host::R8);
+            self.hot.reg(width, &opcode, host::R9, source);
+        }
+        // CMOVZ r9, to; MOV to, r9
+        match host_of(to) {
+            Some(register) => {
+                self.hot.reg(Width::W64, &[0x0f, 0x44], host::R9, register);
+                self.hot.mov(register, host::R9);
+            }
+            None => {
+                self.hot.mem(Width::W64, &[0x0f, 0x44], host::R9, slot(to));
+                self.hot.store(slot(to), host::R9);
+            }
+        }
+        self.flags = Flags::Live;
+        Some(())
     }
 
     /// CMPXCHG to memory.
