@@ -111,15 +111,15 @@ fn decoded_blocks_sse_32() {
 
 #[test]
 fn translations_integer_64() {
-    agree(Family::Integer64, 10_000_000, Step::Translated);
+    agree(Family::Integer64, 4_000_000, Step::Translated);
 }
 
 #[test]
 fn translations_x87_and_mmx_64() {
-    agree(Family::X87Mmx64, 1_000_000, Step::Translated);
+    agree(Family::X87Mmx64, 500_000, Step::Translated);
 }
 
 #[test]
 fn translations_sse_64() {
-    agree(Family::Sse64, 8_000_000, Step::Translated);
+    agree(Family::Sse64, 3_000_000, Step::Translated);
 }

@@ -217,7 +217,9 @@ fn is_simd(i: &Instruction) -> bool {
             | Mnemonic::Blendvps
             | Mnemonic::Blendvpd
             | Mnemonic::Pcmpestri
+            | Mnemonic::Pcmpestri64
             | Mnemonic::Pcmpestrm
+            | Mnemonic::Pcmpestrm64
             | Mnemonic::Pcmpistrm
     );
     let mut vectors = 0;
