@@ -235,6 +235,9 @@ pub struct TuningOptions {
     /// Interpret translated blocks at random moments
     #[arg(long, value_name = "SEED", hide = true)]
     pub mix_seed: Option<u64>,
+    /// Bytes of host memory for translations
+    #[arg(long, value_name = "N", hide = true)]
+    pub code_bytes: Option<usize>,
 }
 
 impl TuningOptions {
@@ -247,6 +250,7 @@ impl TuningOptions {
             engine: self.engine.into(),
             translate_after: self.translate_after.unwrap_or(default.translate_after),
             mix_seed: self.mix_seed,
+            code_bytes: self.code_bytes.unwrap_or(default.code_bytes),
         }
     }
 }
