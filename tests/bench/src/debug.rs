@@ -202,7 +202,7 @@ pub fn serve_qemu(mut command: Command, limit: Duration) -> Result<(Server, Debu
 }
 
 /// The last position of a recording.
-fn end_of(programs: &Programs, recording: &Path) -> Result<u64, String> {
+pub fn end_of(programs: &Programs, recording: &Path) -> Result<u64, String> {
     let output = Command::new(&programs.dejavm).arg("info").arg(recording).arg("--json").output();
     let output = output.map_err(|error| format!("cannot run it: {error}"))?;
     let info: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;

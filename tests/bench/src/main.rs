@@ -1,8 +1,10 @@
 //! Measures dejavm side by side with QEMU's record/replay; see the README of this folder.
 
+mod breakpoints;
 mod child;
 mod conditions;
 mod console;
+mod cost;
 mod debug;
 mod options;
 mod programs;
@@ -21,7 +23,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use subject::{Guest, Step, Subject, Verb};
 use suite::Suite;
-use tiers::Tiers;
 
 fn main() -> ExitCode {
     let options = match options::options(std::env::args().skip(1)) {
@@ -41,14 +42,87 @@ fn main() -> ExitCode {
     }
 }
 
+/// What a part found out: the text for a person and the value for a program.
+struct Found {
+    text: String,
+    value: Value,
+    /// Every step of it succeeded.
+    whole: bool,
+}
+
 /// Runs everything and prints the result; whether every step succeeded.
 fn bench(options: &Options) -> Result<bool, String> {
     fs::create_dir_all(&options.work)
         .map_err(|error| format!("cannot create {}: {error}", options.work.display()))?;
+    let mut result = json!({
+        "guest": {
+            "kernel": options.guest.kernel.display().to_string(),
+            "append": options.guest.append,
+            "memory_mib": options.guest.memory_mib,
+        },
+    });
+    let mut whole = true;
+    for &part in &options.chosen.parts {
+        // A part that fails does not take the others along.
+        let found = measure(part, options).unwrap_or_else(|sentence| Found {
+            text: format!("{}: failed: {sentence}\n", part.name()),
+            value: json!({ "failure": sentence }),
+            whole: false,
+        });
+        whole &= found.whole;
+        if options.json {
+            eprint!("{}", found.text);
+        } else {
+            print!("{}", found.text);
+        }
+        result[part.name()] = found.value;
+    }
+    if options.json {
+        println!("{result:#}");
+    }
+    Ok(whole)
+}
+
+fn measure(part: Part, options: &Options) -> Result<Found, String> {
+    let Options { rounds, guest, programs, work, limit, clock, .. } = options;
+    let (rounds, limit, clock) = (*rounds, *limit, *clock);
+    let found = |text, value| Found { text, value, whole: true };
+    Ok(match part {
+        Part::Run => boots(options),
+        Part::Programs => {
+            let speeds = suite(options)?.measure(rounds, clock);
+            let whole = speeds.failures.is_empty();
+            Found { text: speeds.table(), value: speeds.json(), whole }
+        }
+        Part::Tiers => {
+            let tiers = tiers::measure(programs, guest, work, limit, rounds, clock)?;
+            found(tiers.table(), tiers.json())
+        }
+        Part::Cost => {
+            let costs = cost::measure(programs, guest, work, limit, rounds)?;
+            found(costs.table(), costs.json())
+        }
+        Part::Debugging => {
+            let debugging = debug::measure(programs, guest, work, limit)?;
+            found(debugging.table(), debugging.json())
+        }
+        Part::Conditions => {
+            let conditions = Conditions::measure(programs, work, limit)?;
+            found(conditions.line(), conditions.json())
+        }
+        Part::Breakpoints => {
+            let breakpoints = breakpoints::measure(programs, guest, work, limit, rounds)?;
+            found(breakpoints.line(), breakpoints.json())
+        }
+    })
+}
+
+/// Boots, side by side.
+fn boots(options: &Options) -> Found {
     let mut rows = report::rows();
-    for round in 1..=if options.chosen.has(Part::Run) { options.rounds } else { 0 } {
+    for round in 1..=options.rounds {
         for row in &mut rows {
-            match measure(options, row.step) {
+            match boot(options, row.step) {
                 Ok(cost) => {
                     eprintln!("round {round}: {:<14} {:7.2} s", row.step.name(), cost.seconds);
                     row.costs.push(cost);
@@ -61,63 +135,12 @@ fn bench(options: &Options) -> Result<bool, String> {
             note_log(row, options);
         }
     }
-    let debugging = if options.chosen.has(Part::Debug) {
-        Some(debug::measure(&options.programs, &options.guest, &options.work, options.limit)?)
-    } else {
-        None
-    };
-    let conditions = match options.chosen.has(Part::Conditions) {
-        true => Some(Conditions::measure(&options.programs, &options.work, options.limit)?),
-        false => None,
-    };
-    let speeds = match options.chosen.programs.is_empty() {
-        true => None,
-        false => Some(suite(options)?.measure(options.rounds, options.clock)),
-    };
-    let tiers = match options.chosen.has(Part::Tiers) {
-        true => Some(tiers(options)?),
-        false => None,
-    };
-    let mut table = String::new();
     let instructions = instructions(options);
-    if options.chosen.has(Part::Run) {
-        table.push_str(&report::table(&rows, instructions));
+    Found {
+        text: report::table(&rows, instructions),
+        value: report::json(&rows, instructions),
+        whole: rows.iter().all(|row| row.failure.is_none()),
     }
-    if let Some(speeds) = &speeds {
-        table.push_str(&speeds.table());
-    }
-    if let Some(tiers) = &tiers {
-        table.push_str(&tiers.table());
-    }
-    if let Some(debugging) = &debugging {
-        table.push_str(&debugging.table());
-    }
-    if let Some(conditions) = &conditions {
-        table.push_str(&conditions.line());
-    }
-    if options.json {
-        eprint!("{table}");
-        let guest = json!({
-            "kernel": options.guest.kernel.display().to_string(),
-            "append": options.guest.append,
-            "memory_mib": options.guest.memory_mib,
-        });
-        let mut result = report::json(&rows, instructions, guest);
-        result["debugging"] = debugging.as_ref().map_or(Value::Null, debug::Debugging::json);
-        result["conditions"] = conditions.as_ref().map_or(Value::Null, Conditions::json);
-        result["programs"] = speeds.as_ref().map_or(Value::Null, suite::Speeds::json);
-        result["tiers"] = tiers.as_ref().map_or(Value::Null, Tiers::json);
-        println!("{result:#}");
-    } else {
-        print!("{table}");
-    }
-    let programs_ran = speeds.is_none_or(|speeds| speeds.failures.is_empty());
-    Ok(rows.iter().all(|row| row.failure.is_none()) && programs_ran)
-}
-
-fn tiers(options: &Options) -> Result<Tiers, String> {
-    let (work, limit) = (&options.work, options.limit);
-    tiers::measure(&options.programs, &options.guest, work, limit, options.rounds, options.clock)
 }
 
 /// The programs that the command line chose, on the machine that it described.
@@ -125,7 +148,7 @@ fn suite(options: &Options) -> Result<Suite<'_>, String> {
     let initrd = dejavm_images::fetched("initramfs-bench.gz")?;
     let native = fs::canonicalize(initrd.with_file_name("bench"))
         .map_err(|error| format!("the programs are not beside {}: {error}", initrd.display()))?;
-    // Its own folder: what is told of the boot's recording is asked when all is done.
+    // Its own folder: the boot's recording stays.
     let work = options.work.join("programs");
     fs::create_dir_all(&work)
         .map_err(|error| format!("cannot create {}: {error}", work.display()))?;
@@ -159,7 +182,7 @@ fn create(path: PathBuf) -> Result<File, String> {
 }
 
 /// One step once: its cost, if the guest did its work and a replay printed what was recorded.
-fn measure(options: &Options, step: Step) -> Result<child::Cost, String> {
+fn boot(options: &Options, step: Step) -> Result<child::Cost, String> {
     let file_of = |step: Step, kind: &str| {
         options.work.join(format!("{}.{kind}", step.name().replace(' ', "-")))
     };

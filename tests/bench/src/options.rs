@@ -23,8 +23,11 @@ usage: dejavm-bench [OPTION]...
                       run          recording and replaying a boot
                       programs     all programs in the guest
                       tiers        a cold boot with and without translation
-                      debug        reverse steps, seeks, and conditions
+                      cost         recording beside running without a log
+                      debugging    reverse steps, seeks
                       conditions   of breakpoints
+                      breakpoints  forward with ten that are never met
+                      debug        the last three
   --cpu             programs and tiers by processor time of the emulators: for a machine that has other work
   --json            the result as JSON on standard output; the table goes to standard error
 Kernel and initramfs come from $DEJAVM_IMAGES, $DEJAVM_CACHE/images or .cache/images.
@@ -50,17 +53,48 @@ pub struct Options {
     pub chosen: Chosen,
 }
 
-/// A part of the bench.
+/// A part of the bench, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// Recording and replaying a boot.
     Run,
+    /// Programs in the guest.
+    Programs,
     /// A cold boot with and without translation.
     Tiers,
+    /// What recording costs.
+    Cost,
     /// Waits of a debugger's.
-    Debug,
+    Debugging,
     /// Conditions of breakpoints.
     Conditions,
+    /// Forward speed with breakpoints.
+    Breakpoints,
+}
+
+const PARTS: [Part; 7] = [
+    Part::Run,
+    Part::Programs,
+    Part::Tiers,
+    Part::Cost,
+    Part::Debugging,
+    Part::Conditions,
+    Part::Breakpoints,
+];
+
+impl Part {
+    /// As the command line and the JSON call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Run => "run",
+            Part::Programs => "programs",
+            Part::Tiers => "tiers",
+            Part::Cost => "cost",
+            Part::Debugging => "debugging",
+            Part::Conditions => "conditions",
+            Part::Breakpoints => "breakpoints",
+        }
+    }
 }
 
 /// What is measured.
@@ -74,41 +108,37 @@ pub struct Chosen {
 
 impl Chosen {
     fn all() -> Chosen {
-        Chosen::only("run,programs,tiers,debug").expect("parts that exist")
+        Chosen { parts: PARTS.into(), programs: PROGRAMS.to_vec() }
     }
 
     /// The parts and programs of a list with commas.
     fn only(names: &str) -> Result<Chosen, String> {
         let mut chosen = Chosen { parts: BTreeSet::new(), programs: Vec::new() };
         for name in names.split(',') {
-            let (parts, programs): (&[Part], Vec<Program>) = match name {
-                "run" => (&[Part::Run], Vec::new()),
-                "tiers" => (&[Part::Tiers], Vec::new()),
-                "debug" => (&[Part::Debug, Part::Conditions], Vec::new()),
-                "conditions" => (&[Part::Conditions], Vec::new()),
-                "programs" => (&[], PROGRAMS.to_vec()),
-                _ => (&[], vec![programs::named(name).ok_or_else(|| unknown(name))?]),
-            };
-            chosen.parts.extend(parts);
-            for program in programs {
+            if let Some(part) = PARTS.into_iter().find(|part| part.name() == name) {
+                chosen.parts.insert(part);
+            } else if name == "debug" {
+                chosen.parts.extend([Part::Debugging, Part::Conditions, Part::Breakpoints]);
+            } else {
+                let program = programs::named(name).ok_or_else(|| unknown(name))?;
                 if !chosen.programs.contains(&program) {
                     chosen.programs.push(program);
                 }
             }
         }
+        if chosen.programs.is_empty() {
+            chosen.programs = PROGRAMS.to_vec();
+        } else {
+            chosen.parts.insert(Part::Programs);
+        }
         Ok(chosen)
-    }
-
-    /// Whether a part is wanted.
-    pub fn has(&self, part: Part) -> bool {
-        self.parts.contains(&part)
     }
 }
 
 fn unknown(name: &str) -> String {
-    let known: Vec<&str> = PROGRAMS.iter().map(|known| known.name).collect();
-    let known = known.join(", ");
-    format!("--only {name}: known are run, programs, tiers, debug, conditions, {known}")
+    let parts = PARTS.iter().map(|part| part.name()).chain(["debug"]);
+    let known: Vec<&str> = parts.chain(PROGRAMS.iter().map(|program| program.name)).collect();
+    format!("--only {name}: known are {}", known.join(", "))
 }
 
 /// Reads the command line.
@@ -165,10 +195,11 @@ mod tests {
     #[test]
     fn parts_and_programs_have_one_list() {
         let chosen = Chosen::only("debug,gzip,fib,gzip").unwrap();
-        assert!(chosen.has(Part::Debug) && chosen.has(Part::Conditions) && !chosen.has(Part::Run));
+        let names: Vec<&str> = chosen.parts.iter().map(|part| part.name()).collect();
+        assert_eq!(names, ["programs", "debugging", "conditions", "breakpoints"]);
         let names: Vec<&str> = chosen.programs.iter().map(|program| program.name).collect();
         assert_eq!(names, ["gzip", "fib"]);
-        assert_eq!(Chosen::all().programs, PROGRAMS);
+        assert_eq!(Chosen::only("run,programs,tiers,cost,debug"), Ok(Chosen::all()));
         assert!(Chosen::only("run,doom").unwrap_err().contains("--only doom: known are run,"));
     }
 }

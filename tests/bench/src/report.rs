@@ -119,7 +119,7 @@ pub fn table(rows: &[Row], instructions: Option<u64>) -> String {
 }
 
 /// The same for a program.
-pub fn json(rows: &[Row], instructions: Option<u64>, guest: Value) -> Value {
+pub fn json(rows: &[Row], instructions: Option<u64>) -> Value {
     let steps: Vec<Value> = rows
         .iter()
         .map(|row| {
@@ -139,7 +139,7 @@ pub fn json(rows: &[Row], instructions: Option<u64>, guest: Value) -> Value {
             })
         })
         .collect();
-    json!({ "guest": guest, "instructions": instructions, "steps": steps })
+    json!({ "instructions": instructions, "steps": steps })
 }
 
 /// Empty rows for every step of a round.
@@ -172,7 +172,7 @@ mod tests {
             row.costs.push(cost(seconds, memory));
             row.log_bytes = log;
         }
-        let value = json(&rows, Some(30_000_000), Value::Null);
+        let value = json(&rows, Some(30_000_000));
         let field = |step: usize, name: &str| value["steps"][step][name].as_f64();
         assert_eq!(field(1, "speed_ratio"), Some(2.0));
         assert_eq!(field(1, "memory_ratio"), Some(0.25));

@@ -73,12 +73,21 @@ impl Debugger {
 
     /// Seconds until a packet that moves the machine is answered by a stop.
     pub fn time_stop(&mut self, packet: &str) -> Result<f64, String> {
+        self.stop_after(packet).map(|(seconds, _)| seconds)
+    }
+
+    /// The same, and the stop's reply. What the stub prints meanwhile (`O`) is left out.
+    pub fn stop_after(&mut self, packet: &str) -> Result<(f64, String), String> {
         let started = Instant::now();
-        let reply = self.ask(packet)?;
-        if !reply.starts_with(['T', 'S']) {
-            return Err(format!("{packet} was answered by '{reply}'"));
+        self.send(packet)?;
+        loop {
+            let reply = self.receive(packet)?;
+            match reply.as_bytes().first() {
+                Some(b'T' | b'S') => return Ok((started.elapsed().as_secs_f64(), reply)),
+                Some(b'O') if reply != "OK" => {}
+                _ => return Err(format!("{packet} was answered by '{reply}'")),
+            }
         }
-        Ok(started.elapsed().as_secs_f64())
     }
 
     /// Lets the machine run for a while, then stops it.

@@ -128,6 +128,9 @@ pub struct Recording {
     /// Stop at this position
     #[arg(long, value_name = "POSITION")]
     pub until: Option<u64>,
+    /// Write no recording: for measuring what one costs
+    #[arg(long, hide = true, conflicts_with_all = ["until", "gdb"])]
+    pub no_log: bool,
     /// Where debuggers may come
     #[command(flatten)]
     pub gdb: LiveGdb,

@@ -22,6 +22,7 @@ mod recording;
 mod replay;
 mod replay_debugged;
 mod terminal;
+mod unrecorded;
 mod vmx;
 mod world;
 

@@ -9,6 +9,7 @@ use crate::live::{Debugging, Live};
 use crate::progress::{Meter, rate, seconds, size};
 use crate::record::{ending_text, name, recorded_json};
 use crate::terminal::{RawTerminal, read_stdin};
+use crate::unrecorded;
 use crate::world::{HostWorld, stop_on_signals};
 use dejavm_machine::Machine;
 use dejavm_replay::{CheckpointInterval, CheckpointPolicy, RecordOptions, Recorder};
@@ -22,7 +23,7 @@ use std::sync::Arc;
 /// Runs and records a machine until it ends or the user stops it. `bits_64`: what gdb is to see.
 pub fn live(
     recording: &Recording,
-    machine: Machine,
+    mut machine: Machine,
     options: &RecordOptions,
     bits_64: bool,
 ) -> Result<Outcome, Failure> {
@@ -37,7 +38,10 @@ pub fn live(
     })?;
     let bits_64 = recording.gdb.gdb_bits.as_deref().map_or(bits_64, |bits| bits == "64");
     let debugging = debugging(&recording.gdb, bits_64)?;
-    let sink = create(recording)?;
+    let sink = match recording.no_log {
+        true => None,
+        false => Some(create(recording)?),
+    };
 
     let console_on_terminal =
         recording.report.console.is_none() && (recording.report.json || io::stdout().is_terminal());
@@ -45,7 +49,13 @@ pub fn live(
     let input = read_stdin(typed, stop.clone());
     let result = {
         let _raw = RawTerminal::enter();
-        let world = HostWorld::new(input, Arc::clone(&stop), idle, &mut console, &mut meter);
+        let mut world = HostWorld::new(input, Arc::clone(&stop), idle, &mut console, &mut meter);
+        let Some(sink) = sink else {
+            let (ending, at) = unrecorded::run(&mut machine, &mut world);
+            eprintln!("dejavm: {}; {} instructions, no log", ending_text(ending), at.position);
+            let value = json!({ "result": "ran", "instructions": at.position.0 });
+            return Ok(Outcome { json: value, failure: console.check().err() });
+        };
         Recorder::new(machine, sink, options).and_then(|recorder| {
             Live::new(recorder, world, name(&recording.output), bits_64)
                 .run(debugging.as_ref(), &stop)

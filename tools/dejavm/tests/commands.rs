@@ -73,6 +73,20 @@ fn programs_get_one_object_and_the_console_goes_elsewhere() {
     assert_eq!((failed.code, &failed.json()["exit_code"]), (6, &6.into()));
 }
 
+/// What recording costs is measured against this: it has to be the same run.
+#[test]
+fn without_a_log_the_same_runs_and_nothing_is_written() {
+    let folder = Folder::new("no_log");
+    let (kernel, file) = (folder.guest("timer"), folder.path("timer.dvr"));
+    let line = "record --kernel {} -m 32 -o {} --json --rtc-epoch 0";
+    let ran = dejavm(&format!("{line} --no-log"), &[&kernel, &file]).ok();
+    assert!(!fs::exists(&file).unwrap());
+    let recorded = dejavm(line, &[&kernel, &file]).ok();
+    assert_eq!(ran.json()["instructions"], recorded.json()["instructions"]);
+    let console = |stderr: &str| stderr.split("dejavm: ").next().map(str::to_owned);
+    assert_eq!(console(&ran.stderr), console(&recorded.stderr));
+}
+
 #[test]
 fn typed_input_is_recorded() {
     let folder = Folder::new("typed");

@@ -1,0 +1,165 @@
+//! What recording costs: the same boot and work, recorded as usual and not recorded at all.
+
+use crate::child::{self, Cost};
+use crate::console::{Clocks, Console};
+use crate::create;
+use crate::report::median;
+use crate::subject::{Guest, Programs};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// From the first of these lines to the last there is nothing but the guest's run: no start state to
+/// write, no last digest.
+const FROM_TO: [&str; 2] = ["Linux version", "DEJAVM-WORKLOAD-OK"];
+/// What is wanted, as a share.
+const WANTED: f64 = 0.05;
+
+/// Processor seconds of one run.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// From the first line to the last.
+    guest: f64,
+    /// Of the whole process.
+    whole: f64,
+}
+
+/// How a machine is run, and what `record` is told for it. The first is what the others stand against.
+const WAYS: [(&str, &[&str]); 4] = [
+    ("no log", &["--no-log"]),
+    ("log", &["--digest-interval", "0", "--checkpoint-interval", "0"]),
+    ("log, digests", &["--checkpoint-interval", "0"]),
+    ("log, digests, checkpoints", &[]),
+];
+
+/// What was found out: one run each way a round, neighbours in time.
+pub struct Costs {
+    rounds: Vec<[Run; WAYS.len()]>,
+}
+
+/// Runs both, in turn.
+///
+/// # Errors
+/// A sentence when a run fails.
+pub fn measure(
+    programs: &Programs,
+    guest: &Guest,
+    work: &Path,
+    limit: Duration,
+    rounds: u32,
+) -> Result<Costs, String> {
+    let run = |words: &[&str]| {
+        let mut console = Console::new(&FROM_TO);
+        let mut command = programs.dejavm_record(guest, &work.join("cost.dvr"));
+        command.args(words);
+        let log = create(work.join("cost.stderr"))?;
+        let cost = child::watch(&mut command, log, limit, &mut |piece| console.read(piece))?;
+        of_run(&console, cost).ok_or_else(|| "the guest did not finish its work".to_owned())
+    };
+    let mut done = Vec::new();
+    for round in 1..=rounds {
+        let mut runs = [Run { guest: f64::NAN, whole: f64::NAN }; WAYS.len()];
+        for ((name, words), slot) in WAYS.iter().zip(&mut runs) {
+            *slot = run(words)?;
+            eprintln!("round {round}: {name:<26} {:.2} s of processor time", slot.whole);
+        }
+        done.push(runs);
+    }
+    Ok(Costs { rounds: done })
+}
+
+fn of_run(console: &Console, cost: Cost) -> Option<Run> {
+    let seen: Vec<Clocks> = console.landmarks.iter().filter_map(|landmark| landmark.seen).collect();
+    let [first, last] = seen[..] else { return None };
+    Some(Run { guest: last.since(first).cpu, whole: cost.cpu_seconds })
+}
+
+impl Costs {
+    /// Median over the rounds of one way over no log, minus 1.
+    fn share(&self, way: usize, of: fn(&Run) -> f64) -> f64 {
+        let ratios = self.rounds.iter().map(|runs| of(&runs[way]) / of(&runs[0]) - 1.0);
+        median(ratios).unwrap_or(f64::NAN)
+    }
+
+    /// Of each way but the first: its name, its share while the guest runs, its share of the process.
+    fn shares(&self) -> Vec<(&'static str, f64, f64)> {
+        let ways = WAYS.iter().enumerate().skip(1);
+        ways.map(|(way, (name, _))| {
+            (*name, self.share(way, |run| run.guest), self.share(way, |run| run.whole))
+        })
+        .collect()
+    }
+
+    /// The table for a person.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{:<26} {:>14} {:>14} {:>7}\n",
+            "recording costs, of cpu", "guest's run %", "process %", "wanted"
+        );
+        for (index, (name, guest, whole)) in self.shares().into_iter().enumerate() {
+            let last = index + 2 == WAYS.len();
+            let wanted = if last { format!("{:.0}", WANTED * 100.0) } else { "-".to_owned() };
+            let above = if last && guest > WANTED { " above" } else { "" };
+            let (guest, whole) = (guest * 100.0, whole * 100.0);
+            writeln!(text, "{name:<26} {guest:>14.1} {whole:>14.1} {wanted:>7}{above}")
+                .expect("writing to a string cannot fail");
+        }
+        text.push_str(
+            "over the same without a log; guest's run: between two lines of the console, so without writing the \
+             start state and the last digest\n",
+        );
+        text
+    }
+
+    /// The same for a program.
+    pub fn json(&self) -> Value {
+        let ways: Vec<Value> = self
+            .shares()
+            .into_iter()
+            .map(|(name, guest, whole)| json!({ "way": name, "guest": guest, "process": whole }))
+            .collect();
+        let each: Vec<Vec<[f64; 2]>> = self
+            .rounds
+            .iter()
+            .map(|runs| runs.iter().map(|run| [run.guest, run.whole]).collect())
+            .collect();
+        json!({ "shares": ways, "wanted": WANTED, "cpu_s_each_guest_and_process": each })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::child::Glimpse;
+
+    #[test]
+    fn a_run_lasts_from_line_to_line() {
+        let cost = Cost { seconds: 9.0, cpu_seconds: 8.0, memory_peak: 0 };
+        let mut console = Console::new(&FROM_TO);
+        for (cpu, text) in [(1.5, "Linux version 6\n"), (7.0, "DEJAVM-WORKLOAD-OK x\n")] {
+            assert!(of_run(&console, cost).is_none());
+            let clocks = Clocks { wall: 0.0, cpu };
+            console.read(&Glimpse { clocks, bytes: text.as_bytes().to_vec() });
+        }
+        let run = of_run(&console, cost).unwrap();
+        assert_eq!((run.guest, run.whole), (5.5, 8.0));
+    }
+
+    #[test]
+    fn shares_are_of_what_runs_without() {
+        let run = |guest| Run { guest, whole: guest + 4.0 };
+        let round = |with| [run(4.0), run(4.0), run(4.25), run(with)];
+        let costs = Costs { rounds: vec![round(4.5), round(4.25), round(8.0)] };
+        let expected = [
+            ("log", 0.0, 0.0),
+            ("log, digests", 0.0625, 0.03125),
+            ("log, digests, checkpoints", 0.125, 0.0625),
+        ];
+        assert_eq!(costs.shares(), expected);
+        let table = costs.table();
+        let words: Vec<&str> = table.lines().nth(3).unwrap().split_whitespace().collect();
+        assert_eq!(words[3..], ["12.5", "6.2", "5", "above"]);
+        assert_eq!(costs.json()["shares"][2]["guest"], 0.125);
+    }
+}
