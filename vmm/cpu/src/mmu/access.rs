@@ -70,6 +70,9 @@ fn write_host_sized(pointer: *mut u8, value: u64, size: u32) {
     }
 }
 
+/// Pages whose stores take the slow path, which drops what was derived from them.
+const KEPT: PageFlags = PageFlags::CODE.union(PageFlags::PAGE_TABLE);
+
 /// A store split at a page boundary: where each piece goes and which bytes it takes.
 type Pieces = [(Gpa, usize, usize); 2];
 
@@ -283,10 +286,18 @@ impl Cpu {
         access: Access,
         user: bool,
     ) -> Result<Gpa, Abort> {
-        if access == Access::Fetch {
-            let entry = self.mmu.tlb(user).fetch[slot_of(linear)];
-            if linear ^ entry.tag < 4096 {
-                return Ok(Gpa(entry.page + (linear & 0xfff)));
+        let known = match access {
+            Access::Read => None,
+            Access::Write => Some(self.mmu.tlb(user).kept[slot_of(linear)]),
+            Access::Fetch => Some(self.mmu.tlb(user).fetch[slot_of(linear)]),
+        };
+        if let Some(entry) = known
+            && linear ^ entry.tag < 4096
+        {
+            let gpa = Gpa(entry.page + (linear & 0xfff));
+            // A page that is neither code nor page table any more gets an entry of its own.
+            if access == Access::Fetch || self.ram().flags(gpa.pfn()).intersects(KEPT) {
+                return Ok(gpa);
             }
         }
         let walk = self.walk(linear, access, user)?;
@@ -308,11 +319,11 @@ impl Cpu {
                 // Dirty by the translation, whether or not a store follows: so that the set of
                 // dirty pages does not depend on what else is derived from the page.
                 ram.set_flags(pfn, PageFlags::DIRTY);
-                let kept = PageFlags::CODE.union(PageFlags::PAGE_TABLE);
-                if ram.flags(pfn).intersects(kept) {
-                    return;
+                if ram.flags(pfn).intersects(KEPT) {
+                    (Table::Kept, pfn.gpa().0)
+                } else {
+                    (Table::Write, host as u64)
                 }
-                (Table::Write, host as u64)
             }
         };
         // Watched pages take the slow path. A store entry serves loads too.
@@ -322,7 +333,7 @@ impl Cpu {
             Access::Fetch => false,
         };
         // Handlers take a hit as proof that the address is canonical.
-        if super::is_canonical(linear) {
+        if super::is_canonical(linear) && !(watched && table == Table::Kept) {
             let (mmu, ram) = self.mmu_and_ram();
             if watched {
                 mmu.fill_watched(ram, table == Table::Write, user, linear, page, pfn);

@@ -51,6 +51,8 @@ pub(crate) struct Tlb {
     pub(crate) read: [Entry; SLOTS],
     pub(crate) write: [Entry; SLOTS],
     pub(crate) fetch: [Entry; SLOTS],
+    /// Pages that may be stored to, by the slow path only: `page` is guest physical.
+    pub(crate) kept: [Entry; SLOTS],
     /// For host code: `page` is the address of the entry points in the physical page.
     /// Apart from the other tables: data must not displace it.
     pub(crate) code: [Entry; SLOTS],
@@ -83,9 +85,10 @@ pub(crate) enum Table {
     Read,
     Write,
     Fetch,
+    Kept,
 }
 
-const TABLES: [Table; 3] = [Table::Read, Table::Write, Table::Fetch];
+const TABLES: [Table; 4] = [Table::Read, Table::Write, Table::Fetch, Table::Kept];
 
 impl Tlb {
     /// An empty one, on the heap.
@@ -96,6 +99,7 @@ impl Tlb {
             read: empty,
             write: empty,
             fetch: empty,
+            kept: empty,
             code: empty,
             code_mode: 0,
             code_filled: Vec::new(),
@@ -133,6 +137,7 @@ impl Tlb {
             Table::Read => &mut self.read,
             Table::Write => &mut self.write,
             Table::Fetch => &mut self.fetch,
+            Table::Kept => &mut self.kept,
         }
     }
 
@@ -254,6 +259,7 @@ impl Tlb {
         for slot in 0..self.filled.len() {
             let slot = usize::from(self.filled[slot]);
             self.write[slot].tag = empty_tag(slot);
+            self.kept[slot].tag = empty_tag(slot);
         }
     }
 
@@ -282,7 +288,7 @@ impl Tlb {
             (slot_of(tag) == slot).then_some(tag)
         };
         let data = self.filled.iter().flat_map(move |&slot| {
-            [&self.read, &self.write, &self.fetch].map(|entries| held(entries, slot))
+            [&self.read, &self.write, &self.fetch, &self.kept].map(|entries| held(entries, slot))
         });
         let code = self.code_filled.iter().map(move |&slot| held(&self.code, slot));
         data.chain(code).flatten()
