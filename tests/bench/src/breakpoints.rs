@@ -3,7 +3,6 @@
 use crate::child;
 use crate::create;
 use crate::debug::{end_of, serve_recording};
-use crate::report::median;
 use crate::rsp::Debugger;
 use crate::subject::{Guest, Programs};
 use serde_json::{Value, json};
@@ -79,21 +78,26 @@ fn to_the_end(debugger: &mut Debugger, places: &[u64]) -> Result<Result<f64, u64
 }
 
 impl Breakpoints {
-    /// Median over the rounds of with over without, minus 1.
+    /// The least number of seconds with and without: other work on the machine only adds.
+    fn least(&self) -> (f64, f64) {
+        let least =
+            |of: fn(&(f64, f64)) -> f64| self.pairs.iter().map(of).fold(f64::INFINITY, f64::min);
+        (least(|pair| pair.0), least(|pair| pair.1))
+    }
+
+    /// With over without, minus 1.
     fn share(&self) -> f64 {
-        median(self.pairs.iter().map(|(with, without)| with / without - 1.0)).unwrap_or(f64::NAN)
+        let (with, without) = self.least();
+        with / without - 1.0
     }
 
     /// The line for a person.
     pub fn line(&self) -> String {
-        let middle =
-            |of: fn(&(f64, f64)) -> f64| median(self.pairs.iter().map(of)).unwrap_or(f64::NAN);
+        let (with, without) = self.least();
         let above = if self.share() > WANTED { ", above" } else { "" };
         format!(
-            "forward under a debugger: {:.2} s without breakpoints, {:.2} s with {COUNT} that are never met, {:+.1} % \
-             (wanted: {:.0} %{above})\n",
-            middle(|pair| pair.1),
-            middle(|pair| pair.0),
+            "forward under a debugger: {without:.2} s without breakpoints, {with:.2} s with {COUNT} that are never \
+             met, {:+.1} % (wanted: {:.0} %{above}; each the least)\n",
             self.share() * 100.0,
             WANTED * 100.0,
         )
@@ -116,13 +120,13 @@ mod tests {
 
     #[test]
     fn shares_are_of_what_runs_without() {
-        let breakpoints = Breakpoints { pairs: vec![(5.0, 4.0), (4.25, 4.0), (4.5, 4.0)] };
+        let breakpoints = Breakpoints { pairs: vec![(5.0, 4.0), (4.5, 4.25), (4.75, 9.0)] };
         assert_eq!(breakpoints.share(), 0.125);
         assert_eq!(
             breakpoints.line(),
             "forward under a debugger: 4.00 s without breakpoints, 4.50 s with 10 that are never met, +12.5 % \
-             (wanted: 10 %, above)\n"
+             (wanted: 10 %, above; each the least)\n"
         );
-        assert_eq!(breakpoints.json()["seconds_with_and_without"][1][0], 4.25);
+        assert_eq!(breakpoints.json()["seconds_with_and_without"][1][0], 4.5);
     }
 }

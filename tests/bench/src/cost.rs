@@ -3,7 +3,6 @@
 use crate::child::{self, Cost};
 use crate::console::{Clocks, Console};
 use crate::create;
-use crate::report::median;
 use crate::subject::{Guest, Programs};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -76,10 +75,12 @@ fn of_run(console: &Console, cost: Cost) -> Option<Run> {
 }
 
 impl Costs {
-    /// Median over the rounds of one way over no log, minus 1.
+    /// The least of one way over the least without a log, minus 1: other work on the machine only adds.
     fn share(&self, way: usize, of: fn(&Run) -> f64) -> f64 {
-        let ratios = self.rounds.iter().map(|runs| of(&runs[way]) / of(&runs[0]) - 1.0);
-        median(ratios).unwrap_or(f64::NAN)
+        let least = |way: usize| {
+            self.rounds.iter().map(|runs| of(&runs[way])).fold(f64::INFINITY, f64::min)
+        };
+        least(way) / least(0) - 1.0
     }
 
     /// Of each way but the first: its name, its share while the guest runs, its share of the process.
@@ -106,7 +107,7 @@ impl Costs {
                 .expect("writing to a string cannot fail");
         }
         text.push_str(
-            "over the same without a log; guest's run: between two lines of the console, so without writing the \
+            "least over the least without a log; guest's run: between two lines of the console, so without writing the \
              start state and the last digest\n",
         );
         text
@@ -150,7 +151,8 @@ mod tests {
     fn shares_are_of_what_runs_without() {
         let run = |guest| Run { guest, whole: guest + 4.0 };
         let round = |with| [run(4.0), run(4.0), run(4.25), run(with)];
-        let costs = Costs { rounds: vec![round(4.5), round(4.25), round(8.0)] };
+        let disturbed = [run(9.0), run(4.5), run(9.0), run(5.0)];
+        let costs = Costs { rounds: vec![round(4.5), disturbed, round(8.0)] };
         let expected = [
             ("log", 0.0, 0.0),
             ("log, digests", 0.0625, 0.03125),

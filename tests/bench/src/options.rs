@@ -10,7 +10,7 @@ use std::time::Duration;
 /// What is told to somebody who uses it wrongly.
 pub const USAGE: &str = "\
 usage: dejavm-bench [OPTION]...
-  --rounds N        how often each step runs (default 3)
+  --rounds N        how often each step runs (default 5)
   --workload NAME   what the guest does: bench busy (default bench)
   --kernel NAME     flavour of the fetched kernel: cloud-amd64 amd64 686-pae (default cloud-amd64)
   --memory MIB      guest memory (default 256)
@@ -146,7 +146,7 @@ fn unknown(name: &str) -> String {
 /// # Errors
 /// What is wrong with it, or which file is missing.
 pub fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
-    let (mut rounds, mut memory_mib, mut limit) = (3, 256, 600);
+    let (mut rounds, mut memory_mib, mut limit) = (5, 256, 600);
     let (mut workload, mut kernel, mut append) =
         ("bench".to_owned(), "cloud-amd64".to_owned(), String::new());
     let mut work = PathBuf::from(".cache/bench");
