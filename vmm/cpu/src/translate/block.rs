@@ -312,8 +312,16 @@ fn is_plain(i: &Instruction) -> bool {
             | Mnemonic::Bswap
             | Mnemonic::Cdqe
             | Mnemonic::Cwde
+            | Mnemonic::Inc
+            | Mnemonic::Dec
     );
-    known
+    let shifts = matches!(
+        i.mnemonic(),
+        Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Rol | Mnemonic::Ror
+    ) && i.op0_register().size() >= 4
+        && i.op1_kind() == OpKind::Immediate8
+        && (1..i.op0_register().size() as u64 * 8).contains(&i.immediate(1));
+    (known || shifts)
         && (i.mnemonic() == Mnemonic::Lea
             || (0..i.op_count()).all(|n| match i.op_kind(n) {
                 OpKind::Register => registers::general(i.op_register(n)).is_some(),

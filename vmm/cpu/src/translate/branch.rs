@@ -3,12 +3,16 @@
 //! Within a page, a jump goes straight to the target's code (`links`). To another page, or to an address
 //! from a register or memory, it asks the TLB: a code entry leads from the linear page to the entry points
 //! of the blocks in its physical page.
+//!
+//! Calls and returns. Beside what the guest's stack gets, a call pushes a pair onto the host's: the linear
+//! return address, and (by the host's own CALL) the host code that goes on there. A guest's RET to just that
+//! address is the host's RET, which the processor predicts. Pairs do not outlive a stay in host code.
 
 use super::block::Translation;
 use super::emit::{Width, at, condition, host, indexed};
 use super::host::reason;
 use super::memory::Right;
-use super::registers::{NEXT, PAGE, TEMPORARY, general, table};
+use super::registers::{NEXT, PAGE, STACK_LIMIT, TEMPORARY, general, table};
 use iced_x86::{Code, Instruction, OpKind};
 
 impl Translation<'_> {
@@ -51,6 +55,10 @@ impl Translation<'_> {
                 self.hot.mov(host::R8, host::R11);
                 self.probe(Right::Load, 8);
                 self.hot.load(host::R8, at(host::R8, 0));
+                if drop == 0 {
+                    self.return_to_caller();
+                    return Some(());
+                }
                 self.find_target();
                 self.hot.lea(host::R11, at(host::R11, 8 + i32::from(drop)));
                 self.enter_page();
@@ -67,11 +75,7 @@ impl Translation<'_> {
                 self.save_flags();
                 self.indirect_target(i)?;
                 self.find_target();
-                self.hot.store(TEMPORARY, host::R9);
-                self.push_return(fall)?;
-                self.enter_page();
-                // JMP m64
-                self.hot.mem(Width::W32, &[0xff], 4, TEMPORARY);
+                self.call_r9(fall)?;
             }
             _ => return None,
         }
@@ -97,18 +101,87 @@ impl Translation<'_> {
             self.push_return(fall)?;
             // The call has completed: what is left is a jump.
             let exit = self.cold_exit_to(to);
-            let at = self.hot.jmp(exit);
-            self.link(at, exit, to);
+            if fall < 4096 {
+                let unpaired = self.cold.here();
+                let at = self.cold.jmp(exit);
+                self.link(at, exit, to);
+                self.pair(unpaired);
+                let at = self.hot.call(exit);
+                self.link(at, exit, to);
+                self.continue_after_call(fall);
+            } else {
+                let at = self.hot.jmp(exit);
+                self.link(at, exit, to);
+            }
             return Some(());
         }
         self.far_target(to);
         self.find_target();
+        self.call_r9(fall)
+    }
+
+    /// The rest of a call whose target's entry point is in R9.
+    fn call_r9(&mut self, fall: u64) -> Option<()> {
         self.hot.store(TEMPORARY, host::R9);
         self.push_return(fall)?;
+        if fall >= 4096 {
+            self.enter_page();
+            // JMP m64
+            self.hot.mem(Width::W32, &[0xff], 4, TEMPORARY);
+            return Some(());
+        }
+        let unpaired = self.cold.here();
+        std::mem::swap(&mut self.hot, &mut self.cold);
         self.enter_page();
-        // JMP m64
         self.hot.mem(Width::W32, &[0xff], 4, TEMPORARY);
+        std::mem::swap(&mut self.hot, &mut self.cold);
+        self.pair(unpaired);
+        self.enter_page();
+        // CALL m64
+        self.hot.mem(Width::W32, &[0xff], 2, TEMPORARY);
+        self.continue_after_call(fall);
         Some(())
+    }
+
+    /// Pushes the linear return address in R9 onto the host's stack, the lower half of a pair, unless there
+    /// are too many: then goes to `unpaired`.
+    fn pair(&mut self, unpaired: u32) {
+        // CMP rsp, m64
+        self.hot.mem(Width::W64, &[0x3b], host::RSP, STACK_LIMIT);
+        self.hot.jcc(condition::B, unpaired);
+        // PUSH r9
+        self.hot.raw(&[0x41, 0x51]);
+    }
+
+    /// Where a host call returns to: the guest's RET found its pair on top. Here it completes.
+    fn continue_after_call(&mut self, fall: u64) {
+        self.hot.lea(host::R11, at(host::R11, 8));
+        // POP r8
+        self.hot.raw(&[0x41, 0x58]);
+        self.hot.arith(Width::W64, 4, host::R8, -4096);
+        self.hot.store(PAGE, host::R8);
+        let exit = self.cold_exit_to(fall);
+        let at = self.hot.jmp(exit);
+        self.link(at, exit, fall);
+    }
+
+    /// RET to the linear address in R8: by the host's RET if the pair on top of the host's stack is of that
+    /// address. Nothing was remapped since it was pushed, because host code was not left.
+    fn return_to_caller(&mut self) {
+        let exit = self.exit_here();
+        let unknown = self.cold_exit(reason::UNKNOWN);
+        let unpaired = self.cold.here();
+        std::mem::swap(&mut self.hot, &mut self.cold);
+        self.find_target_or(unknown);
+        self.hot.lea(host::R11, at(host::R11, 8));
+        self.enter_page();
+        self.jump_to_r9();
+        std::mem::swap(&mut self.hot, &mut self.cold);
+        self.hot.constant32(host::R9, exit);
+        // CMP r8, [rsp + 8]
+        self.hot.mem(Width::W64, &[0x3b], host::R8, at(host::RSP, 8));
+        self.hot.jcc(condition::NE, unpaired);
+        self.hot.raw(&[0xc3]);
     }
 
     /// Pushes the linear address that lies `fall` from the page.

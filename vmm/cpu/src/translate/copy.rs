@@ -120,14 +120,17 @@ impl Translation<'_> {
             }
         }
         let modified = i.rflags_modified() & ARITHMETIC;
-        if i.rflags_read() & ARITHMETIC != 0 || modified != 0 && modified != ARITHMETIC {
+        // What it leaves of the old flags may die with what it sets.
+        let in_part = modified != 0 && modified != ARITHMETIC;
+        let die = in_part && self.flags_die();
+        if i.rflags_read() & ARITHMETIC != 0 || in_part && !die {
             self.want_flags();
         }
         if !self.hot.encoded(self.encoder, &copied) {
             return None;
         }
         if modified != 0 {
-            self.flags = Flags::Live;
+            self.flags = if die { Flags::Saved } else { Flags::Live };
         }
         for register in borrowed.into_iter().filter(|register| register.written) {
             self.hot.store(slot(register.guest), register.scratch);

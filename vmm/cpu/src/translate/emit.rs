@@ -193,6 +193,12 @@ impl Section {
         self.distance(to)
     }
 
+    /// `call` of an address; returns where its 32-bit distance lies.
+    pub(super) fn call(&mut self, to: u32) -> u32 {
+        self.bytes.push(0xe8);
+        self.distance(to)
+    }
+
     /// `jcc` to an address; returns where its 32-bit distance lies.
     pub(super) fn jcc(&mut self, condition: u8, to: u32) -> u32 {
         self.raw(&[0x0f, 0x80 | condition]);
@@ -235,6 +241,8 @@ pub(super) fn distance(at: u32, to: u32) -> [u8; 4] {
 
 /// Condition numbers of [`Section::jcc`].
 pub(super) mod condition {
+    /// Below (CF = 1).
+    pub(crate) const B: u8 = 2;
     /// Above or equal (CF = 0).
     pub(crate) const AE: u8 = 3;
     /// Not zero.

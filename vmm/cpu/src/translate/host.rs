@@ -6,8 +6,8 @@
 //! instructions, and keeps these promises, on which [`run`] relies:
 //!
 //! - It is entered by the trampoline, which saves what the System V ABI wants preserved, and left by the
-//!   exit thunk, which restores it. In between it calls nothing, uses no stack below the trampoline's
-//!   frame, and takes no signal for granted.
+//!   exit thunk, which restores that and the stack pointer. In between it calls nothing but host code, with at
+//!   most 64 KiB of return addresses on the stack.
 //! - It reads and writes only: fields of the [`Cpu`] that it was given (by their offsets from `gpr`); the
 //!   TLB that `Cpu::tlb` points to; tables of entry points, which live as long as TLB entries that lead to
 //!   them; and guest RAM at host addresses that a TLB entry proves valid, by the same compare as in

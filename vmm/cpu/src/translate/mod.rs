@@ -46,13 +46,24 @@ pub(crate) struct Native {
     pub(crate) next: u64,
     /// Scratch within one instruction.
     pub(crate) temporary: u64,
+    /// The stack pointer at which the trampoline's frame begins.
+    pub(crate) host_stack: u64,
+    /// No return addresses are kept below this.
+    pub(crate) stack_limit: u64,
     /// MXCSR for Rust code: as the ABI wants it.
     pub(crate) host_mxcsr: u32,
 }
 
 impl Default for Native {
     fn default() -> Native {
-        Native { flags: 0, next: 0, temporary: 0, host_mxcsr: 0x1f80 }
+        Native {
+            flags: 0,
+            next: 0,
+            temporary: 0,
+            host_stack: 0,
+            stack_limit: 0,
+            host_mxcsr: 0x1f80,
+        }
     }
 }
 

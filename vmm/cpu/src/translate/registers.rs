@@ -51,6 +51,12 @@ pub(super) const fn xmm_slot(register: u8) -> Mem {
     field(offset_of!(Cpu, xmm) + register as usize * 16)
 }
 
+pub(super) const SYSTEM_FLAGS: Mem = field(offset_of!(Cpu, system_flags));
+pub(super) const CPL: Mem = field(offset_of!(Cpu, cpl));
+pub(super) const KERNEL_GS_BASE: Mem = field(offset_of!(Cpu, msr.kernel_gs_base));
+pub(super) const HOST_STACK: Mem = field(offset_of!(Cpu, native.host_stack));
+pub(super) const STACK_LIMIT: Mem = field(offset_of!(Cpu, native.stack_limit));
+
 /// The base address of a segment.
 pub(super) const fn segment_base(register: usize) -> Mem {
     field(

@@ -3,7 +3,11 @@
 use super::block::{Flags, Translation};
 use super::emit::{Width, at, condition, host};
 use super::memory::Right;
-use super::registers::{TEMPORARY, general, host_of, slot};
+use super::registers::{
+    CPL, KERNEL_GS_BASE, SYSTEM_FLAGS, TEMPORARY, general, host_of, segment_base, slot,
+};
+use crate::flags::rflags;
+use crate::segment::SegReg;
 use iced_x86::{Code, ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// AH's bits of ZF and AF, cleared.
@@ -28,6 +32,9 @@ impl Translation<'_> {
             Mnemonic::Rol | Mnemonic::Ror => self.rotate(i),
             Mnemonic::Bsf | Mnemonic::Bsr => self.scan_bits(i),
             Mnemonic::Cmpxchg => self.compare_exchange(i),
+            Mnemonic::Cli => self.clear_interrupt_flag(),
+            Mnemonic::Swapgs => self.swap_gs(),
+            Mnemonic::Pushfq => self.push_flags(),
             _ => return None,
         })
     }
@@ -350,6 +357,60 @@ impl Translation<'_> {
             }
         }
         self.flags = Flags::Live;
+        Some(())
+    }
+
+    /// Leaves for the interpreter unless CPL is 0.
+    fn require_supervisor(&mut self) {
+        self.save_flags();
+        let exit = self.exit_here();
+        // CMP m8, 0
+        self.hot.mem(Width::W32, &[0x80], 7, CPL);
+        self.hot.raw(&[0]);
+        self.hot.jcc(condition::NE, exit);
+    }
+
+    fn clear_interrupt_flag(&mut self) -> Option<()> {
+        self.require_supervisor();
+        // AND m32, imm32
+        self.hot.mem(Width::W32, &[0x81], 4, SYSTEM_FLAGS);
+        self.hot.raw(&(!(rflags::IF as u32)).to_le_bytes());
+        Some(())
+    }
+
+    fn swap_gs(&mut self) -> Option<()> {
+        self.require_supervisor();
+        let base = segment_base(SegReg::Gs as usize);
+        self.hot.load(host::R8, base);
+        self.hot.load(host::R9, KERNEL_GS_BASE);
+        self.hot.store(base, host::R9);
+        self.hot.store(KERNEL_GS_BASE, host::R8);
+        Some(())
+    }
+
+    /// PUSHFQ: there is no virtual-8086 mode among 64-bit code.
+    fn push_flags(&mut self) -> Option<()> {
+        const LAHF_BITS: i32 = (rflags::ARITHMETIC & 0xff) as i32;
+        const HIDDEN: i32 = !((rflags::RF | rflags::VM) as i32);
+        self.save_flags();
+        self.hot.lea(host::R8, at(host::R11, -8));
+        self.probe(Right::Store, 8);
+        // AH's flags
+        self.hot.mov32(host::R9, host::RAX);
+        self.hot.reg(Width::W32, &[0xc1], 5, host::R9);
+        self.hot.raw(&[8]);
+        self.hot.arith(Width::W32, 4, host::R9, LAHF_BITS);
+        self.hot.store(TEMPORARY, host::R9);
+        // MOVZX r9d, al; SHL r9d, 11: OF
+        self.hot.reg(Width::W32, &[0x0f, 0xb6], host::R9, host::RAX);
+        self.hot.reg(Width::W32, &[0xc1], 4, host::R9);
+        self.hot.raw(&[11]);
+        self.hot.mem(Width::W64, &[0x0b], host::R9, TEMPORARY);
+        self.hot.mem(Width::W64, &[0x0b], host::R9, SYSTEM_FLAGS);
+        self.hot.arith(Width::W64, 1, host::R9, rflags::ONE as i32);
+        self.hot.arith(Width::W64, 4, host::R9, HIDDEN);
+        self.hot.store(self.probed(), host::R9);
+        self.hot.lea(host::R11, at(host::R11, -8));
         Some(())
     }
 

@@ -3,7 +3,9 @@
 
 use super::emit::{Section, at, host};
 use super::host::reason;
-use super::registers::{ANCHOR_OFFSET, FLAGS, HOST_MXCSR, MXCSR, pinned, slot};
+use super::registers::{
+    ANCHOR_OFFSET, FLAGS, HOST_MXCSR, HOST_STACK, MXCSR, STACK_LIMIT, pinned, slot,
+};
 
 /// Addresses of the shared code.
 #[derive(Clone, Copy)]
@@ -16,6 +18,9 @@ pub(super) struct Thunks {
     pub(super) no_target: u32,
 }
 
+/// Bytes of the host's stack for pairs of return addresses; a thread's stack has many times that.
+const STACK_BYTES: i32 = 64 << 10;
+
 /// What the System V ABI wants preserved.
 const PRESERVED: [u8; 6] = [host::RBX, host::RBP, host::R12, host::R13, host::R14, host::R15];
 
@@ -25,6 +30,16 @@ pub(super) fn emit(code: &mut Section) -> Thunks {
         push(code, register);
     }
     code.lea(host::R15, at(host::RDI, ANCHOR_OFFSET));
+    code.store(HOST_STACK, host::RSP);
+    code.lea(host::R9, at(host::RSP, -STACK_BYTES));
+    code.store(STACK_LIMIT, host::R9);
+    // Below the first pair of a return address and its host code: one that leads to `not_paired`.
+    code.constant_signed(host::R9, -1);
+    push(code, host::R9);
+    // The address follows the REX prefix and the opcode.
+    let patch = code.bytes.len() + 2;
+    code.constant32(host::R9, u32::MAX);
+    push(code, host::R9);
     code.mov(host::R14, host::RDX);
     code.mov(host::R8, host::RSI);
     // LDMXCSR
@@ -37,6 +52,7 @@ pub(super) fn emit(code: &mut Section) -> Thunks {
     code.reg(super::emit::Width::W32, &[0xff], 4, host::R8);
 
     let exit = code.here();
+    code.load(host::RSP, HOST_STACK);
     for (guest, register) in pinned() {
         code.store(slot(guest), register);
     }
@@ -54,6 +70,12 @@ pub(super) fn emit(code: &mut Section) -> Thunks {
     let no_target = code.here();
     code.constant32(host::R9, reason::JUMP as u32);
     code.jmp(exit);
+
+    // A return to the address in the lowest pair, which no call has pushed: R9 holds the address of the exit
+    // to RET's own operation, and nothing has changed.
+    let not_paired = code.here();
+    code.reg(super::emit::Width::W32, &[0xff], 4, host::R9);
+    code.bytes[patch..patch + 4].copy_from_slice(&not_paired.to_le_bytes());
     Thunks { enter, exit, no_target }
 }
 
