@@ -69,7 +69,7 @@ pub(crate) fn bucket_pages(bucket: usize, layout: RamLayout) -> (Gpa, Gpa) {
 impl Digest {
     /// The digest of a machine now; ends the epoch of written pages.
     pub fn take<G: Guest>(guest: &mut G) -> Digest {
-        let dirty = guest.ram_mut().take_dirty();
+        let dirty = guest.take_dirty();
         Digest::of(guest, &dirty)
     }
 

@@ -2,7 +2,7 @@
 
 use dejavm_machine::{Idle, Input, Machine, MachineState, Output, Stop};
 use dejavm_memory::GuestRam;
-use dejavm_units::{GuestNs, Position};
+use dejavm_units::{GuestNs, Pfn, Position};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -22,6 +22,10 @@ pub trait Guest {
     fn save(&self) -> Self::State;
     fn ram(&self) -> &GuestRam;
     fn ram_mut(&mut self) -> &mut GuestRam;
+    /// The pages written since the last call, ascending.
+    fn take_dirty(&mut self) -> Vec<Pfn> {
+        self.ram_mut().take_dirty()
+    }
 }
 
 impl Guest for Machine {
@@ -91,5 +95,8 @@ impl<G: Guest> Guest for &mut G {
     }
     fn ram_mut(&mut self) -> &mut GuestRam {
         (**self).ram_mut()
+    }
+    fn take_dirty(&mut self) -> Vec<Pfn> {
+        (**self).take_dirty()
     }
 }

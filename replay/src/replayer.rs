@@ -376,7 +376,7 @@ impl<R: Read + Seek> Replayer<R> {
         options: &ReplayOptions,
         observer: &mut dyn Observer,
     ) -> Result<Replayed, ReplayError> {
-        guest.ram_mut().take_dirty();
+        guest.take_dirty();
         let mut run = Run {
             guest,
             observer,

@@ -9,7 +9,7 @@ mod tape;
 pub use desk::{Desk, Typing};
 pub use guests::{Debian, Kernel, TINY_RAM_BYTES, expected, tiny, verdict};
 pub use random::Random;
-pub use tape::{Replay, Tape, ram_hash, rebuild, replay, tape, tape_with};
+pub use tape::{Replay, Tape, engines, ram_hash, rebuild, replay, tape, tape_with};
 
 /// Nanoseconds in a guest second.
 pub const SECOND_NS: u64 = 1_000_000_000;

@@ -1,7 +1,7 @@
 //! Recordings in memory, and their replays.
 
 use crate::desk::Desk;
-use dejavm_cpu::Tuning;
+use dejavm_cpu::{Engine, Tuning};
 use dejavm_machine::{Machine, MachineConfig, MachineState, Output};
 use dejavm_replay::{
     CheckpointPolicy, Hash128, Header, Moment, Observer, RecordOptions, Recorded, ReplayError,
@@ -127,7 +127,28 @@ pub fn ram_hash(machine: &Machine) -> Hash128 {
     Hash128::of(&hashes)
 }
 
+/// What executes, in all ways that must do the same: the translator as it is by default, from a block's
+/// first entry on, taking turns with the interpreter at random moments, and the interpreter alone.
+pub fn engines() -> [Tuning; 4] {
+    let default = Tuning::default();
+    [
+        default,
+        Tuning { translate_after: 0, ..default },
+        Tuning { translate_after: 1, mix_seed: Some(0x5eed), ..default },
+        Tuning { engine: Engine::Interpreter, ..default },
+    ]
+}
+
 impl Tape {
+    /// As [`Tape::assert_replays`], with each of [`engines`].
+    pub fn assert_replays_by_all_engines(&self, desk: &Desk) -> Replay {
+        let [default, others @ ..] = engines();
+        for tuning in others {
+            self.assert_replays(desk, tuning);
+        }
+        self.assert_replays(desk, default)
+    }
+
     /// Replays with all digests verified, and demands that everything at the end is as recorded.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use dejavm_replay::{
     Advance, CheckpointPolicy, Direction, Hash128, Header, RecordOptions, Recorded, Recorder,
     ReplayOptions, SEMANTICS, Timeline, TimelineOptions, TimelineStop,
 };
-use dejavm_scenarios::{Desk, Random, SECOND_NS, TINY_RAM_BYTES, ram_hash, replay, tiny};
+use dejavm_scenarios::{Desk, Random, SECOND_NS, TINY_RAM_BYTES, engines, ram_hash, replay, tiny};
 use dejavm_units::{Gpa, GuestNs, Gva, Position};
 use std::io::Cursor;
 
@@ -152,8 +152,8 @@ fn session(elf: &[u8], random: &mut Random, stops: bool, writes: u64) -> Session
 
 impl Session {
     fn assert_replays(&self, context: &str) {
-        for tlb_slots in [1, 4096] {
-            let tuning = Tuning { tlb_slots, ..Tuning::default() };
+        let one_slot = Tuning { tlb_slots: 1, ..Tuning::default() };
+        for tuning in engines().into_iter().chain([one_slot]) {
             let replay = replay(&self.file, tuning, &ReplayOptions::default())
                 .unwrap_or_else(|error| panic!("{context}: {error}"));
             assert_eq!(replay.replayed.at, self.recorded.at, "{context}");

@@ -1,6 +1,5 @@
 //! A replay does not wait: time in which the guest sleeps costs no instructions.
 
-use dejavm_cpu::Tuning;
 use dejavm_machine::End;
 use dejavm_replay::Ending;
 use dejavm_scenarios::{Debian, Desk, Kernel, SECOND_NS, Typing, tape};
@@ -23,7 +22,7 @@ fn a_sleeping_guest_replays_without_waiting() {
     assert!(at.guest_ns.0 >= 90 * SECOND_NS, "{}", at.guest_ns);
     assert!(desk.naps() >= 9000, "{} naps", desk.naps());
 
-    let replay = tape.assert_replays(&desk, Tuning::default());
+    let replay = tape.assert_replays_by_all_engines(&desk);
     let executed_ns = replay.replayed.at.position.0 / INSTRUCTIONS_PER_NS;
     println!(
         "guest time {}, of which {} ms were executed; {} naps while recording",

@@ -1,4 +1,4 @@
-//! What must not change anything: the TLB's size, when it is flushed, whether digests are taken and
+//! What must not change anything: what executes, the TLB's size, when it is flushed, whether digests are taken and
 //! compared, and where a replay pauses.
 
 use dejavm_cpu::Tuning;
@@ -43,6 +43,12 @@ fn tlb_sizes_and_random_flushes_replay_the_same() {
             Tuning { tlb_slots: 64, flush_seed: Some(!flush_seed), ..Tuning::default() },
         );
     }
+}
+
+#[test]
+fn engines_replay_the_same() {
+    let (tape, desk) = boot(10_000_000, BOOT);
+    tape.assert_replays_by_all_engines(&desk);
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn work_logs_next_to_nothing() {
         desk.flushes()
     );
     assert!(desk.flushes() >= 10);
+    tape.assert_replays_by_all_engines(&desk);
     assert!(bytes * 2000 <= instructions);
 }
 
@@ -40,6 +41,9 @@ fn an_idle_prompt_logs_little() {
         assert!(tape.recorded.at.guest_ns >= stop);
         assert!(desk.console().contains("\n42"), "the prompt answers:\n{}", desk.console());
         assert!(desk.flushes() >= minutes * 50, "{} flushes", desk.flushes());
+        if minutes == 1 {
+            tape.assert_replays_by_all_engines(&desk);
+        }
         (tape.recorded.log_bytes, tape.recorded.at.position.0)
     };
     let ((bytes_1, position_1), (bytes_4, position_4)) = (length(1), length(4));

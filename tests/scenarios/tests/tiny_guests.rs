@@ -29,6 +29,7 @@ fn lives_and_replays(name: &str) {
     if name == "echo" {
         assert!(desk.console().contains("HELLO, AGAIN"), "{}", desk.console());
     }
+    tape.assert_replays_by_all_engines(&desk);
     for tlb_slots in [1, 64, 4096] {
         for flush_seed in [None, Some(0x5eed + tlb_slots as u64)] {
             tape.assert_replays(&desk, Tuning { tlb_slots, flush_seed, ..Tuning::default() });

@@ -1,6 +1,5 @@
 //! Keys typed at moments that nobody chose: 20 recordings, 20 equal replays.
 
-use dejavm_cpu::Tuning;
 use dejavm_machine::End;
 use dejavm_replay::Ending;
 use dejavm_scenarios::{Debian, Desk, Kernel, Random, SECOND_NS, Typing, tape};
@@ -51,7 +50,7 @@ fn typed(seed: u64) {
     for line in &lines {
         assert!(console.contains(&format!("[{line}]")), "seed {seed}: {line} in\n{console}");
     }
-    let replay = tape.assert_replays(&desk, Tuning::default());
+    let replay = tape.assert_replays_by_all_engines(&desk);
     assert!(replay.replayed.inputs > lines.len() as u64, "seed {seed}: all inputs were applied");
 }
 
@@ -95,7 +94,7 @@ fn keys_during_work_replay() {
     let tape = tape(guest.boot(), guest.config(), &mut desk, 50_000_000, None);
     let console = desk.console();
     assert!(console.contains("DEJAVM-WORKLOAD-OK"), "{console}");
-    let replay = tape.assert_replays(&desk, Tuning::default());
+    let replay = tape.assert_replays_by_all_engines(&desk);
     let (typed, inputs) = (200 - desk.acts_left() as u64, replay.replayed.inputs);
     println!("{inputs} inputs of 200 entered before the guest ended");
     assert_eq!(inputs, typed);

@@ -2,6 +2,7 @@
 
 use crate::debugger::Address;
 use crate::engine::Engine;
+use crate::lockstep::InjectedMistake;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dejavm_cpu::{Model, Tuning};
 use dejavm_memory::RamLayout;
@@ -193,6 +194,13 @@ pub struct Verify {
     /// Stop at this position
     #[arg(long, value_name = "POSITION")]
     pub until: Option<u64>,
+    /// Run interpreter and translator side by side: compare all registers and devices every N
+    /// instructions, memory at every digest, and say where they differ
+    #[arg(long, value_name = "N", conflicts_with = "engine", value_parser = clap::value_parser!(u64).range(1..))]
+    pub lockstep: Option<u64>,
+    /// A mistake that the translator is to make, for tests: POSITION or POSITION,memory
+    #[arg(long, value_name = "WHERE", hide = true, requires = "lockstep", value_parser = crate::lockstep::mistake)]
+    pub lockstep_mistake: Option<InjectedMistake>,
     /// Progress on standard error, even where it is no terminal
     #[arg(long)]
     pub progress: bool,

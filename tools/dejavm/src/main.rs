@@ -14,6 +14,7 @@ mod engine;
 mod exit;
 mod info;
 mod live;
+mod lockstep;
 mod marks;
 mod open;
 mod progress;

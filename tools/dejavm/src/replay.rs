@@ -4,6 +4,7 @@ use crate::Outcome;
 use crate::arguments::{Replay, TuningOptions, Verify};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+use crate::lockstep;
 use crate::open;
 use crate::progress::{Meter, rate, seconds};
 use crate::record::{debug_exit, ending_name, ending_text};
@@ -36,6 +37,9 @@ pub fn replay(arguments: &Replay) -> Result<Outcome, Failure> {
 
 /// Replays and verifies.
 pub fn verify(arguments: &Verify) -> Result<Outcome, Failure> {
+    if let Some(step) = arguments.lockstep {
+        return lockstep::verify(arguments, step);
+    }
     let meter = Meter::new(arguments.progress, false);
     let console = Console::none();
     let outcome =
