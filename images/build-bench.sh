@@ -36,7 +36,9 @@ if [ "${1:-}" != --refresh ] && [ -s "$output" ] &&
         -newer "$output" -type f)" ]; then
     exit 0
 fi
-[ -s "$out_dir/initramfs-amd64.gz" ] || die "build-initramfs.sh comes first"
+for name in initramfs-amd64.gz busybox-amd64 calc-amd64; do
+    [ -s "$out_dir/$name" ] || die "$out_dir/$name is missing; build-initramfs.sh comes first"
+done
 need gcc gcc
 say "building the programs of make bench; half a minute"
 work=$out_dir/.bench.$$

@@ -18,6 +18,8 @@ const PLACES: u64 = 40;
 /// Reverse steps of QEMU: each replays from the start.
 const PEER_STEPS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A reply of QEMU's that takes longer does not come.
+const PEER_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Seconds of each operation, as often as it was done.
 #[derive(Default)]
@@ -35,6 +37,8 @@ pub struct Debugging {
     checkpoint_cost: f64,
     /// Bytes of the file with checkpoints over without, minus 1.
     checkpoint_bytes: f64,
+    /// What QEMU could not do.
+    pub peer_failure: Option<String>,
 }
 
 /// A program with a stub, killed when dropped.
@@ -55,13 +59,21 @@ pub fn measure(
     work: &Path,
     limit: Duration,
 ) -> Result<Debugging, String> {
-    let qemu = qemu(programs, guest, work, limit).map_err(|e| format!("qemu: {e}"))?;
+    let mut peer = Waits::default();
+    let peer_failure = qemu(programs, guest, work, limit, &mut peer).err();
     let (dejavm, checkpoint_cost, checkpoint_bytes) =
         dejavm(programs, guest, work, limit).map_err(|e| format!("dejavm: {e}"))?;
-    Ok(Debugging { qemu, dejavm, checkpoint_cost, checkpoint_bytes })
+    Ok(Debugging { qemu: peer, dejavm, checkpoint_cost, checkpoint_bytes, peer_failure })
 }
 
-fn qemu(programs: &Programs, guest: &Guest, work: &Path, limit: Duration) -> Result<Waits, String> {
+/// What QEMU did goes into `waits` as it is done: its stub hangs at times.
+fn qemu(
+    programs: &Programs,
+    guest: &Guest,
+    work: &Path,
+    limit: Duration,
+    waits: &mut Waits,
+) -> Result<(), String> {
     let disk = work.join("qemu-debug.qcow2");
     let made = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2"])
@@ -90,8 +102,8 @@ fn qemu(programs: &Programs, guest: &Guest, work: &Path, limit: Duration) -> Res
         create(log)?,
         limit,
     )?;
-    let (_server, mut debugger) = serve_qemu(command(Verb::Replay, "qemu-debug.console"), limit)?;
-    let mut waits = Waits::default();
+    let replay = command(Verb::Replay, "qemu-debug.console");
+    let (_server, mut debugger) = serve_qemu(replay, limit.min(PEER_PATIENCE))?;
     debugger.run_for(Duration::from_secs(4))?;
     let earlier = debugger.instruction_pointer()?;
     debugger.run_for(Duration::from_secs(2))?;
@@ -100,7 +112,7 @@ fn qemu(programs: &Programs, guest: &Guest, work: &Path, limit: Duration) -> Res
     }
     debugger.ask(&format!("Z0,{earlier:x},1"))?;
     waits.reverse_continue.push(debugger.time_stop("bc")?);
-    Ok(waits)
+    Ok(())
 }
 
 fn dejavm(
@@ -245,6 +257,9 @@ impl Debugging {
             self.checkpoint_bytes * 100.0,
         )
         .expect("writing to a string cannot fail");
+        if let Some(failure) = &self.peer_failure {
+            writeln!(text, "  failed: qemu: {failure}").expect("writing to a string cannot fail");
+        }
         text
     }
 
@@ -268,6 +283,7 @@ impl Debugging {
             "operations": rows,
             "checkpoint_cost": self.checkpoint_cost,
             "checkpoint_bytes": self.checkpoint_bytes,
+            "peer_failure": self.peer_failure,
         })
     }
 }

@@ -104,7 +104,8 @@ fn measure(part: Part, options: &Options) -> Result<Found, String> {
         }
         Part::Debugging => {
             let debugging = debug::measure(programs, guest, work, limit)?;
-            found(debugging.table(), debugging.json())
+            let whole = debugging.peer_failure.is_none();
+            Found { text: debugging.table(), value: debugging.json(), whole }
         }
         Part::Conditions => {
             let conditions = Conditions::measure(programs, work, limit)?;
