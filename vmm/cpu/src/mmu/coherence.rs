@@ -28,7 +28,6 @@ use dejavm_units::{Gpa, Pfn};
 pub(crate) const SPACES: usize = 8;
 
 /// How a page was used as a page table.
-#[derive(Clone)]
 struct TableUse {
     pfn: Pfn,
     /// 1 for a page table, up to 4 for a PML4.
@@ -562,23 +561,24 @@ impl Mmu {
         if parted {
             forgotten(None);
         }
-        let table = self.tables[index].clone();
+        let table = &self.tables[index];
         if table.ambiguous && !table.is_unused() {
             self.each_tlb().for_each(Tlb::forget_all);
             forgotten(None);
             self.tables[index].used = [0; 16];
         } else {
-            for bit in entries_of(&table, gpa, size).collect::<Vec<_>>() {
+            for bit in entries_of(table, gpa, size) {
+                let table = &mut self.tables[index];
                 if table.used[bit / 64] & 1 << (bit % 64) == 0 {
                     continue;
                 }
-                self.tables[index].used[bit / 64] &= !(1 << (bit % 64));
-                let start = table.start_of(bit);
+                table.used[bit / 64] &= !(1 << (bit % 64));
+                let (start, span) = (table.start_of(bit), table.span());
                 if table.level == 1 {
                     self.each_tlb().for_each(|tlb| tlb.forget(start));
                     forgotten(Some(start));
-                } else if !self.lower_table_is_unused(ram, &table, bit) {
-                    self.forget_range(start, table.span());
+                } else if !self.lower_table_is_unused(ram, &self.tables[index], bit) {
+                    self.forget_range(start, span);
                     forgotten(None);
                 }
             }

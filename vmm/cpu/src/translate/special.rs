@@ -34,6 +34,11 @@ impl Translation<'_> {
             Mnemonic::Cmpxchg => self.compare_exchange(i),
             Mnemonic::Cli => self.clear_interrupt_flag(),
             Mnemonic::Swapgs => self.swap_gs(),
+            // Translations are always those of the tables.
+            Mnemonic::Invlpg => {
+                self.require_supervisor();
+                Some(())
+            }
             Mnemonic::Pushfq => self.push_flags(),
             _ => return None,
         })
