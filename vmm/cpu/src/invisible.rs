@@ -202,7 +202,7 @@ fn bench(seed: u64, tuning: Tuning) -> Bench {
     bench
 }
 
-fn whole_ram(bench: &Bench) -> Vec<u8> {
+pub(crate) fn whole_ram(bench: &Bench) -> Vec<u8> {
     let mut bytes = vec![0; 4 << 20];
     for pfn in bench.ram.pages() {
         let at = pfn.gpa().0 as usize;

@@ -16,6 +16,8 @@ mod mmu;
 mod model;
 mod msr;
 mod observe;
+#[cfg(test)]
+mod rough_code;
 mod run;
 mod segment;
 #[cfg(test)]
