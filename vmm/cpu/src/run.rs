@@ -88,8 +88,12 @@ impl Cpu {
 
     /// Sizes and disturbs the TLB, chooses what executes. No guest can see it; tests check that.
     pub fn set_tuning(&mut self, tuning: Tuning) {
+        let before = *self.mmu.tuning();
         self.mmu.set_tuning(tuning);
         self.regime = [u64::MAX; 4];
+        if (before.engine, before.translate_after) != (tuning.engine, tuning.translate_after) {
+            self.translator.give_up();
+        }
     }
 
     /// As set by [`Cpu::set_tuning`].

@@ -149,6 +149,11 @@ impl Translator {
         self.full
     }
 
+    /// What there is was made for another engine.
+    pub(crate) fn give_up(&mut self) {
+        self.full = self.code.is_some();
+    }
+
     /// Blocks were dropped.
     pub(crate) fn retire(&mut self, keys: impl IntoIterator<Item = BlockKey>) {
         if let Some(Some(code)) = &mut self.code {
