@@ -32,6 +32,7 @@ fn main() -> std::io::Result<()> {
             let code: Vec<u8> =
                 std::iter::once(mode).chain(guest.iter().copied().skip(0x1000)).take(512).collect();
             write("guest_code", &format!("{name}-{mode}"), &code)?;
+            write("translated_code", &format!("{name}-{mode}"), &code)?;
         }
     }
     for (number, client) in CLIENTS.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Arbitrary bytes as guest code, in each mode of the CPU.
 
-use dejavm_cpu::{CpuState, Rights, SegReg, Segment, TableRegister, control, gpr};
+use dejavm_cpu::{CpuState, Engine, Rights, SegReg, Segment, TableRegister, Tuning, control, gpr};
 use dejavm_machine::{Boot, Idle, Machine, MachineConfig, Stop};
 use dejavm_memory::{GuestRam, RamLayout};
 use dejavm_units::{Gpa, GuestNs, Position};
@@ -41,17 +41,7 @@ const SLICE: u64 = 16;
 /// Runs `code` for so many instructions. All general registers and the data page are filled from it
 /// too, so that addresses come near what exists. Returns how many instructions completed.
 pub fn guest_code(mode: Mode, code: &[u8], instructions: u64) -> u64 {
-    let code = &code[..code.len().min(CODE_MAX)];
-    let config = MachineConfig::new(RamLayout::new(RAM_BYTES).expect("a constant that fits"));
-    let boot = Boot { image: dejavm_images::HELLO, initrd: None, cmdline: "" };
-    let mut machine = Machine::boot(&config, &boot).expect("our own guest boots");
-    write_surroundings(mode, machine.ram_mut());
-    write(machine.ram_mut(), CODE, code);
-    write(machine.ram_mut(), DATA, code.get(..0x1000).unwrap_or(code));
-    let mut state = machine.save();
-    state.cpu = registers(mode, code);
-    machine.restore(&state).expect("a state of our own");
-
+    let mut machine = machine(mode, code);
     // A long repetition over device memory counts as one instruction and takes a quarter of a second.
     let begun = Instant::now();
     let mut idles = 0;
@@ -73,6 +63,68 @@ pub fn guest_code(mode: Mode, code: &[u8], instructions: u64) -> u64 {
     let saved = machine.save();
     machine.restore(&saved).expect("a state that was reached can be restored");
     machine.position().0
+}
+
+/// As [`guest_code`], by host code from every block's first entry on and by the reference semantics, which
+/// must do the same.
+///
+/// # Panics
+/// If they do not.
+pub fn translated_code(mode: Mode, code: &[u8], instructions: u64) -> u64 {
+    let mut machines = [machine(mode, code), machine(mode, code)];
+    let [translated, reference] = &mut machines;
+    translated.set_tuning(Tuning { translate_after: 0, ..Tuning::default() });
+    reference.set_tuning(Tuning { engine: Engine::Reference, ..Tuning::default() });
+    let begun = Instant::now();
+    let mut idles = 0;
+    while idles < IDLES_MAX && begun.elapsed() < PATIENCE {
+        let until = Position(instructions.min(machines[0].position().0 + SLICE));
+        let stops = machines.each_mut().map(|machine| machine.run(until));
+        assert_eq!(stops[0], stops[1], "before position {until}");
+        let states = machines.each_ref().map(Machine::save);
+        assert!(states[0] == states[1], "{:#?}\nor\n{:#?}", states[0].cpu, states[1].cpu);
+        let outputs = machines.each_mut().map(Machine::take_output);
+        assert_eq!(outputs[0], outputs[1], "before position {until}");
+        match stops[0] {
+            Stop::Limit if until.0 < instructions => {}
+            Stop::Limit | Stop::End(_) => break,
+            Stop::Idle { wake } => {
+                let now = machines[0].guest_ns().0;
+                let limit = wake.unwrap_or(GuestNs(now.saturating_add(1_000_000)));
+                for machine in &mut machines {
+                    let (Idle::Runnable | Idle::Waiting) = machine.idle_until(limit);
+                }
+                idles += 1;
+            }
+            Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => unreachable!("no stops are set"),
+        }
+    }
+    let dirty = machines.each_mut().map(|machine| machine.ram_mut().take_dirty());
+    assert_eq!(dirty[0], dirty[1], "the pages that were written");
+    for pfn in &dirty[0] {
+        let mut pages = [[0; 4096]; 2];
+        for (page, machine) in pages.iter_mut().zip(&machines) {
+            machine.ram().read(pfn.gpa(), page).expect("it was written");
+        }
+        let at = (0..4096).find(|&at| pages[0][at] != pages[1][at]);
+        assert_eq!(at, None, "the page at {}", pfn.gpa());
+    }
+    machines[0].position().0
+}
+
+/// A machine that is about to execute `code`.
+fn machine(mode: Mode, code: &[u8]) -> Machine {
+    let code = &code[..code.len().min(CODE_MAX)];
+    let config = MachineConfig::new(RamLayout::new(RAM_BYTES).expect("a constant that fits"));
+    let boot = Boot { image: dejavm_images::HELLO, initrd: None, cmdline: "" };
+    let mut machine = Machine::boot(&config, &boot).expect("our own guest boots");
+    write_surroundings(mode, machine.ram_mut());
+    write(machine.ram_mut(), CODE, code);
+    write(machine.ram_mut(), DATA, code.get(..0x1000).unwrap_or(code));
+    let mut state = machine.save();
+    state.cpu = registers(mode, code);
+    machine.restore(&state).expect("a state of our own");
+    machine
 }
 
 fn write(ram: &mut GuestRam, at: u64, bytes: &[u8]) {

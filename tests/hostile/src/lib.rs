@@ -9,6 +9,6 @@ mod random;
 mod recording_file;
 
 pub use debugger_client::{debugger_bytes, debugger_packets};
-pub use guest_code::{Mode, guest_code};
+pub use guest_code::{Mode, guest_code, translated_code};
 pub use random::Random;
 pub use recording_file::{recording_file, repair, seed_recording, timeline};

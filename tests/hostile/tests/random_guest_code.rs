@@ -1,6 +1,6 @@
 //! Random bytes run as guest code: the guest may die as it likes, the program may not.
 
-use dejavm_hostile::{Mode, Random, guest_code};
+use dejavm_hostile::{Mode, Random, guest_code, translated_code};
 
 const PROGRAMS: u64 = 2000;
 const INSTRUCTIONS: u64 = 2000;
@@ -56,19 +56,38 @@ const RARE: &[&[u8]] = &[
     b"\x0f\x31",
 ];
 
+fn random_code(seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let mut code: Vec<u8> = (0..64 + random.below(1500)).map(|_| random.next_u64() as u8).collect();
+    for _ in 0..random.below(60) {
+        let piece = RARE[random.below(RARE.len())];
+        let at = random.below(code.len() - piece.len());
+        code[at..at + piece.len()].copy_from_slice(piece);
+    }
+    code
+}
+
+/// Half of them in 64-bit mode.
+#[test]
+fn translations_do_what_the_reference_semantics_do() {
+    let seed = 0x7472_616e;
+    let mut executed = 0;
+    for program in 0..300 {
+        let code = random_code(seed + program);
+        let mode =
+            if program % 2 == 0 { Mode::Long } else { Mode::ALL[(program / 2 % 4) as usize] };
+        eprintln!("seed {seed:#x}, program {program}, {mode:?}");
+        executed += translated_code(mode, &code, INSTRUCTIONS);
+    }
+    assert!(executed > 300 * 5, "{executed}");
+}
+
 #[test]
 fn no_program_harms_the_host() {
     let seed = 0x6465_6a61;
     let mut executed = [0u64; 4];
     for program in 0..PROGRAMS {
-        let mut random = Random::new(seed + program);
-        let mut code: Vec<u8> =
-            (0..64 + random.below(1500)).map(|_| random.next_u64() as u8).collect();
-        for _ in 0..random.below(60) {
-            let piece = RARE[random.below(RARE.len())];
-            let at = random.below(code.len() - piece.len());
-            code[at..at + piece.len()].copy_from_slice(piece);
-        }
+        let code = random_code(seed + program);
         let which = (program % 4) as usize;
         eprintln!("seed {seed:#x}, program {program}, {:?}", Mode::ALL[which]);
         executed[which] += guest_code(Mode::ALL[which], &code, INSTRUCTIONS);
