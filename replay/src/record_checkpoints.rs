@@ -16,14 +16,14 @@ const CONTENTS_MAX: usize = 1024;
 /// Pages of one checkpoint at most: the chunk that lists them has a bound.
 const PAGES_MAX: u64 = 1 << 20;
 /// What a page costs, in instructions: copying and hashing take some 3 microseconds, in which a guest
-/// executes some 800.
-const PAGE_COST: u64 = 800;
+/// in host code executes some 3200.
+const PAGE_COST: u64 = 3200;
 /// What a page costs besides if its content is new: compressing and writing take some 10 microseconds.
-const CONTENT_COST: u64 = 2700;
+const CONTENT_COST: u64 = 11_000;
 /// Checkpoints may take one part in so many of the time.
 const SHARE: u64 = 20;
 /// Instructions' worth of checkpoints that can be saved up at most: a second.
-const CREDIT_MAX: u64 = 256 << 20;
+const CREDIT_MAX: u64 = 1 << 30;
 /// Instructions between checkpoints at least, unless told.
 const SPACING: u64 = 64 << 20;
 /// A page's part of the file until the first checkpoint has shown it, in bytes.

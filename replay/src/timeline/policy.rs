@@ -9,7 +9,7 @@ use std::io::{Read, Seek};
 /// as many, four times as many, ...
 const NEAR: u64 = 1024;
 /// What a page in a checkpoint costs, in instructions: some 2 microseconds.
-const PAGE_COST: u64 = 600;
+const PAGE_COST: u64 = 2200;
 /// Checkpoints where nobody stands may take one part in so many of the time.
 const SHARE: u64 = 20;
 /// Spacing where nobody stands at most, in multiples of what was asked for.
