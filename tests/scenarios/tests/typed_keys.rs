@@ -2,7 +2,7 @@
 
 use dejavm_machine::End;
 use dejavm_replay::Ending;
-use dejavm_scenarios::{Debian, Desk, Kernel, Random, SECOND_NS, Typing, tape};
+use dejavm_scenarios::{Debian, Desk, Kernel, Random, SECOND_NS, Typing, engines, tape};
 
 const READY: &str = "DEJAVM-ECHO-READY";
 
@@ -50,7 +50,8 @@ fn typed(seed: u64) {
     for line in &lines {
         assert!(console.contains(&format!("[{line}]")), "seed {seed}: {line} in\n{console}");
     }
-    let replay = tape.assert_replays_by_all_engines(&desk);
+    // One of the engines in each run, and all of them in four runs.
+    let replay = tape.assert_replays(&desk, engines()[seed as usize % 4]);
     assert!(replay.replayed.inputs > lines.len() as u64, "seed {seed}: all inputs were applied");
 }
 

@@ -250,3 +250,30 @@ fn spaces_are_switched_all_the_time() {
         assert_eq!(bench.cpu.position.0, 5000 * 10 + 1, "{tuning:?}");
     }
 }
+
+/// A loop over a block whose immediate it increments each time, in the same page and in the next: whoever
+/// jumps there must not find what was there before.
+#[test]
+fn changed_blocks_are_not_jumped_to_as_they_were() {
+    let default = Tuning::default();
+    for distance in [0x80u32, 0x1000] {
+        for translate_after in [0, 1, 16] {
+            let mut bench = Bench::long().with_tables();
+            bench.cpu.set_tuning(Tuning { translate_after, ..default });
+            // inc byte [target + 2]; jmp target
+            let mut code = vec![0xfe, 0x05];
+            code.extend((distance + 2 - 6).to_le_bytes());
+            code.push(0xe9);
+            code.extend((distance - 11).to_le_bytes());
+            bench.poke(crate::testing::CODE, &code);
+            // target: add ebx, 0; dec ecx; jnz back; hlt
+            let mut target = vec![0x81, 0xc3, 0, 0, 0, 0, 0xff, 0xc9, 0x0f, 0x85];
+            target.extend((-14 - distance as i32).to_le_bytes());
+            target.push(0xf4);
+            bench.poke(crate::testing::CODE + u64::from(distance), &target);
+            bench.change(|state| (state.gpr[1], state.gpr[3]) = (200, 0));
+            assert_eq!(bench.go(100_000), Stop::Halted);
+            assert_eq!(bench.cpu.state().gpr[3], 200 * 201 / 2, "{distance:#x}, {translate_after}");
+        }
+    }
+}
