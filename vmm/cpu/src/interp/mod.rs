@@ -24,7 +24,7 @@ use crate::cpu::{Cpu, PAGE_REG};
 
 pub(crate) use branch::target;
 pub(crate) use build::Built;
-pub(crate) use select::Mode;
+pub(crate) use select::{Mode, condition, general};
 
 /// Where an operand lies, for handlers that exist once for each: in a register;
 pub(crate) const REGISTER: u8 = 0;

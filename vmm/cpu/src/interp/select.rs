@@ -80,7 +80,7 @@ fn kind(i: &Instruction, n: u32) -> Kind {
 
 /// Index of a general register that can be read and written as the low bytes of its full register;
 /// AH, CH, DH and BH cannot.
-fn general(register: Register) -> Option<u8> {
+pub(crate) fn general(register: Register) -> Option<u8> {
     let whole = register.is_gpr() && high_byte(register).is_none();
     whole.then(|| register.full_register().number() as u8)
 }
@@ -154,7 +154,7 @@ fn memory(op: &mut Op, i: &Instruction, mode: Mode) -> Option<()> {
 }
 
 /// The condition code number of a Jcc, SETcc or CMOVcc.
-fn condition(i: &Instruction) -> Option<u8> {
+pub(crate) fn condition(i: &Instruction) -> Option<u8> {
     Some(match i.condition_code() {
         ConditionCode::None => return None,
         ConditionCode::o => 0,

@@ -8,7 +8,7 @@
 
 use super::emit::{Section, host};
 use super::host::reason;
-use super::registers::{self, BUDGET};
+use super::registers::BUDGET;
 use super::{BLOCK_BYTES_MAX, Code, back};
 use crate::code::{BlockKey, Op, OpRef};
 use crate::cpu::Cpu;
@@ -324,7 +324,7 @@ fn is_plain(i: &Instruction) -> bool {
     (known || shifts)
         && (i.mnemonic() == Mnemonic::Lea
             || (0..i.op_count()).all(|n| match i.op_kind(n) {
-                OpKind::Register => registers::general(i.op_register(n)).is_some(),
+                OpKind::Register => crate::interp::general(i.op_register(n)).is_some(),
                 OpKind::Memory => false,
                 _ => true,
             }))

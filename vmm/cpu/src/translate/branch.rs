@@ -12,7 +12,8 @@ use super::block::Translation;
 use super::emit::{Width, at, condition, host, indexed};
 use super::host::reason;
 use super::memory::Right;
-use super::registers::{NEXT, PAGE, STACK_LIMIT, TEMPORARY, general, table};
+use super::registers::{NEXT, PAGE, STACK_LIMIT, TEMPORARY, table};
+use crate::interp::general;
 use iced_x86::{Code, Instruction, OpKind};
 
 impl Translation<'_> {
@@ -21,7 +22,7 @@ impl Translation<'_> {
         let fall = i.next_ip();
         if i.is_jcc_short_or_near() {
             let to = direct_target(i)?;
-            let condition = super::special::condition_number(i)?;
+            let condition = crate::interp::condition(i)?;
             self.want_flags();
             if self.flags == super::block::Flags::Live {
                 self.hot.save_flags();

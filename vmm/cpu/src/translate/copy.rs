@@ -3,8 +3,11 @@
 use super::block::{ARITHMETIC, Flags, Translation};
 use super::emit::{Host, at, host};
 use super::memory::Right;
-use super::registers::{general, host_of, named, slot, xmm_slot};
-use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpAccess, OpKind, Register};
+use super::registers::{host_of, named, slot, xmm_slot};
+use crate::interp::{condition, general};
+use iced_x86::{
+    Code, CpuidFeature, FlowControl, Instruction, Mnemonic, OpAccess, OpKind, Register,
+};
 
 /// A guest register that lives in memory and is an operand now.
 struct Borrowed {
@@ -193,7 +196,7 @@ fn class_of(i: &Instruction) -> Option<Class> {
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc => {
             i.op0_kind() == OpKind::Register || i.op1_kind() == OpKind::Immediate8
         }
-        _ if super::special::condition_number(i).is_some() => true,
+        _ if condition(i).is_some() && i.flow_control() == FlowControl::Next => true,
         _ => false,
     };
     if general {

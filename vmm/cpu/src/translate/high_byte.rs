@@ -3,7 +3,8 @@
 
 use super::block::{ARITHMETIC, Flags, Translation};
 use super::emit::{Host, Width, host};
-use super::registers::{general, host_of, named};
+use super::registers::{host_of, named};
+use crate::interp::general;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 /// The host register that holds the guest register of which this is the second byte.

@@ -2,7 +2,8 @@
 
 use super::block::Translation;
 use super::emit::{Host, Mem, Width, at, condition, host, indexed};
-use super::registers::{PAGE, general, host_of, segment_base, slot, table};
+use super::registers::{PAGE, host_of, segment_base, slot, table};
+use crate::interp::general;
 use crate::segment::SegReg;
 use iced_x86::{Instruction, Register};
 

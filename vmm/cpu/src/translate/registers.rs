@@ -89,12 +89,6 @@ pub(super) fn pinned() -> impl Iterator<Item = (u8, Host)> {
     (0..16).filter_map(|guest| host_of(guest).map(|host| (guest, host)))
 }
 
-/// The number of a general register whose low bytes are its low bytes; AH, CH, DH and BH are not.
-pub(super) fn general(register: Register) -> Option<u8> {
-    let high = matches!(register, Register::AH | Register::CH | Register::DH | Register::BH);
-    (register.is_gpr() && !high).then(|| register.full_register().number() as u8)
-}
-
 /// The iced-x86 name of the low `bytes` bytes of a host register.
 pub(super) fn named(host: Host, bytes: usize) -> Register {
     let (first, n) = match bytes {

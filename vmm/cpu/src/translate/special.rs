@@ -3,12 +3,11 @@
 use super::block::{Flags, Translation};
 use super::emit::{Width, at, condition, host};
 use super::memory::Right;
-use super::registers::{
-    CPL, KERNEL_GS_BASE, SYSTEM_FLAGS, TEMPORARY, general, host_of, segment_base, slot,
-};
+use super::registers::{CPL, KERNEL_GS_BASE, SYSTEM_FLAGS, TEMPORARY, host_of, segment_base, slot};
 use crate::flags::rflags;
+use crate::interp::general;
 use crate::segment::SegReg;
-use iced_x86::{Code, ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 /// AH's bits of ZF and AF, cleared.
 const WITHOUT_ZF_AF: u8 = !0x50;
@@ -479,31 +478,4 @@ fn constant_count(i: &Instruction, bytes: usize) -> Option<u32> {
         return None;
     }
     Some(i.immediate(1) as u32 & if bytes == 8 { 63 } else { 31 })
-}
-
-/// The condition code number of a Jcc, SETcc or CMOVcc.
-pub(super) fn condition_number(i: &Instruction) -> Option<u8> {
-    if i.flow_control() != FlowControl::Next && !i.is_jcc_short_or_near() {
-        return None;
-    }
-    let number = match i.condition_code() {
-        ConditionCode::None => return None,
-        ConditionCode::o => 0,
-        ConditionCode::no => 1,
-        ConditionCode::b => 2,
-        ConditionCode::ae => 3,
-        ConditionCode::e => 4,
-        ConditionCode::ne => 5,
-        ConditionCode::be => 6,
-        ConditionCode::a => 7,
-        ConditionCode::s => 8,
-        ConditionCode::ns => 9,
-        ConditionCode::p => 10,
-        ConditionCode::np => 11,
-        ConditionCode::l => 12,
-        ConditionCode::ge => 13,
-        ConditionCode::le => 14,
-        ConditionCode::g => 15,
-    };
-    Some(number)
 }
