@@ -320,6 +320,7 @@ impl Debian {
         gdb.look_again();
         self.memory(&mut gdb);
         self.refusals(&mut gdb);
+        self.interrupted_and_hardware(&mut gdb, left);
         self.processes(&mut gdb);
         self.replay_words(&mut gdb, left);
         gdb.run("delete");
@@ -473,6 +474,32 @@ impl Debian {
         gdb.expect("reverse-continue", "Hardware watchpoint");
         assert_eq!(gdb.position(), left.panic - 1);
         gdb.expect("x/i $pc", "call");
+        gdb.run("delete");
+        gdb.run("break panic");
+        gdb.expect("continue", ", ");
+        assert_eq!(gdb.position(), left.panic);
+    }
+
+    /// `^C` on the way, and what gdb calls hardware, backwards and forwards.
+    fn interrupted_and_hardware(&self, gdb: &mut Gdb, left: &Left) {
+        let Names { word, sp, word_bytes, .. } = *self.names();
+        gdb.run("delete");
+        gdb.expect("monitor goto start", "position 0, ");
+        gdb.look_again();
+        gdb.interrupted("continue");
+        let stopped = gdb.position();
+        assert!(0 < stopped && stopped < left.panic, "{stopped}");
+        gdb.run(&format!("monitor goto {}", left.panic));
+        gdb.look_again();
+        gdb.expect("hbreak vfs_write", "Hardware assisted breakpoint");
+        gdb.expect("reverse-continue", "Breakpoint ");
+        gdb.expect("info symbol $pc", "vfs_write");
+        assert!(gdb.position() < left.panic);
+        // Where it pushes next.
+        let stack = gdb.value(sp);
+        gdb.expect(&format!("awatch -l *({word} *) ({stack} - {word_bytes})"), "watchpoint");
+        gdb.expect("continue", "Hardware access (read/write) watchpoint");
+        assert!(gdb.position() < left.panic);
         gdb.run("delete");
         gdb.run("break panic");
         gdb.expect("continue", ", ");
