@@ -15,11 +15,11 @@ const PAGE: usize = PAGE_SIZE as usize;
 const CONTENTS_MAX: usize = 1024;
 /// Pages of one checkpoint at most: the chunk that lists them has a bound.
 const PAGES_MAX: u64 = 1 << 20;
-/// What a page costs, in instructions: copying and hashing take some 1 microsecond, in which a guest
-/// in host code executes some 1200.
-const PAGE_COST: u64 = 1200;
-/// What a page costs besides if its content is new: compressing and writing take some 3 microseconds.
-const CONTENT_COST: u64 = 3600;
+/// What a page costs, in instructions: copying and hashing take some 2.5 microseconds, in which a guest
+/// in host code executes some 3000.
+const PAGE_COST: u64 = 3000;
+/// What a page costs besides if its content is new: compressing and writing take some 8 microseconds.
+const CONTENT_COST: u64 = 10_000;
 /// Checkpoints may take one part in so many of the time.
 const SHARE: u64 = 20;
 /// Instructions' worth of checkpoints that can be saved up at most: a second.
