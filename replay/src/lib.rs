@@ -9,6 +9,7 @@ mod divergence;
 mod file;
 mod guest;
 mod marks;
+mod packing;
 mod page_set;
 mod pages;
 mod record;
@@ -16,6 +17,7 @@ mod record_checkpoints;
 mod replayer;
 mod summary;
 mod timeline;
+mod under_way;
 
 pub use digest::{Digest, Hash128};
 pub use divergence::Divergence;
@@ -25,6 +27,7 @@ pub use file::{
 };
 pub use guest::Guest;
 pub use marks::{MARK_NAME_MAX, MarkError, add_mark, is_mark_name};
+pub use packing::{Packed, Packer, Packing, PageCopies};
 pub use pages::{PageBatch, PageStoreError};
 pub use record::{
     Advance, IdleAnswer, Polled, Progress, RecordError, RecordOptions, Recorded, Recorder, World,

@@ -6,6 +6,7 @@ use crate::file::{
     to_bytes,
 };
 use crate::guest::Guest;
+use crate::packing::Packer;
 use crate::pages;
 use crate::record_checkpoints::{CheckpointPolicy, Checkpointer};
 use dejavm_machine::{Idle, Input, Output, Stop};
@@ -112,6 +113,9 @@ pub enum RecordError {
         /// The host's answer.
         source: io::Error,
     },
+    /// The pages of a checkpoint could not be packed: the packer's reason.
+    #[error("a checkpoint's pages could not be packed for the recording: {0}")]
+    Packing(#[source] io::Error),
 }
 
 /// What [`Recorder::advance`] came to.
@@ -196,6 +200,14 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         };
         recorder.write_start(options)?;
         Ok(recorder)
+    }
+
+    /// Has the pages of checkpoints packed by another than this thread. To be called before the machine
+    /// runs.
+    #[must_use]
+    pub fn packed_by(mut self, packer: Box<dyn Packer>) -> Recorder<G, S> {
+        self.checkpointer.set_packer(packer);
+        self
     }
 
     /// The machine.
@@ -365,10 +377,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         if !rests || self.guest.position().0 == start {
             return Ok(());
         }
-        let offset = self.writer.bytes();
-        self.checkpointer
-            .arrived(&mut self.guest, &mut self.writer)
-            .map_err(|source| RecordError::Write { offset, source })
+        self.checkpointer.arrived(&mut self.guest, &mut self.writer)
     }
 
     fn take_output<W: World>(&mut self, world: &mut W) {
@@ -423,6 +432,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         ending: Ending,
     ) -> Result<Recorded, RecordError> {
         let digest = self.write_digest()?;
+        self.checkpointer.complete(&mut self.writer)?;
         self.take_output(world);
         let at = digest.at;
         let console = crate::digest::Hash128(self.console.digest128().to_le_bytes());

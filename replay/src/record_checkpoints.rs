@@ -1,18 +1,16 @@
-//! Checkpoints taken while recording: when, and how they are written. `docs/formats/recording.md` says what they
-//! are. No clock is asked: pages and instructions are the measure of cost.
+//! Checkpoints taken while recording: when. `docs/formats/recording.md` says what they are, `under_way.rs` writes
+//! them. No clock is asked: pages and instructions are the measure of cost.
 
 use crate::digest::Digest;
-use crate::file::{Bytes, CheckpointChunk, Chunk, Moment, Writer, to_bytes};
+use crate::file::Writer;
 use crate::guest::Guest;
+use crate::packing::Packer;
 use crate::page_set::PageSet;
-use dejavm_units::{PAGE_SIZE, Position};
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::io::{self, Write};
+use crate::record::RecordError;
+use crate::under_way::UnderWay;
+use dejavm_units::Position;
+use std::io::Write;
 
-const PAGE: usize = PAGE_SIZE as usize;
-/// Contents in one chunk at most.
-const CONTENTS_MAX: usize = 1024;
 /// Pages of one checkpoint at most: the chunk that lists them has a bound.
 const PAGES_MAX: u64 = 1 << 20;
 /// What a page costs, in instructions: copying and hashing take some 2.5 microseconds, in which a guest
@@ -20,6 +18,9 @@ const PAGES_MAX: u64 = 1 << 20;
 const PAGE_COST: u64 = 3000;
 /// What a page costs besides if its content is new: compressing and writing take some 8 microseconds.
 const CONTENT_COST: u64 = 10_000;
+/// Packing beside the machine costs it this part of what it would cost in place: so another thread is not
+/// kept busy all the time either.
+const BESIDE: u64 = 4;
 /// Checkpoints may take one part in so many of the time.
 const SHARE: u64 = 20;
 /// Instructions' worth of checkpoints that can be saved up at most: a second.
@@ -66,21 +67,20 @@ impl Default for CheckpointPolicy {
 /// to know too.
 pub(crate) struct Checkpointer {
     interval: CheckpointInterval,
-    /// Bytes that checkpoints may take in the file, and have taken.
+    /// Bytes that checkpoints may take in the file.
     allowance: u64,
-    spent: u64,
-    /// Contents written so far.
-    contents: u64,
     /// Where the last one was taken, and where another one may be worth a look.
     last: u64,
     due: u64,
     /// Instructions' worth of checkpoints that was earned and not used, up to a position.
     credit: u64,
     credit_at: u64,
+    /// How many pages the one under way may have with contents that are new, and how many contents there were
+    /// before it.
+    charged: (u64, u64),
     since_digest: PageSet,
     since_checkpoint: PageSet,
-    /// Where in the file each content is: offset of the chunk, which of its pages.
-    known: BTreeMap<[u8; 32], (u64, u32)>,
+    under_way: UnderWay,
 }
 
 impl Checkpointer {
@@ -89,18 +89,22 @@ impl Checkpointer {
         let mut checkpointer = Checkpointer {
             interval: policy.interval,
             allowance: policy.file_bytes.unwrap_or(start_bytes / 10 * 3),
-            spent: 0,
-            contents: 0,
             last: start.0,
             due: 0,
             credit: 0,
             credit_at: start.0,
+            charged: (0, 0),
             since_digest: PageSet::default(),
             since_checkpoint: PageSet::default(),
-            known: BTreeMap::new(),
+            under_way: UnderWay::new(),
         };
         checkpointer.due = checkpointer.earliest();
         checkpointer
+    }
+
+    /// Has pages packed by another packer.
+    pub(crate) fn set_packer(&mut self, packer: Box<dyn Packer>) {
+        self.under_way.set_packer(packer);
     }
 
     /// Where the next one can be at the earliest. Spacing grows as the allowance is used up.
@@ -110,7 +114,7 @@ impl Checkpointer {
             CheckpointInterval::Every(instructions) => instructions.max(1),
             CheckpointInterval::Affordable => SPACING,
         };
-        let left = self.allowance.saturating_sub(self.spent);
+        let left = self.allowance.saturating_sub(self.spent());
         if left == 0 {
             return u64::MAX;
         }
@@ -125,7 +129,7 @@ impl Checkpointer {
 
     /// Bytes of the file that are checkpoints.
     pub(crate) fn spent(&self) -> u64 {
-        self.spent
+        self.under_way.written().1
     }
 
     fn collect<G: Guest>(&mut self, guest: &mut G) {
@@ -143,102 +147,82 @@ impl Checkpointer {
         Digest::of(guest, pages.pages())
     }
 
+    /// What a page costs whose content is new, besides.
+    fn content_cost(&self) -> u64 {
+        match self.under_way.beside() {
+            true => CONTENT_COST / BESIDE,
+            false => CONTENT_COST,
+        }
+    }
+
     /// Takes a checkpoint if one is due and worth it. The machine has just arrived where it is.
     pub(crate) fn arrived<G: Guest, S: Write>(
         &mut self,
         guest: &mut G,
         writer: &mut Writer<S>,
-    ) -> io::Result<()> {
+    ) -> Result<(), RecordError> {
         let here = guest.position().0;
+        self.write_until(here, writer)?;
         if here < self.due {
             return Ok(());
+        }
+        if self.under_way.is_busy() {
+            self.complete(writer)?;
+            if here < self.due {
+                return Ok(());
+            }
         }
         self.collect(guest);
         let pages = self.since_checkpoint.pages().len() as u64;
         self.credit = (self.credit + (here - self.credit_at) / SHARE).min(CREDIT_MAX);
         self.credit_at = here;
-        let cost = (pages * (PAGE_COST + CONTENT_COST)).min(CREDIT_MAX);
+        let cost = (pages * (PAGE_COST + self.content_cost())).min(CREDIT_MAX);
         if self.interval == CheckpointInterval::Affordable && cost > self.credit {
             // There will not be fewer pages.
             self.due = here + (cost - self.credit) * SHARE;
             return Ok(());
         }
-        let page_bytes = match self.contents {
+        let (contents, spent) = self.under_way.written();
+        let page_bytes = match contents {
             0 => PAGE_BYTES_GUESS,
-            contents => self.spent.div_ceil(contents),
+            contents => spent.div_ceil(contents),
         };
-        if pages > PAGES_MAX || pages * page_bytes > self.allowance.saturating_sub(self.spent) {
+        if pages > PAGES_MAX || pages * page_bytes > self.allowance.saturating_sub(spent) {
             self.due = u64::MAX;
             return Ok(());
         }
-        let (before, contents) = (writer.bytes(), self.contents);
-        self.write(guest, writer)?;
-        let cost = pages * PAGE_COST + (self.contents - contents) * CONTENT_COST;
+        let written = std::mem::take(&mut self.since_checkpoint);
+        self.under_way.take(guest, written.pages(), writer)?;
+        self.charged = (pages, contents);
         self.credit = self.credit.saturating_sub(cost);
-        self.spent += writer.bytes() - before;
         self.last = here;
-        self.due = self.earliest();
+        self.due = match self.interval {
+            // Not before this one is complete.
+            CheckpointInterval::Affordable => u64::MAX,
+            CheckpointInterval::Never | CheckpointInterval::Every(_) => self.earliest(),
+        };
         Ok(())
     }
 
-    fn write<G: Guest, S: Write>(&mut self, guest: &G, writer: &mut Writer<S>) -> io::Result<()> {
-        let ram = guest.ram();
-        let mut page = [0; PAGE];
-        // Contents that are not written yet, and their hashes.
-        let mut fresh = Vec::new();
-        let mut hashes = Vec::new();
-        let mut places = Vec::new();
-        let written = std::mem::take(&mut self.since_checkpoint);
-        for &pfn in written.pages() {
-            ram.read(pfn.gpa(), &mut page).expect("dirty pages are RAM");
-            if page == [0; PAGE] {
-                places.push((pfn, None));
-                continue;
-            }
-            let hash = *blake3::hash(&page).as_bytes();
-            places.push((pfn, Some(hash)));
-            if let Entry::Vacant(unknown) = self.known.entry(hash) {
-                unknown.insert((writer.bytes(), hashes.len() as u32));
-                hashes.push(hash);
-                fresh.extend_from_slice(&page);
-            }
-            if hashes.len() == CONTENTS_MAX {
-                self.write_contents(&mut fresh, &mut hashes, writer)?;
-            }
+    /// Writes what is packed of the checkpoint under way, or should be.
+    fn write_until<S: Write>(
+        &mut self,
+        here: u64,
+        writer: &mut Writer<S>,
+    ) -> Result<(), RecordError> {
+        if self.under_way.write_until(here, writer)? {
+            let (pages, before) = self.charged;
+            let fresh = self.under_way.written().0 - before;
+            let refund = pages.saturating_sub(fresh) * self.content_cost();
+            self.credit = (self.credit + refund).min(CREDIT_MAX);
+            self.due = self.earliest();
         }
-        self.write_contents(&mut fresh, &mut hashes, writer)?;
-        let mut sources = BTreeMap::new();
-        for (chunk, _) in places.iter().flat_map(|(_, hash)| hash).map(|hash| self.known[hash]) {
-            sources.insert(chunk, 0);
-        }
-        for (nth, number) in sources.values_mut().enumerate() {
-            *number = nth as u32 + 1;
-        }
-        let pages = places.iter().map(|(pfn, hash)| match hash.map(|hash| self.known[&hash]) {
-            None => (pfn.0, 0, 0),
-            Some((chunk, index)) => (pfn.0, sources[&chunk], index),
-        });
-        let checkpoint = CheckpointChunk {
-            at: Moment { position: guest.position(), guest_ns: guest.guest_ns() },
-            state: to_bytes(&guest.save()),
-            pages: pages.collect(),
-            sources: sources.keys().copied().collect(),
-        };
-        writer.append(&Chunk::Checkpoint(Box::new(checkpoint)))
+        Ok(())
     }
 
-    fn write_contents<S: Write>(
-        &mut self,
-        fresh: &mut Vec<u8>,
-        hashes: &mut Vec<[u8; 32]>,
-        writer: &mut Writer<S>,
-    ) -> io::Result<()> {
-        if hashes.is_empty() {
-            return Ok(());
-        }
-        self.contents += hashes.len() as u64;
-        hashes.clear();
-        writer.append(&Chunk::Contents(Bytes(std::mem::take(fresh))))
+    /// Waits for what is packed and writes the checkpoint under way.
+    pub(crate) fn complete<S: Write>(&mut self, writer: &mut Writer<S>) -> Result<(), RecordError> {
+        self.write_until(u64::MAX, writer)
     }
 }
 

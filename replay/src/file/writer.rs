@@ -59,9 +59,14 @@ impl<W: Write> Writer<W> {
     /// Appends one chunk.
     pub fn append(&mut self, chunk: &Chunk) -> io::Result<()> {
         let bytes = encode_chunk(chunk)?;
-        self.sink.write_all(&bytes)?;
+        self.append_encoded(chunk.kind(), &bytes)
+    }
+
+    /// Appends one chunk as [`encode_chunk`] made it.
+    pub(crate) fn append_encoded(&mut self, kind: Kind, bytes: &[u8]) -> io::Result<()> {
+        self.sink.write_all(bytes)?;
         self.sink.flush()?;
-        self.index.push((chunk.kind() as u16, self.offset));
+        self.index.push((kind as u16, self.offset));
         self.offset += bytes.len() as u64;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::console::Console;
 use crate::live::Live;
+use crate::packing_thread;
 use crate::record::{CREATOR, name};
 use dejavm_cpu::CpuState;
 use dejavm_machine::Output;
@@ -198,8 +199,13 @@ impl Target for Branching {
         };
         let (path, file) = self.create()?;
         let path = name(&path);
-        let recorder = Recorder::new(machine, file, &options)
+        let mut recorder = Recorder::new(machine, file, &options)
             .map_err(|error| Refusal::Failed(format!("{path}: {error}")))?;
+        let packer = packing_thread::for_host()
+            .map_err(|error| Refusal::Failed(format!("a thread cannot be started: {error}")))?;
+        if let Some(packer) = packer {
+            recorder = recorder.packed_by(Box::new(packer));
+        }
         // Standard output is for the result.
         let console = Console::new(None, true).map_err(|error| Refusal::Failed(error.sentence))?;
         let world = Solitude { stop: Arc::clone(&self.stop), flushed: Instant::now(), console };

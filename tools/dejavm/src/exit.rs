@@ -119,6 +119,10 @@ impl From<RecordError> for Failure {
                               record again";
                 Failure::new(Exit::Failed, format!("{error}; {advice}"))
             }
+            RecordError::Packing(_) => {
+                let advice = "what was written before is intact and replays so far";
+                Failure::new(Exit::Failed, format!("{error}; {advice}"))
+            }
         }
     }
 }

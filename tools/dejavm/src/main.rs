@@ -17,6 +17,7 @@ mod live;
 mod lockstep;
 mod marks;
 mod open;
+mod packing_thread;
 mod progress;
 mod record;
 mod recording;

@@ -6,6 +6,7 @@ use crate::console::Console;
 use crate::debugger::Listener;
 use crate::exit::{Exit, Failure};
 use crate::live::{Debugging, Live};
+use crate::packing_thread;
 use crate::progress::{Meter, rate, seconds, size};
 use crate::record::{ending_text, name, recorded_json};
 use crate::terminal::{RawTerminal, read_stdin};
@@ -38,6 +39,9 @@ pub fn live(
     })?;
     let bits_64 = recording.gdb.gdb_bits.as_deref().map_or(bits_64, |bits| bits == "64");
     let debugging = debugging(&recording.gdb, bits_64)?;
+    let packer = packing_thread::for_host().map_err(|error| {
+        Failure::new(Exit::Environment, format!("a thread cannot be started: {error}"))
+    })?;
     let sink = match recording.no_log {
         true => None,
         false => Some(create(recording)?),
@@ -57,6 +61,10 @@ pub fn live(
             return Ok(Outcome { json: value, failure: console.check().err() });
         };
         Recorder::new(machine, sink, options).and_then(|recorder| {
+            let recorder = match packer {
+                Some(packer) => recorder.packed_by(Box::new(packer)),
+                None => recorder,
+            };
             Live::new(recorder, world, name(&recording.output), bits_64)
                 .run(debugging.as_ref(), &stop)
         })
