@@ -20,18 +20,24 @@
 use crate::code::OpRef;
 use crate::cpu::Cpu;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use std::ffi::c_void;
+use std::os::fd::AsFd;
 use std::ptr::NonNull;
 
 /// `MAP_32BIT`: an address below 2 GiB.
 const LOW: MapFlags = MapFlags::from_bits_retain(0x40);
+
+/// Bytes of a huge page.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Memory for host code.
 pub(crate) struct CodeMemory {
     writable: NonNull<u8>,
     executable: NonNull<u8>,
     bytes: usize,
+    /// Which 2 MiB the kernel was asked to make huge pages of.
+    huge: Vec<bool>,
 }
 
 impl CodeMemory {
@@ -39,23 +45,18 @@ impl CodeMemory {
     pub(super) fn new(bytes: usize) -> Option<CodeMemory> {
         let file = memfd_create("dejavm-code", MemfdFlags::CLOEXEC).ok()?;
         ftruncate(&file, bytes as u64).ok()?;
-        let map = |protection, flags| {
-            // SAFETY: a fresh mapping of our own file, at an address of the kernel's choice.
-            let at = unsafe { mmap(std::ptr::null_mut(), bytes, protection, flags, &file, 0) };
-            NonNull::new(at.ok()?.cast::<u8>())
-        };
-        let executable = map(ProtFlags::READ | ProtFlags::EXEC, MapFlags::SHARED | LOW)?;
-        let memory = match map(ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED) {
-            Some(writable) => CodeMemory { writable, executable, bytes },
+        let execute = ProtFlags::READ | ProtFlags::EXEC;
+        let executable = map(&file, bytes, execute, LOW)?;
+        let memory = match map(&file, bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::empty())
+        {
+            Some(writable) => {
+                CodeMemory { writable, executable, bytes, huge: vec![false; bytes / HUGE_PAGE] }
+            }
             None => {
-                // SAFETY: the mapping made above, which nothing uses.
-                let _ = unsafe { munmap(executable.as_ptr().cast::<c_void>(), bytes) };
+                unmap(executable, bytes);
                 return None;
             }
         };
-        // SAFETY: advice about our own mapping; a refusal is harmless.
-        let _ =
-            unsafe { madvise(executable.as_ptr().cast::<c_void>(), bytes, Advice::LinuxHugepage) };
         (executable.as_ptr() as usize + bytes <= u32::MAX as usize).then_some(memory)
     }
 
@@ -76,15 +77,65 @@ impl CodeMemory {
         unsafe {
             self.writable.as_ptr().add(at).copy_from_nonoverlapping(code.as_ptr(), code.len());
         }
+        if let Some(huge @ false) = self.huge.get_mut(at / HUGE_PAGE) {
+            *huge = true;
+            self.collapse(at / HUGE_PAGE * HUGE_PAGE);
+        }
+    }
+
+    /// Makes one huge page of the small ones at an offset, if the kernel does that (Linux 6.1). Memory files
+    /// get none by themselves unless the system's administrator says so.
+    fn collapse(&mut self, at: usize) {
+        for view in [self.writable, self.executable] {
+            // SAFETY: inside our own mapping, whose contents stay what they are.
+            let _ = unsafe {
+                libc::madvise(view.as_ptr().add(at).cast(), HUGE_PAGE, libc::MADV_COLLAPSE)
+            };
+        }
     }
 }
 
 impl Drop for CodeMemory {
     fn drop(&mut self) {
-        for view in [self.writable, self.executable] {
-            // SAFETY: our own mappings, and nobody executes code of a translator that is dropped.
-            let _ = unsafe { munmap(view.as_ptr().cast::<c_void>(), self.bytes) };
-        }
+        unmap(self.writable, self.bytes);
+        unmap(self.executable, self.bytes);
+    }
+}
+
+/// Maps the whole file, where huge pages can be had, such that they fit: host code of a large guest has
+/// more pages than processors have TLB entries for instructions.
+fn map(
+    file: impl AsFd,
+    bytes: usize,
+    protection: ProtFlags,
+    flags: MapFlags,
+) -> Option<NonNull<u8>> {
+    let room = bytes + HUGE_PAGE;
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    let reserved = unsafe {
+        mmap_anonymous(std::ptr::null_mut(), room, ProtFlags::empty(), MapFlags::PRIVATE | flags)
+    };
+    let reserved = NonNull::new(reserved.ok()?.cast::<u8>())?;
+    let before = reserved.align_offset(HUGE_PAGE);
+    // SAFETY: both ends are in what was reserved above, or just behind it.
+    let (at, end) = unsafe { (reserved.add(before), reserved.add(before + bytes)) };
+    unmap(reserved, before);
+    unmap(end, HUGE_PAGE - before);
+    let flags = MapFlags::SHARED | MapFlags::FIXED;
+    // SAFETY: it takes the place of what was reserved above and nothing uses.
+    let mapped = unsafe { mmap(at.as_ptr().cast::<c_void>(), bytes, protection, flags, file, 0) };
+    if mapped.is_err() {
+        unmap(at, bytes);
+        return None;
+    }
+    Some(at)
+}
+
+/// Unmaps what [`map`] made, or part of it.
+fn unmap(at: NonNull<u8>, bytes: usize) {
+    if bytes > 0 {
+        // SAFETY: our own mapping, and nobody executes code of a translator that is dropped.
+        let _ = unsafe { munmap(at.as_ptr().cast::<c_void>(), bytes) };
     }
 }
 
