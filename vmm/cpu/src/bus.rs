@@ -15,6 +15,9 @@ pub trait Bus {
     fn mmio_write(&mut self, gpa: Gpa, size: u8, value: u64, at: Position);
     /// The time stamp counter's value before any guest-set offset.
     fn tsc(&mut self, at: Position) -> u64;
+    /// By how much the time stamp counter is ahead of the position, if it ticks once for each
+    /// instruction: so until the run ends.
+    fn tsc_ahead(&self) -> Option<u64>;
     /// RDMSR of a register that lives outside the CPU (the APIC base); `None` if there is none.
     fn msr_read(&mut self, msr: u32, at: Position) -> Option<u64>;
     /// WRMSR of such a register; `false` if there is none or the value is refused.

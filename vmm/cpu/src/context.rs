@@ -41,6 +41,8 @@ impl Cpu {
         self.context = Context { ram: Some(NonNull::from(ram)), bus: Some(bus) };
         let loan = Loan { cpu: self };
         loan.cpu.attach();
+        let ahead = loan.cpu.bus().tsc_ahead();
+        loan.cpu.native.follow_tsc(ahead);
         loan
     }
 

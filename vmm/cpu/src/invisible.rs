@@ -455,6 +455,28 @@ fn direct_branches_out_of_the_canonical_range_fault_where_they_stand() {
     }
 }
 
+/// The time stamp counter, wherever in a block it is read.
+#[test]
+fn all_engines_read_the_same_time() {
+    // rdtsc; mov esi, eax; mov edi, edx; nop; rdtscp; jmp back
+    let code = [0x0f, 0x31, 0x89, 0xc6, 0x89, 0xd7, 0x90, 0x0f, 0x01, 0xf9, 0xeb, 0xf4];
+    for engine in [Engine::Translator, Engine::Interpreter, Engine::Reference] {
+        let mut bench = Bench::long();
+        bench.cpu.set_tuning(Tuning { engine, translate_after: 0, ..Tuning::default() });
+        bench.change(|state| {
+            state.msr.tsc_offset = 0x12_3456_7890;
+            state.msr.tsc_aux = 0xabc;
+        });
+        // Six instructions a round; the last round ends behind its RDTSCP.
+        assert_eq!(bench.run(&code, 6 * 10 + 5), Stop::Limit, "{engine:?}");
+        let state = bench.cpu.state();
+        let (first, second) = (0x12_3456_7890u64 + 60, 0x12_3456_7890u64 + 64);
+        assert_eq!((state.gpr[7], state.gpr[6]), (first >> 32, first & 0xffff_ffff), "{engine:?}");
+        assert_eq!((state.gpr[2], state.gpr[0]), (second >> 32, second & 0xffff_ffff));
+        assert_eq!(state.gpr[1], 0xabc);
+    }
+}
+
 /// A CPU that is lent other RAM of the same size forgets the first: translations and code.
 #[test]
 fn another_ram_is_noticed() {

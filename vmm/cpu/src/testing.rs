@@ -40,6 +40,9 @@ impl Bus for EmptyBoard {
     fn tsc(&mut self, at: Position) -> u64 {
         at.0
     }
+    fn tsc_ahead(&self) -> Option<u64> {
+        Some(0)
+    }
     fn msr_read(&mut self, _msr: u32, _at: Position) -> Option<u64> {
         None
     }

@@ -39,6 +39,10 @@ impl Bus for Board {
         self.clock.tsc(at)
     }
 
+    fn tsc_ahead(&self) -> Option<u64> {
+        self.clock.tsc_ahead()
+    }
+
     fn msr_read(&mut self, msr: u32, _at: Position) -> Option<u64> {
         (msr == IA32_APIC_BASE).then(|| self.lapic.apic_base())
     }

@@ -44,6 +44,13 @@ impl Clock {
         self.scaled(position, 1000 * TSC_PER_NS).wrapping_add(idle)
     }
 
+    /// By how much the time stamp counter is ahead of the position, until time is skipped; `None` if it
+    /// does not tick once for each instruction.
+    pub(crate) fn tsc_ahead(&self) -> Option<u64> {
+        (1000 * TSC_PER_NS == u64::from(self.instructions_per_us))
+            .then(|| self.state.idle_ns.wrapping_mul(TSC_PER_NS))
+    }
+
     /// The smallest position whose time is not before `deadline`, if the CPU never idles until then.
     pub(crate) fn position_of(&self, deadline: GuestNs) -> Position {
         let busy_ns = deadline.0.saturating_sub(self.state.idle_ns);
@@ -96,11 +103,13 @@ mod tests {
         let mut clock = Clock::new(2000);
         assert_eq!(clock.at(Position(7)), GuestNs(3));
         assert_eq!(clock.tsc(Position(7)), 7);
+        assert_eq!(clock.tsc_ahead(), Some(0));
         clock.skip_to(GuestNs(1000), Position(7));
         assert_eq!(clock.at(Position(7)), GuestNs(1000));
         clock.skip_to(GuestNs(500), Position(7));
         assert_eq!(clock.at(Position(7)), GuestNs(1000));
         assert_eq!(clock.tsc(Position(7)), 7 + 2 * 997);
+        assert_eq!(clock.tsc_ahead(), Some(2 * 997));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(super) type Host = u8;
 pub(super) mod host {
     use super::Host;
     pub(crate) const RAX: Host = 0;
+    pub(crate) const RCX: Host = 1;
     pub(crate) const RDX: Host = 2;
     pub(crate) const RBX: Host = 3;
     pub(crate) const RSP: Host = 4;
@@ -245,6 +246,8 @@ pub(super) mod condition {
     pub(crate) const B: u8 = 2;
     /// Above or equal (CF = 0).
     pub(crate) const AE: u8 = 3;
+    /// Equal (ZF = 1).
+    pub(crate) const E: u8 = 4;
     /// Not zero.
     pub(crate) const NE: u8 = 5;
     /// Above.

@@ -46,6 +46,9 @@ pub(crate) struct Native {
     pub(crate) next: u64,
     /// Scratch within one instruction.
     pub(crate) temporary: u64,
+    /// What [`Bus::tsc_ahead`](crate::Bus::tsc_ahead) says of this run, and whether it says anything.
+    pub(crate) tsc_ahead: u64,
+    pub(crate) tsc_counts_instructions: bool,
     /// The stack pointer at which the trampoline's frame begins.
     pub(crate) host_stack: u64,
     /// No return addresses are kept below this.
@@ -60,10 +63,20 @@ impl Default for Native {
             flags: 0,
             next: 0,
             temporary: 0,
+            tsc_ahead: 0,
+            tsc_counts_instructions: false,
             host_stack: 0,
             stack_limit: 0,
             host_mxcsr: 0x1f80,
         }
+    }
+}
+
+impl Native {
+    /// Takes in what the board says for a run: see [`Bus::tsc_ahead`](crate::Bus::tsc_ahead).
+    pub(crate) fn follow_tsc(&mut self, ahead: Option<u64>) {
+        self.tsc_counts_instructions = ahead.is_some();
+        self.tsc_ahead = ahead.unwrap_or(0);
     }
 }
 

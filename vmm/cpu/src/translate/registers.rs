@@ -52,6 +52,13 @@ pub(super) const fn xmm_slot(register: u8) -> Mem {
 }
 
 pub(super) const SYSTEM_FLAGS: Mem = field(offset_of!(Cpu, system_flags));
+pub(super) const LIMIT: Mem = field(offset_of!(Cpu, limit));
+pub(super) const CR4: Mem = field(offset_of!(Cpu, cr4));
+pub(super) const TSC_OFFSET: Mem = field(offset_of!(Cpu, msr.tsc_offset));
+pub(super) const TSC_AUX: Mem = field(offset_of!(Cpu, msr.tsc_aux));
+pub(super) const TSC_AHEAD: Mem = field(offset_of!(Cpu, native.tsc_ahead));
+pub(super) const TSC_COUNTS_INSTRUCTIONS: Mem =
+    field(offset_of!(Cpu, native.tsc_counts_instructions));
 pub(super) const CPL: Mem = field(offset_of!(Cpu, cpl));
 pub(super) const KERNEL_GS_BASE: Mem = field(offset_of!(Cpu, msr.kernel_gs_base));
 pub(super) const HOST_STACK: Mem = field(offset_of!(Cpu, native.host_stack));

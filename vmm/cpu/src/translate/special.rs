@@ -3,7 +3,11 @@
 use super::block::{Flags, Translation};
 use super::emit::{Width, at, condition, host};
 use super::memory::Right;
-use super::registers::{CPL, KERNEL_GS_BASE, SYSTEM_FLAGS, TEMPORARY, host_of, segment_base, slot};
+use super::registers::{
+    BUDGET, CPL, CR4, KERNEL_GS_BASE, LIMIT, SYSTEM_FLAGS, TEMPORARY, TSC_AHEAD, TSC_AUX,
+    TSC_COUNTS_INSTRUCTIONS, TSC_OFFSET, host_of, segment_base, slot,
+};
+use crate::cpu::control;
 use crate::flags::rflags;
 use crate::interp::general;
 use crate::segment::SegReg;
@@ -39,6 +43,7 @@ impl Translation<'_> {
                 Some(())
             }
             Mnemonic::Pushfq => self.push_flags(),
+            Mnemonic::Rdtsc | Mnemonic::Rdtscp => self.read_time_stamp(i),
             _ => return None,
         })
     }
@@ -389,6 +394,36 @@ impl Translation<'_> {
         self.hot.load(host::R9, KERNEL_GS_BASE);
         self.hot.store(base, host::R9);
         self.hot.store(KERNEL_GS_BASE, host::R8);
+        Some(())
+    }
+
+    /// RDTSC, RDTSCP: the position is what the budget leaves of the limit.
+    fn read_time_stamp(&mut self, i: &Instruction) -> Option<()> {
+        self.save_flags();
+        let exit = self.exit_here();
+        // TEST m8, CR4.TSD; CMP m8, 0
+        self.hot.mem(Width::W32, &[0xf6], 0, CR4);
+        self.hot.raw(&[control::CR4_TSD as u8]);
+        self.hot.jcc(condition::NE, exit);
+        self.hot.mem(Width::W32, &[0x80], 7, TSC_COUNTS_INSTRUCTIONS);
+        self.hot.raw(&[0]);
+        self.hot.jcc(condition::E, exit);
+        let unexecuted = i32::from(self.operation().rest);
+        self.hot.load(host::R9, LIMIT);
+        // SUB r9, m64; ADD r9, m64
+        self.hot.mem(Width::W64, &[0x2b], host::R9, BUDGET);
+        self.hot.mem(Width::W64, &[0x03], host::R9, TSC_AHEAD);
+        self.hot.mem(Width::W64, &[0x03], host::R9, TSC_OFFSET);
+        self.hot.arith(Width::W64, 5, host::R9, unexecuted);
+        self.hot.mov32(host::R10, host::R9);
+        self.hot.mov(host::RDX, host::R9);
+        // SHR rdx, 32
+        self.hot.reg(Width::W64, &[0xc1], 5, host::RDX);
+        self.hot.raw(&[32]);
+        if i.mnemonic() == Mnemonic::Rdtscp {
+            // MOV ecx, m32
+            self.hot.mem(Width::W32, &[0x8b], host::RCX, TSC_AUX);
+        }
         Some(())
     }
 
