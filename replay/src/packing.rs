@@ -1,8 +1,9 @@
 //! What takes time about a checkpoint's pages: hashing them, finding those that the file holds already,
 //! compressing the others. It needs no machine, only copies, and so may be done beside the recorder's thread.
 
-use crate::file::{Bytes, Chunk, encode_chunk};
+use crate::file::{Bytes, Chunk, Encoder};
 use dejavm_units::PAGE_SIZE;
+use memmap2::{Advice, MmapMut};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -13,14 +14,18 @@ pub(crate) const BATCH_PAGES: usize = 1024;
 
 /// Copies of at most 1024 pages, none of them zero: 4 MiB, to be used again.
 pub struct PageCopies {
-    bytes: Vec<u8>,
+    bytes: MmapMut,
     pages: usize,
 }
 
 impl PageCopies {
-    /// Room for copies.
-    pub(crate) fn new() -> PageCopies {
-        PageCopies { bytes: vec![0; BATCH_PAGES * PAGE], pages: 0 }
+    /// Room for copies. In huge pages, as the recorder's thread is the first to write there: faults at every
+    /// 4 KiB take several times as long as the copies.
+    pub(crate) fn new() -> io::Result<PageCopies> {
+        let bytes = MmapMut::map_anon(BATCH_PAGES * PAGE)?;
+        // A refusal is harmless.
+        let _ = bytes.advise(Advice::HugePage);
+        Ok(PageCopies { bytes, pages: 0 })
     }
 
     /// Forgets all copies.
@@ -67,6 +72,9 @@ pub struct Packed {
 pub struct Packing {
     known: BTreeMap<[u8; 32], Place>,
     chunks: u32,
+    /// Empty between batches.
+    contents: Vec<u8>,
+    encoder: Encoder,
 }
 
 impl Packing {
@@ -75,7 +83,8 @@ impl Packing {
     /// # Errors
     /// Those of the compressor, which needs memory.
     pub fn pack(&mut self, copies: PageCopies) -> io::Result<Packed> {
-        let mut contents = Vec::new();
+        let mut contents = std::mem::take(&mut self.contents);
+        contents.clear();
         let (mut fresh, mut places) = (0, Vec::with_capacity(copies.pages));
         for page in copies.bytes.chunks_exact(PAGE).take(copies.pages) {
             let place = match self.known.entry(*blake3::hash(page).as_bytes()) {
@@ -88,10 +97,11 @@ impl Packing {
             };
             places.push(place);
         }
-        let chunk = match fresh {
-            0 => None,
-            _ => Some(encode_chunk(&Chunk::Contents(Bytes(contents)))?),
-        };
+        let contents = Chunk::Contents(Bytes(contents));
+        let chunk = (fresh > 0).then(|| self.encoder.encode(&contents)).transpose()?;
+        if let Chunk::Contents(Bytes(contents)) = contents {
+            self.contents = contents;
+        }
         self.chunks += u32::from(chunk.is_some());
         Ok(Packed { copies, places, chunk, fresh: u64::from(fresh) })
     }

@@ -12,6 +12,8 @@ use std::io::Write;
 
 /// Batches that are packed at a time at most: 128 MiB of copies. Beyond, the machine waits.
 const BATCHES_MAX: usize = 32;
+/// Room for batches that is kept from one checkpoint to the next at most: 32 MiB.
+const SPARE_MAX: usize = 8;
 /// Instructions after which a batch should have been packed: some 10 milliseconds, in which a guest in
 /// host code executes so many. If it was not, the machine waits.
 const BATCH_TIME: u64 = 16 << 20;
@@ -90,7 +92,7 @@ impl UnderWay {
         let ram = guest.ram();
         let mut pages = Vec::with_capacity(written.len());
         let mut copied = 0;
-        let mut copies = self.room();
+        let mut copies = self.room()?;
         for &pfn in written {
             let not_zero =
                 copies.add(|page| ram.read(pfn.gpa(), page).expect("dirty pages are RAM"));
@@ -98,7 +100,7 @@ impl UnderWay {
             copied += u32::from(not_zero);
             if copies.is_full() {
                 self.hand_in(copies, writer)?;
-                copies = self.room();
+                copies = self.room()?;
             }
         }
         match copies.is_empty() {
@@ -111,10 +113,12 @@ impl UnderWay {
         Ok(())
     }
 
-    fn room(&mut self) -> PageCopies {
-        let mut copies = self.spare.pop().unwrap_or_else(PageCopies::new);
+    fn room(&mut self) -> Result<PageCopies, RecordError> {
+        let Some(mut copies) = self.spare.pop() else {
+            return PageCopies::new().map_err(RecordError::Packing);
+        };
         copies.clear();
-        copies
+        Ok(copies)
     }
 
     fn hand_in<S: Write>(
@@ -134,7 +138,9 @@ impl UnderWay {
         let Packed { copies, places, chunk, fresh } =
             self.packer.take_back().map_err(RecordError::Packing)?;
         self.batches -= 1;
-        self.spare.push(copies);
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(copies);
+        }
         self.places.extend(places);
         let Some(chunk) = chunk else { return Ok(()) };
         let offset = writer.bytes();

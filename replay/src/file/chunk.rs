@@ -229,21 +229,22 @@ impl Chunk {
         }
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self, into: &mut Vec<u8>) {
+        into.clear();
         match self {
-            Chunk::Header(payload) => to_bytes(payload),
-            Chunk::Start(payload) => to_bytes(payload),
-            Chunk::Pages(payload) => to_bytes(payload),
-            Chunk::Inputs(payload) => to_bytes(payload),
-            Chunk::Progress(payload) => to_bytes(payload),
-            Chunk::Digest(payload) => to_bytes(payload),
-            Chunk::End(payload) => to_bytes(payload),
-            Chunk::Mark(payload) => to_bytes(payload),
-            Chunk::External(payload) => to_bytes(payload),
-            Chunk::Index(payload) => to_bytes(payload),
-            Chunk::Contents(payload) => to_bytes(payload),
-            Chunk::Checkpoint(payload) => to_bytes(payload),
-            Chunk::Parent(payload) => to_bytes(payload),
+            Chunk::Header(payload) => write_bytes(payload, into),
+            Chunk::Start(payload) => write_bytes(payload, into),
+            Chunk::Pages(payload) => write_bytes(payload, into),
+            Chunk::Inputs(payload) => write_bytes(payload, into),
+            Chunk::Progress(payload) => write_bytes(payload, into),
+            Chunk::Digest(payload) => write_bytes(payload, into),
+            Chunk::End(payload) => write_bytes(payload, into),
+            Chunk::Mark(payload) => write_bytes(payload, into),
+            Chunk::External(payload) => write_bytes(payload, into),
+            Chunk::Index(payload) => write_bytes(payload, into),
+            Chunk::Contents(payload) => write_bytes(payload, into),
+            Chunk::Checkpoint(payload) => write_bytes(payload, into),
+            Chunk::Parent(payload) => write_bytes(payload, into),
         }
     }
 
@@ -269,8 +270,15 @@ impl Chunk {
 
 /// bincode, standard configuration: the encoding of every payload.
 pub(crate) fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    bincode::serde::encode_to_vec(value, bincode::config::standard())
-        .expect("plain data always encodes into memory")
+    let mut bytes = Vec::new();
+    write_bytes(value, &mut bytes);
+    bytes
+}
+
+/// The same, behind what is there.
+fn write_bytes<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) {
+    bincode::serde::encode_into_std_write(value, into, bincode::config::standard())
+        .expect("plain data always encodes into memory");
 }
 
 /// The inverse; bounded by the largest payload, and nothing may be left over.

@@ -15,4 +15,4 @@ pub(crate) use chunk::{from_bytes, to_bytes};
 pub use frame::{FORMAT_VERSION, FileError};
 pub use reader::{ChunkPlace, Located, ReadError, Reader};
 pub use writer::Writer;
-pub(crate) use writer::encode_chunk;
+pub(crate) use writer::{Encoder, encode_chunk};

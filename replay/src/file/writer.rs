@@ -3,6 +3,7 @@
 use super::chunk::{Chunk, Kind};
 use super::frame::{Codec, FILE_HEADER_BYTES, FRAME_BYTES, Frame, STORED_MAX, file_header};
 use std::io::{self, Write};
+use zstd::bulk::Compressor;
 
 /// Payloads of at least this many bytes are compressed.
 const COMPRESS_FROM: usize = 128;
@@ -13,33 +14,67 @@ const LEVEL: i32 = 3;
 /// For contents of pages in checkpoints: while recording, time is dear.
 const LEVEL_OF_CONTENTS: i32 = 1;
 
+/// Makes chunks as they stand in the file, and keeps what that takes: fresh memory costs more than what is
+/// done in it.
+#[derive(Default)]
+pub(crate) struct Encoder {
+    payload: Vec<u8>,
+    compressed: Vec<u8>,
+    compressor: Option<Compressor<'static>>,
+}
+
+impl Encoder {
+    /// Frame and payload of a chunk.
+    pub(crate) fn encode(&mut self, chunk: &Chunk) -> io::Result<Vec<u8>> {
+        chunk.encode(&mut self.payload);
+        let length_max = chunk.kind().length_max() as usize;
+        let length = self.payload.len();
+        assert!(length <= length_max, "recorders keep chunks within the bound");
+        let mut codec = Codec::Plain;
+        if length >= COMPRESS_FROM {
+            let level = match chunk.kind() {
+                Kind::Contents => LEVEL_OF_CONTENTS,
+                _ => LEVEL,
+            };
+            self.compress(level)?;
+            if self.compressed.len() < length {
+                codec = Codec::Zstd;
+            }
+        }
+        let stored = match codec {
+            Codec::Zstd => &self.compressed,
+            Codec::Plain => &self.payload,
+        };
+        assert!(stored.len() <= STORED_MAX as usize, "recorders keep chunks within the bound");
+        let frame = Frame {
+            kind: chunk.kind() as u16,
+            codec,
+            stored: stored.len() as u32,
+            length: length as u32,
+            payload_crc: crc32c::crc32c(stored),
+        };
+        let mut bytes = Vec::with_capacity(FRAME_BYTES + stored.len());
+        bytes.extend_from_slice(&frame.encode());
+        bytes.extend_from_slice(stored);
+        Ok(bytes)
+    }
+
+    fn compress(&mut self, level: i32) -> io::Result<()> {
+        let compressor = match &mut self.compressor {
+            Some(compressor) => compressor,
+            none => none.insert(Compressor::new(level)?),
+        };
+        compressor.set_compression_level(level)?;
+        self.compressed.clear();
+        self.compressed.reserve(zstd::zstd_safe::compress_bound(self.payload.len()));
+        compressor.compress_to_buffer(&self.payload, &mut self.compressed)?;
+        Ok(())
+    }
+}
+
 /// A chunk as it stands in the file: frame and payload.
 pub(crate) fn encode_chunk(chunk: &Chunk) -> io::Result<Vec<u8>> {
-    let payload = chunk.encode();
-    let length_max = chunk.kind().length_max() as usize;
-    assert!(payload.len() <= length_max, "recorders keep chunks within the bound");
-    let of_contents = chunk.kind() == Kind::Contents;
-    let level = if of_contents { LEVEL_OF_CONTENTS } else { LEVEL };
-    let compressed = (payload.len() >= COMPRESS_FROM)
-        .then(|| zstd::bulk::compress(&payload, level))
-        .transpose()?
-        .filter(|compressed| compressed.len() < payload.len());
-    let (codec, stored) = match &compressed {
-        Some(compressed) => (Codec::Zstd, compressed),
-        None => (Codec::Plain, &payload),
-    };
-    assert!(stored.len() <= STORED_MAX as usize, "recorders keep chunks within the bound");
-    let frame = Frame {
-        kind: chunk.kind() as u16,
-        codec,
-        stored: stored.len() as u32,
-        length: payload.len() as u32,
-        payload_crc: crc32c::crc32c(stored),
-    };
-    let mut bytes = Vec::with_capacity(FRAME_BYTES + stored.len());
-    bytes.extend_from_slice(&frame.encode());
-    bytes.extend_from_slice(stored);
-    Ok(bytes)
+    Encoder::default().encode(chunk)
 }
 
 /// Writes a recording, chunk after chunk. Each chunk reaches the sink in one `write_all`.
@@ -47,22 +82,24 @@ pub struct Writer<W> {
     sink: W,
     offset: u64,
     index: Vec<(u16, u64)>,
+    encoder: Encoder,
 }
 
 impl<W: Write> Writer<W> {
     /// Starts a file.
     pub fn new(mut sink: W) -> io::Result<Writer<W>> {
         sink.write_all(&file_header())?;
-        Ok(Writer { sink, offset: FILE_HEADER_BYTES as u64, index: Vec::new() })
+        let (offset, index) = (FILE_HEADER_BYTES as u64, Vec::new());
+        Ok(Writer { sink, offset, index, encoder: Encoder::default() })
     }
 
     /// Appends one chunk.
     pub fn append(&mut self, chunk: &Chunk) -> io::Result<()> {
-        let bytes = encode_chunk(chunk)?;
+        let bytes = self.encoder.encode(chunk)?;
         self.append_encoded(chunk.kind(), &bytes)
     }
 
-    /// Appends one chunk as [`encode_chunk`] made it.
+    /// Appends one chunk as an [`Encoder`] made it.
     pub(crate) fn append_encoded(&mut self, kind: Kind, bytes: &[u8]) -> io::Result<()> {
         self.sink.write_all(bytes)?;
         self.sink.flush()?;
