@@ -19,13 +19,17 @@ pub struct PageCopies {
 }
 
 impl PageCopies {
-    /// Room for copies. In huge pages, as the recorder's thread is the first to write there: faults at every
-    /// 4 KiB take several times as long as the copies.
+    /// Room for copies. In huge pages: faults at every 4 KiB take several times as long as the copies.
     pub(crate) fn new() -> io::Result<PageCopies> {
         let bytes = MmapMut::map_anon(BATCH_PAGES * PAGE)?;
         // A refusal is harmless.
         let _ = bytes.advise(Advice::HugePage);
         Ok(PageCopies { bytes, pages: 0 })
+    }
+
+    /// Has the host back all of it with memory.
+    fn touch(&mut self) {
+        self.bytes.iter_mut().step_by(PAGE).for_each(|byte| *byte = 0);
     }
 
     /// Forgets all copies.
@@ -78,11 +82,15 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// Packs a batch.
+    /// Packs a batch. An empty one is room that will be wanted.
     ///
     /// # Errors
     /// Those of the compressor, which needs memory.
-    pub fn pack(&mut self, copies: PageCopies) -> io::Result<Packed> {
+    pub fn pack(&mut self, mut copies: PageCopies) -> io::Result<Packed> {
+        if copies.is_empty() {
+            copies.touch();
+            return Ok(Packed { copies, places: Vec::new(), chunk: None, fresh: 0 });
+        }
         let mut contents = std::mem::take(&mut self.contents);
         contents.clear();
         let (mut fresh, mut places) = (0, Vec::with_capacity(copies.pages));

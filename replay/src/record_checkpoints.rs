@@ -13,14 +13,16 @@ use std::io::Write;
 
 /// Pages of one checkpoint at most: the chunk that lists them has a bound.
 const PAGES_MAX: u64 = 1 << 20;
-/// What a page costs, in instructions: copying and hashing take some 2.5 microseconds, in which a guest
-/// in host code executes some 3000.
-const PAGE_COST: u64 = 3000;
-/// What a page costs besides if its content is new: compressing and writing take some 8 microseconds.
-const CONTENT_COST: u64 = 10_000;
-/// Packing beside the machine costs it this part of what it would cost in place: so another thread is not
-/// kept busy all the time either.
-const BESIDE: u64 = 4;
+/// What a page costs, in instructions: copying takes half a microsecond, in which a guest in host code executes
+/// some 600.
+const PAGE_COST: u64 = 600;
+/// What a page costs besides if its content is new: writing takes one microsecond.
+const CONTENT_COST: u64 = 1200;
+/// And packing: hashing and compressing take some 10 microseconds.
+const PACK_COST: u64 = 12_000;
+/// Packing beside the machine costs it this part of that: no processor is free, and two threads of one core
+/// hinder each other.
+const BESIDE: u64 = 8;
 /// Checkpoints may take one part in so many of the time.
 const SHARE: u64 = 20;
 /// Instructions' worth of checkpoints that can be saved up at most: a second.
@@ -150,8 +152,8 @@ impl Checkpointer {
     /// What a page costs whose content is new, besides.
     fn content_cost(&self) -> u64 {
         match self.under_way.beside() {
-            true => CONTENT_COST / BESIDE,
-            false => CONTENT_COST,
+            true => CONTENT_COST + PACK_COST / BESIDE,
+            false => CONTENT_COST + PACK_COST,
         }
     }
 
@@ -180,7 +182,7 @@ impl Checkpointer {
         if self.interval == CheckpointInterval::Affordable && cost > self.credit {
             // There will not be fewer pages.
             self.due = here + (cost - self.credit) * SHARE;
-            return Ok(());
+            return self.under_way.expect(pages);
         }
         let (contents, spent) = self.under_way.written();
         let page_bytes = match contents {

@@ -4,7 +4,7 @@
 
 use crate::file::{CheckpointChunk, Chunk, Kind, Moment, Writer, to_bytes};
 use crate::guest::Guest;
-use crate::packing::{PackInPlace, Packed, Packer, PageCopies, Place};
+use crate::packing::{BATCH_PAGES, PackInPlace, Packed, Packer, PageCopies, Place};
 use crate::record::RecordError;
 use dejavm_units::Pfn;
 use std::collections::BTreeMap;
@@ -33,6 +33,8 @@ pub(crate) struct UnderWay {
     /// Batches handed in and not taken back, and the position at which the next should be there.
     batches: usize,
     next_batch: u64,
+    /// Empty batches handed in before those: room for the next checkpoint.
+    rooms: usize,
     /// Where the copies are, as far as that is known.
     places: Vec<Place>,
     /// Room for copies.
@@ -51,6 +53,7 @@ impl UnderWay {
             packer: Box::new(PackInPlace::default()),
             taken: None,
             batches: 0,
+            rooms: 0,
             next_batch: u64::MAX,
             places: Vec::new(),
             spare: Vec::new(),
@@ -81,6 +84,21 @@ impl UnderWay {
         (self.contents, self.bytes)
     }
 
+    /// A checkpoint with at least so many pages is to come: has room for it touched while the machine runs.
+    /// The host takes longer to give memory than the machine's thread to copy pages into it.
+    pub(crate) fn expect(&mut self, pages: u64) -> Result<(), RecordError> {
+        if !self.beside() || self.is_busy() {
+            return Ok(());
+        }
+        let wanted = pages.div_ceil(BATCH_PAGES as u64).min(BATCHES_MAX as u64);
+        while ((self.spare.len() + self.rooms) as u64) < wanted {
+            let room = PageCopies::new().map_err(RecordError::Packing)?;
+            self.packer.hand_in(room).map_err(RecordError::Packing)?;
+            self.rooms += 1;
+        }
+        Ok(())
+    }
+
     /// Takes a checkpoint with these pages, ascending.
     pub(crate) fn take<G: Guest, S: Write>(
         &mut self,
@@ -89,6 +107,11 @@ impl UnderWay {
         writer: &mut Writer<S>,
     ) -> Result<(), RecordError> {
         assert!(self.taken.is_none(), "one checkpoint is under way at a time");
+        while self.rooms > 0 {
+            let Packed { copies, .. } = self.packer.take_back().map_err(RecordError::Packing)?;
+            self.spare.push(copies);
+            self.rooms -= 1;
+        }
         let ram = guest.ram();
         let mut pages = Vec::with_capacity(written.len());
         let mut copied = 0;

@@ -321,7 +321,11 @@ fn a_branch_is_recorded_as_a_recording_of_its_own() {
 fn debian_is_the_same_whichever_way_one_comes() {
     let guest = Debian::new(Kernel::Cloud, "demo");
     let mut desk = Desk::new();
-    let policy = CheckpointPolicy::default();
+    // Some of thousands of pages, packed in many batches.
+    let policy = CheckpointPolicy {
+        interval: CheckpointInterval::Every(100 << 20),
+        file_bytes: Some(256 << 20),
+    };
     let tape = tape_with(guest.boot(), guest.config(), &mut desk, 1 << 28, None, policy);
     let end = tape.recorded.at.position.0;
     let seed = 8;
@@ -337,6 +341,9 @@ fn debian_is_the_same_whichever_way_one_comes() {
     }
     let memory = 96 << 20;
     let mut timeline = open(&tape.file, memory, 16 << 20);
+    assert_eq!(timeline.notes(), [""; 0]);
+    let in_file = timeline.checkpoint_count() as u64 - 1;
+    assert!(in_file > 1 && in_file >= end / (100 << 20) - 1, "{in_file} in {end}");
     let mut watcher = |_: Moment| true;
     let mut nothing = |_: &Machine, _: &Stop| false;
     for operation in 0..40 {

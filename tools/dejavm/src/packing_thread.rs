@@ -81,3 +81,114 @@ impl Drop for PackingThread {
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dejavm_machine::{Boot, Machine, MachineConfig, Output};
+    use dejavm_memory::RamLayout;
+    use dejavm_replay::{
+        Advance, CheckpointInterval, CheckpointPolicy, Header, IdleAnswer, Kind, Observer, Polled,
+        Progress, RecordError, RecordOptions, Recorder, ReplayOptions, Replayer, SEMANTICS,
+        Summary, World,
+    };
+    use dejavm_units::{GuestNs, Position};
+    use std::io::Cursor;
+
+    /// Instructions that are recorded; a checkpoint after a tenth of them each.
+    const LENGTH: u64 = 400_000;
+
+    struct Nothing;
+
+    impl World for Nothing {
+        fn poll(&mut self) -> Polled {
+            Polled::default()
+        }
+        fn idle(&mut self, now: GuestNs, wake: Option<GuestNs>) -> IdleAnswer {
+            IdleAnswer::Until(wake.unwrap_or(now))
+        }
+        fn output(&mut self, _output: &[Output]) {}
+        fn progress(&mut self, _progress: Progress) {}
+    }
+
+    impl Observer for Nothing {}
+
+    fn record(packer: Option<PackingThread>, file: &mut Vec<u8>) -> Result<(), RecordError> {
+        let config = MachineConfig::new(RamLayout::new(16 << 20).unwrap());
+        let boot = Boot { image: dejavm_images::DEMO, initrd: None, cmdline: "" };
+        let header = Header {
+            creator: String::new(),
+            semantics: SEMANTICS,
+            config: config.clone(),
+            guest: Vec::new(),
+            digest_interval: 50_000,
+        };
+        let options = RecordOptions {
+            header,
+            externals: Vec::new(),
+            embed_pages: true,
+            until: Some(Position(LENGTH)),
+            checkpoints: CheckpointPolicy {
+                interval: CheckpointInterval::Every(LENGTH / 10),
+                file_bytes: Some(1 << 30),
+            },
+            parent: None,
+        };
+        let machine = Machine::boot(&config, &boot).unwrap();
+        let mut recorder = Recorder::new(machine, file, &options)?;
+        if let Some(packer) = packer {
+            recorder = recorder.packed_by(Box::new(packer));
+        }
+        loop {
+            if let Advance::Ended(ending) = recorder.advance(&mut Nothing, None)? {
+                return recorder.finish(&mut Nothing, ending).map(drop);
+            }
+        }
+    }
+
+    #[test]
+    fn the_file_is_the_same_as_without_a_thread_however_slow_it_is() {
+        let mut expected = Vec::new();
+        record(None, &mut expected).unwrap();
+        let summary = Summary::read(Cursor::new(&expected)).unwrap();
+        let checkpoints = summary.kinds.get(&Kind::Checkpoint).map(|total| total.chunks);
+        assert!(checkpoints >= Some(9), "{checkpoints:?}");
+        for waits in [0, 2000] {
+            let mut packing = Packing::default();
+            let thread = PackingThread::start(move |copies| {
+                (0..waits).for_each(|_| thread::yield_now());
+                packing.pack(copies)
+            });
+            let mut file = Vec::new();
+            record(Some(thread.unwrap()), &mut file).unwrap();
+            assert!(file == expected, "{waits}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_or_fails_is_told_of_and_what_is_written_replays() {
+        for panics in [true, false] {
+            let mut packing = Packing::default();
+            let mut left = 4;
+            let thread = PackingThread::start(move |copies| {
+                left -= 1;
+                match (left, panics) {
+                    (0, true) => panic!("no more of this"),
+                    (0, false) => Err(io::Error::other("no more of this")),
+                    _ => packing.pack(copies),
+                }
+            });
+            let mut file = Vec::new();
+            let error = record(Some(thread.unwrap()), &mut file).unwrap_err();
+            assert!(matches!(error, RecordError::Packing(_)));
+            assert!(error.to_string().ends_with("no more of this"), "{error}");
+
+            let mut replayer = Replayer::open(Cursor::new(&file)).unwrap();
+            let mut machine = replayer.rebuild().unwrap();
+            let replayed =
+                replayer.run(&mut machine, &ReplayOptions::default(), &mut Nothing).unwrap();
+            assert!(replayed.cut_short.is_some());
+            assert!((100_000..LENGTH).contains(&replayed.at.position.0), "{}", replayed.at);
+        }
+    }
+}

@@ -25,10 +25,15 @@ fn a_recorder_killed_at_any_moment_leaves_a_recording() {
     let seed: u64 = 20_061_122;
     let mut random = seed;
     let mut lengths = Vec::new();
-    for (guest, digests) in [("spin", "2000000"), ("timer", "1000")] {
+    // Short waits between checkpoints, so that recorders are killed while one is under way.
+    let guests = [("spin", "2000000", "700000"), ("timer", "1000", "2000")];
+    let mut with_checkpoints = 0;
+    for (guest, digests, checkpoints) in guests {
         let (kernel, whole) = (folder.guest(guest), folder.path("whole.dvr"));
-        let line =
-            format!("record --kernel {{}} -m 16 -o {{}} --force --digest-interval {digests}");
+        let line = format!(
+            "record --kernel {{}} -m 16 -o {{}} --force --digest-interval {digests} --checkpoint-interval \
+                 {checkpoints}"
+        );
         dejavm(&line, &[&kernel, &whole]).ok();
         let whole_bytes = fs::metadata(&whole).unwrap().len();
         for n in 0..KILLS / 2 {
@@ -43,6 +48,8 @@ fn a_recorder_killed_at_any_moment_leaves_a_recording() {
                 &file,
                 "--digest-interval",
                 digests,
+                "--checkpoint-interval",
+                checkpoints,
             ];
             let mut child = command(&arguments).stdout(Stdio::null()).spawn().unwrap();
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -65,6 +72,7 @@ fn a_recorder_killed_at_any_moment_leaves_a_recording() {
                         assert_eq!(info["status"], "cut short", "{context}");
                         assert_eq!(info["position"], value["position"], "{context}");
                         assert_eq!(info["guest_ns"], value["guest_ns"], "{context}");
+                        with_checkpoints += u32::from(info["checkpoints"] != 0);
                         lengths.push(value["position"].as_u64().unwrap());
                     }
                 }
@@ -75,6 +83,7 @@ fn a_recorder_killed_at_any_moment_leaves_a_recording() {
         }
     }
     assert!(lengths.iter().filter(|&&position| position > 0).count() > 10, "{lengths:?}");
+    assert!(with_checkpoints > 10, "{with_checkpoints}");
 }
 
 #[test]
