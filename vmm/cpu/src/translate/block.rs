@@ -8,9 +8,10 @@
 
 use super::emit::{Section, host};
 use super::host::reason;
+use super::pages::Site;
 use super::registers::BUDGET;
 use super::{BLOCK_BYTES_MAX, Code, back};
-use crate::code::{BlockKey, Op, OpRef};
+use crate::code::{Op, OpRef};
 use crate::cpu::Cpu;
 use crate::interp::Mode;
 use dejavm_units::Gpa;
@@ -46,8 +47,8 @@ pub(super) struct Translation<'a> {
     /// The exit to the current instruction's operation, once emitted.
     exit: Option<u32>,
     pub(super) exit_thunk: u32,
-    /// Jumps within the page: where their distances lie, their exits, and the targets' page offsets.
-    sites: Vec<(u32, u32, u64)>,
+    /// Jumps within the page, with the targets' offsets there.
+    sites: Vec<(Site, u16)>,
 }
 
 impl Cpu {
@@ -145,7 +146,7 @@ impl Code {
         &mut self,
         hot: &Section,
         cold: &Section,
-        sites: &[(u32, u32, u64)],
+        sites: &[(Site, u16)],
         start: Gpa,
         mode: u8,
     ) -> u32 {
@@ -156,11 +157,7 @@ impl Code {
         self.memory.write(self.cold, &cold.bytes);
         self.hot = hot.here().next_multiple_of(16);
         self.cold = cold.here();
-        for &(at, exit, offset) in sites {
-            let key = BlockKey::new(Gpa((start.0 & !0xfff) + offset), mode);
-            self.links.add(&mut self.memory, key, super::links::Site { at, exit });
-        }
-        self.enter(start, mode, entry);
+        self.pages.enter(&mut self.memory, start, mode, entry, sites);
         entry
     }
 }
@@ -248,7 +245,7 @@ impl Translation<'_> {
 
     /// A jump within the page, to be linked.
     pub(super) fn link(&mut self, at: u32, exit: u32, offset: u64) {
-        self.sites.push((at, exit, offset));
+        self.sites.push((Site { at, exit }, offset as u16));
     }
 
     /// Before flags are clobbered, or where host code may be left.

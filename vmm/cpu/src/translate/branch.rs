@@ -1,6 +1,6 @@
 //! Where blocks end: jumps, calls, returns.
 //!
-//! Within a page, a jump goes straight to the target's code (`links`). To another page, or to an address
+//! Within a page, a jump goes straight to the target's code (`pages`). To another page, or to an address
 //! from a register or memory, it asks the TLB: a code entry leads from the linear page to the entry points
 //! of the blocks in its physical page.
 //!

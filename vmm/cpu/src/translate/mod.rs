@@ -15,8 +15,8 @@ mod copy;
 mod emit;
 mod high_byte;
 mod host;
-mod links;
 mod memory;
+mod pages;
 mod registers;
 mod special;
 mod thunks;
@@ -26,10 +26,9 @@ use crate::cpu::Cpu;
 use crate::flags::rflags;
 use crate::interp::{self, Exit, Mode};
 use dejavm_memory::GuestRam;
-use dejavm_units::{Gpa, Pfn};
+use dejavm_units::Gpa;
 use host::{CodeMemory, Left};
-use links::Links;
-use std::collections::BTreeMap;
+use pages::Pages;
 use thunks::Thunks;
 
 /// Bytes of host code kept, at least and at most: the hot half and the cold half of each.
@@ -80,9 +79,6 @@ impl Native {
     }
 }
 
-/// Entry points by offset in a page of code.
-type EntryPoints = Box<[u32; 4096]>;
-
 /// The host code of one CPU.
 #[derive(Default)]
 pub(crate) struct Translator {
@@ -99,8 +95,7 @@ struct Code {
     start: u32,
     hot: u32,
     cold: u32,
-    entry_points: BTreeMap<(Pfn, u8), EntryPoints>,
-    links: Links,
+    pages: Pages,
 }
 
 impl Code {
@@ -113,15 +108,7 @@ impl Code {
         memory.write(begin, &shared.bytes);
         let start = shared.here().next_multiple_of(64);
         let cold = begin + memory.bytes() / 2;
-        Some(Code {
-            memory,
-            thunks,
-            start,
-            hot: start,
-            cold,
-            entry_points: BTreeMap::new(),
-            links: Links::default(),
-        })
+        Some(Code { memory, thunks, start, hot: start, cold, pages: Pages::new(thunks.no_target) })
     }
 
     fn is_full(&self) -> bool {
@@ -130,24 +117,9 @@ impl Code {
         self.hot + BLOCK_BYTES_MAX > middle || self.cold + BLOCK_BYTES_MAX > end
     }
 
-    fn entry_points(&mut self, pfn: Pfn, mode: u8) -> &mut EntryPoints {
-        let none = self.thunks.no_target;
-        self.entry_points.entry((pfn, mode)).or_insert_with(|| Box::new([none; 4096]))
-    }
-
-    /// A block's code exists: jumps may go there.
-    fn enter(&mut self, start: Gpa, mode: u8, entry: u32) {
-        self.entry_points(start.pfn(), mode)[start.page_offset() as usize] = entry;
-        self.links.connect(&mut self.memory, BlockKey::new(start, mode), entry);
-    }
-
     /// A block is no more: nobody jumps there.
     fn retire(&mut self, key: BlockKey) {
-        let none = self.thunks.no_target;
-        if let Some(points) = self.entry_points.get_mut(&(key.start().pfn(), key.mode())) {
-            points[key.start().page_offset() as usize] = none;
-        }
-        self.links.disconnect(&mut self.memory, key);
+        self.pages.retire(&mut self.memory, key.start(), key.mode());
     }
 }
 
@@ -178,8 +150,7 @@ impl Translator {
     pub(crate) fn clear(&mut self) {
         self.full = false;
         if let Some(Some(code)) = &mut self.code {
-            code.entry_points.clear();
-            code.links = Links::default();
+            code.pages.clear();
             code.hot = code.start;
             code.cold = code.memory.start() + code.memory.bytes() / 2;
         }
@@ -308,7 +279,7 @@ impl Cpu {
         let (user, mode) = (self.cpl == 3, self.mode_bits());
         let bytes = self.mmu.tuning().code_bytes;
         let Some(code) = self.translator.code(bytes) else { return };
-        let entry_points = code.entry_points(gpa.pfn(), mode).as_ptr() as u64;
+        let entry_points = code.pages.entry_points(gpa.pfn(), mode).as_ptr() as u64;
         self.mmu.fill_code(user, linear, entry_points);
     }
 
