@@ -30,6 +30,30 @@ pub(super) enum Flags {
     Both,
 }
 
+/// What translations are made with, kept from one to the next.
+pub(super) struct Tools {
+    pub(super) encoder: Encoder,
+    pub(super) infos: InstructionInfoFactory,
+    instructions: Vec<Instruction>,
+    hot: Vec<u8>,
+    cold: Vec<u8>,
+    /// Jumps within the page, with the targets' offsets there.
+    sites: Vec<(Site, u16)>,
+}
+
+impl Default for Tools {
+    fn default() -> Tools {
+        Tools {
+            encoder: Encoder::new(64),
+            infos: InstructionInfoFactory::new(),
+            instructions: Vec::new(),
+            hot: Vec::new(),
+            cold: Vec::new(),
+            sites: Vec::new(),
+        }
+    }
+}
+
 /// A block being translated.
 pub(super) struct Translation<'a> {
     pub(super) hot: Section,
@@ -37,8 +61,7 @@ pub(super) struct Translation<'a> {
     pub(super) flags: Flags,
     /// Bit n: guest XMM register n is in host XMM register n.
     pub(super) xmm: u16,
-    pub(super) encoder: &'a mut Encoder,
-    pub(super) infos: &'a mut InstructionInfoFactory,
+    pub(super) tools: &'a mut Tools,
     instructions: &'a [Instruction],
     /// The instruction being translated.
     pub(super) at: usize,
@@ -47,8 +70,6 @@ pub(super) struct Translation<'a> {
     /// The exit to the current instruction's operation, once emitted.
     exit: Option<u32>,
     pub(super) exit_thunk: u32,
-    /// Jumps within the page, with the targets' offsets there.
-    sites: Vec<(Site, u16)>,
 }
 
 impl Cpu {
@@ -71,27 +92,20 @@ impl Cpu {
             return None;
         }
         let (hot, cold, exit_thunk) = (code.hot, code.cold, code.thunks.exit);
-        let (bytes, window) = super::bytes_of(self.ram(), start);
-        let options = self.model.decoder_options();
-        let mut decoder =
-            Decoder::with_ip(mode.bitness(), &bytes[..window], start.page_offset(), options);
-        let instructions: Vec<Instruction> = (0..count).map(|_| decoder.decode()).collect();
-        let mut encoder = Encoder::new(64);
-        let mut infos = InstructionInfoFactory::new();
+        let mut tools = code.tools.take().unwrap_or_default();
+        let instructions = self.decode_again(&mut tools, start, mode, count);
         let mut translation = Translation {
-            hot: Section::new(hot),
-            cold: Section::new(cold),
+            hot: Section::reusing(std::mem::take(&mut tools.hot), hot),
+            cold: Section::reusing(std::mem::take(&mut tools.cold), cold),
             flags: Flags::Saved,
             xmm: 0,
-            encoder: &mut encoder,
-            infos: &mut infos,
+            tools: &mut tools,
             instructions: &instructions,
             at: 0,
             header,
             mode,
             exit: None,
             exit_thunk,
-            sites: Vec::new(),
         };
         translation.charge(count);
         let mut ended = false;
@@ -133,10 +147,35 @@ impl Cpu {
             let to = start.page_offset() + instructions.iter().map(|i| i.len() as u64).sum::<u64>();
             translation.go_to(to);
         }
-        let Translation { hot: hot_code, cold: cold_code, sites, .. } = translation;
-        let bits = mode.bits();
+        let Translation { hot, cold, .. } = translation;
         let Some(Some(code)) = &mut self.translator.code else { return None };
-        Some(code.accept(&hot_code, &cold_code, &sites, start, bits))
+        let entry = code.accept(&hot, &cold, &tools.sites, start, mode.bits());
+        (tools.hot, tools.cold, tools.instructions) = (hot.bytes, cold.bytes, instructions);
+        code.tools = Some(tools);
+        Some(entry)
+    }
+
+    /// A block's instructions.
+    fn decode_again(
+        &mut self,
+        tools: &mut Tools,
+        start: Gpa,
+        mode: Mode,
+        count: usize,
+    ) -> Vec<Instruction> {
+        let mut bytes = [0; 256];
+        let window = bytes.len().min(4096 - start.page_offset() as usize);
+        let window = match self.ram().read(start, &mut bytes[..window]) {
+            Ok(()) => &bytes[..window],
+            Err(_) => &[],
+        };
+        let options = self.model.decoder_options();
+        let mut decoder = Decoder::with_ip(mode.bitness(), window, start.page_offset(), options);
+        tools.sites.clear();
+        let mut instructions = std::mem::take(&mut tools.instructions);
+        instructions.resize_with(count, Instruction::new);
+        instructions.iter_mut().for_each(|instruction| decoder.decode_out(instruction));
+        instructions
     }
 }
 
@@ -245,7 +284,7 @@ impl Translation<'_> {
 
     /// A jump within the page, to be linked.
     pub(super) fn link(&mut self, at: u32, exit: u32, offset: u64) {
-        self.sites.push((Site { at, exit }, offset as u16));
+        self.tools.sites.push((Site { at, exit }, offset as u16));
     }
 
     /// Before flags are clobbered, or where host code may be left.

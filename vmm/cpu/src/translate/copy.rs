@@ -37,7 +37,7 @@ impl Translation<'_> {
     pub(super) fn copy(&mut self, i: &Instruction) -> Option<()> {
         let mut copied = *i;
         let accesses = {
-            let info = self.infos.info(i);
+            let info = self.tools.infos.info(i);
             [info.op0_access(), info.op1_access(), info.op2_access(), info.op3_access()]
         };
         if i.has_lock_prefix() {
@@ -129,7 +129,7 @@ impl Translation<'_> {
         if i.rflags_read() & ARITHMETIC != 0 || in_part && !die {
             self.want_flags();
         }
-        if !self.hot.encoded(self.encoder, &copied) {
+        if !self.hot.encoded(&mut self.tools.encoder, &copied) {
             return None;
         }
         if modified != 0 {

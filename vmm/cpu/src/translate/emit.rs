@@ -67,6 +67,12 @@ impl Section {
         Section { base, bytes: Vec::with_capacity(1024) }
     }
 
+    /// As [`Section::new`], in memory that was used before.
+    pub(super) fn reusing(mut bytes: Vec<u8>, base: u32) -> Section {
+        bytes.clear();
+        Section { base, bytes }
+    }
+
     /// The address of what is emitted next.
     pub(super) fn here(&self) -> u32 {
         self.base + self.bytes.len() as u32

@@ -66,7 +66,7 @@ impl Translation<'_> {
             }
             None => copied.set_op0_register(named(host_of(general(target)?)?, target.size())),
         }
-        if !self.hot.encoded(self.encoder, &copied) {
+        if !self.hot.encoded(&mut self.tools.encoder, &copied) {
             return None;
         }
         if i.rflags_modified() & ARITHMETIC != 0 {

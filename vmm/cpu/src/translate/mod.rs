@@ -25,7 +25,6 @@ use crate::code::{BlockKey, Flow, Op, OpRef, go, leave, run_chain};
 use crate::cpu::Cpu;
 use crate::flags::rflags;
 use crate::interp::{self, Exit, Mode};
-use dejavm_memory::GuestRam;
 use dejavm_units::Gpa;
 use host::{CodeMemory, Left};
 use pages::Pages;
@@ -96,6 +95,8 @@ struct Code {
     hot: u32,
     cold: u32,
     pages: Pages,
+    /// What the last translation was made with.
+    tools: Option<Box<block::Tools>>,
 }
 
 impl Code {
@@ -108,7 +109,15 @@ impl Code {
         memory.write(begin, &shared.bytes);
         let start = shared.here().next_multiple_of(64);
         let cold = begin + memory.bytes() / 2;
-        Some(Code { memory, thunks, start, hot: start, cold, pages: Pages::new(thunks.no_target) })
+        Some(Code {
+            memory,
+            thunks,
+            start,
+            hot: start,
+            cold,
+            pages: Pages::new(thunks.no_target),
+            tools: None,
+        })
     }
 
     fn is_full(&self) -> bool {
@@ -292,15 +301,5 @@ impl Cpu {
     pub(crate) fn choose_code_entries(&mut self) {
         let (user, mode) = (self.cpl == 3, self.mode_bits());
         self.mmu.choose_code_entries(user, mode);
-    }
-}
-
-/// Bytes of a block, from RAM.
-fn bytes_of(ram: &GuestRam, start: Gpa) -> ([u8; 256], usize) {
-    let mut bytes = [0; 256];
-    let window = bytes.len().min(4096 - start.page_offset() as usize);
-    match ram.read(start, &mut bytes[..window]) {
-        Ok(()) => (bytes, window),
-        Err(_) => (bytes, 0),
     }
 }
