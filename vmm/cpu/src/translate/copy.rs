@@ -19,6 +19,9 @@ struct Borrowed {
 impl Translation<'_> {
     /// One instruction that does not end a block.
     pub(super) fn instruction(&mut self, i: &Instruction) -> Option<()> {
+        if let Some(done) = self.common(i) {
+            return done;
+        }
         if let Some(done) = self.special(i) {
             return done;
         }

@@ -11,6 +11,7 @@
 
 mod block;
 mod branch;
+mod common;
 mod copy;
 mod emit;
 mod high_byte;
