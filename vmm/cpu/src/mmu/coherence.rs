@@ -142,7 +142,7 @@ impl Default for Tuning {
             tlb_slots: SLOTS,
             flush_seed: None,
             engine: Engine::Translator,
-            translate_after: 16,
+            translate_after: 2,
             mix_seed: None,
             code_bytes: 96 << 20,
         }
