@@ -1,5 +1,5 @@
-//! Writes x86-64 machine code: the few instruction forms that probes, exits and branches are made of.
-//! Everything else is re-encoded by iced-x86.
+//! Writes x86-64 machine code: the few forms that probes, exits, branches and the commonest instructions are
+//! made of. Everything else is re-encoded by iced-x86.
 
 use iced_x86::{Encoder, Instruction};
 
