@@ -101,7 +101,7 @@ impl Cpu {
         linear: u64,
         value: u64,
     ) -> Result<(), Abort> {
-        match hit::<S>(&self.tlb().write[slot_of(linear)], linear) {
+        match hit::<S>(&self.tlb().data[slot_of(linear)].write, linear) {
             Some(pointer) => {
                 write_host::<S>(pointer, value);
                 Ok(())
@@ -117,7 +117,7 @@ impl Cpu {
         linear: u64,
         change: impl FnOnce(&mut Cpu, u64) -> u64,
     ) -> Result<(), Abort> {
-        match hit::<S>(&self.tlb().write[slot_of(linear)], linear) {
+        match hit::<S>(&self.tlb().data[slot_of(linear)].write, linear) {
             Some(pointer) => {
                 let new = change(self, read_host::<S>(pointer));
                 write_host::<S>(pointer, new);
@@ -135,13 +135,13 @@ impl Cpu {
     /// Loads `S` bytes if the TLB knows them.
     #[inline(always)]
     pub(crate) fn load_hit<const S: u64>(&self, linear: u64) -> Option<u64> {
-        hit::<S>(&self.tlb().read[slot_of(linear)], linear).map(read_host::<S>)
+        hit::<S>(&self.tlb().data[slot_of(linear)].read, linear).map(read_host::<S>)
     }
 
     /// Stores `S` bytes if the TLB knows where.
     #[inline(always)]
     pub(crate) fn store_hit<const S: u64>(&mut self, linear: u64, value: u64) -> Option<()> {
-        hit::<S>(&self.tlb().write[slot_of(linear)], linear)
+        hit::<S>(&self.tlb().data[slot_of(linear)].write, linear)
             .map(|pointer| write_host::<S>(pointer, value))
     }
 
@@ -152,7 +152,7 @@ impl Cpu {
         linear: u64,
         change: impl FnOnce(&mut Cpu, u64) -> u64,
     ) -> Option<()> {
-        let pointer = hit::<S>(&self.tlb().write[slot_of(linear)], linear)?;
+        let pointer = hit::<S>(&self.tlb().data[slot_of(linear)].write, linear)?;
         let new = change(self, read_host::<S>(pointer));
         write_host::<S>(pointer, new);
         Some(())
@@ -161,7 +161,7 @@ impl Cpu {
     /// Loads 16 bytes if the TLB knows them.
     #[inline(always)]
     pub(crate) fn load_u128_hit(&self, linear: u64) -> Option<u128> {
-        hit::<16>(&self.tlb().read[slot_of(linear)], linear)
+        hit::<16>(&self.tlb().data[slot_of(linear)].read, linear)
             // SAFETY: as for `read_host`.
             .map(|pointer| unsafe { pointer.cast::<u128>().read_unaligned() })
     }
@@ -169,7 +169,7 @@ impl Cpu {
     /// Stores 16 bytes if the TLB knows where.
     #[inline(always)]
     pub(crate) fn store_u128_hit(&mut self, linear: u64, value: u128) -> Option<()> {
-        hit::<16>(&self.tlb().write[slot_of(linear)], linear)
+        hit::<16>(&self.tlb().data[slot_of(linear)].write, linear)
             // SAFETY: as for `write_host`.
             .map(|pointer| unsafe { pointer.cast::<u128>().write_unaligned(value) })
     }
@@ -177,7 +177,7 @@ impl Cpu {
     /// Loads 16 bytes at the current privilege level.
     #[inline(always)]
     pub(crate) fn load_u128(&mut self, linear: u64) -> Result<u128, Abort> {
-        match hit::<16>(&self.tlb().read[slot_of(linear)], linear) {
+        match hit::<16>(&self.tlb().data[slot_of(linear)].read, linear) {
             // SAFETY: as for `read_host`.
             Some(pointer) => Ok(unsafe { pointer.cast::<u128>().read_unaligned() }),
             None => {
@@ -192,7 +192,7 @@ impl Cpu {
     /// Stores 16 bytes at the current privilege level, all or nothing.
     #[inline(always)]
     pub(crate) fn store_u128(&mut self, linear: u64, value: u128) -> Result<(), Abort> {
-        match hit::<16>(&self.tlb().write[slot_of(linear)], linear) {
+        match hit::<16>(&self.tlb().data[slot_of(linear)].write, linear) {
             Some(pointer) => {
                 // SAFETY: as for `write_host`.
                 unsafe { pointer.cast::<u128>().write_unaligned(value) };
@@ -252,7 +252,7 @@ impl Cpu {
 
     /// What [`Cpu::readable_span`] found, if it still holds; translates nothing.
     pub(crate) fn known_readable_span(&mut self, linear: u64, bytes: usize) -> Option<*const u8> {
-        hit::<1>(&self.tlb().read[slot_of(linear)], linear)
+        hit::<1>(&self.tlb().data[slot_of(linear)].read, linear)
             .or_else(|| self.unwatched::<false>(linear, bytes))
             .map(<*mut u8>::cast_const)
     }
@@ -264,7 +264,7 @@ impl Cpu {
             return None;
         }
         let known = |cpu: &Cpu| {
-            hit::<1>(&cpu.tlb().write[slot_of(linear)], linear)
+            hit::<1>(&cpu.tlb().data[slot_of(linear)].write, linear)
                 .or_else(|| cpu.unwatched::<true>(linear, bytes))
         };
         if known(self).is_none() {

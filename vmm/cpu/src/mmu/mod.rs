@@ -12,5 +12,5 @@ pub(crate) use coherence::Mmu;
 pub use coherence::{Engine, Tuning};
 pub(crate) use segmentation::is_canonical;
 pub(crate) use tables::{PHYSICAL_BITS, Paging};
-pub(crate) use tlb::{SLOTS as TLB_SLOTS, Tlb};
+pub(crate) use tlb::{Data, Entry, SLOTS as TLB_SLOTS, Tlb};
 pub(crate) use walk::Access;

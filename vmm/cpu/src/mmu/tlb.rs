@@ -46,10 +46,19 @@ const EMPTY_WATCHED: [[Entry; WATCHED_SLOTS]; 2] = {
     [entries; 2]
 };
 
+/// The translations of data in one slot, next to each other: who loads from a page mostly stores too.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Data {
+    pub(crate) read: Entry,
+    pub(crate) write: Entry,
+}
+
 /// The tables of one address space at one privilege class.
+#[repr(C)]
 pub(crate) struct Tlb {
-    pub(crate) read: [Entry; SLOTS],
-    pub(crate) write: [Entry; SLOTS],
+    /// First, so that host code finds it without a displacement.
+    pub(crate) data: [Data; SLOTS],
     pub(crate) fetch: [Entry; SLOTS],
     /// Pages that may be stored to, by the slow path only: `page` is guest physical.
     pub(crate) kept: [Entry; SLOTS],
@@ -96,8 +105,7 @@ impl Tlb {
         let empty: [Entry; SLOTS] =
             std::array::from_fn(|slot| Entry { tag: empty_tag(slot), page: 0 });
         Box::new(Tlb {
-            read: empty,
-            write: empty,
+            data: std::array::from_fn(|slot| Data { read: empty[slot], write: empty[slot] }),
             fetch: empty,
             kept: empty,
             code: empty,
@@ -132,12 +140,12 @@ impl Tlb {
         }
     }
 
-    fn table(&mut self, table: Table) -> &mut [Entry; SLOTS] {
+    fn entry(&mut self, table: Table, slot: usize) -> &mut Entry {
         match table {
-            Table::Read => &mut self.read,
-            Table::Write => &mut self.write,
-            Table::Fetch => &mut self.fetch,
-            Table::Kept => &mut self.kept,
+            Table::Read => &mut self.data[slot].read,
+            Table::Write => &mut self.data[slot].write,
+            Table::Fetch => &mut self.fetch[slot],
+            Table::Kept => &mut self.kept[slot],
         }
     }
 
@@ -148,8 +156,8 @@ impl Tlb {
         // Another page's entries in this slot go, so that a slot speaks of one page.
         if self.is_filled[slot] {
             for table in TABLES {
-                if self.table(table)[slot].tag != tag {
-                    self.table(table)[slot].tag = empty_tag(slot);
+                if self.entry(table, slot).tag != tag {
+                    self.entry(table, slot).tag = empty_tag(slot);
                 }
             }
         } else {
@@ -160,7 +168,7 @@ impl Tlb {
             self.filled.push(slot as u16);
             self.is_filled[slot] = true;
         }
-        self.table(table)[slot] = Entry { tag, page };
+        *self.entry(table, slot) = Entry { tag, page };
     }
 
     /// As [`Tlb::fill`], remembering what [`Tlb::forget_lower_half`] must forget.
@@ -180,8 +188,8 @@ impl Tlb {
             let slot = usize::from(slot);
             self.is_lower[slot] = false;
             for table in TABLES {
-                if is_lower_half(self.table(table)[slot].tag) {
-                    self.table(table)[slot].tag = empty_tag(slot);
+                if is_lower_half(self.entry(table, slot).tag) {
+                    self.entry(table, slot).tag = empty_tag(slot);
                 }
             }
         }
@@ -196,7 +204,7 @@ impl Tlb {
     fn empty_slot(&mut self, slot: usize) {
         self.is_filled[slot] = false;
         for table in TABLES {
-            self.table(table)[slot].tag = empty_tag(slot);
+            self.entry(table, slot).tag = empty_tag(slot);
         }
     }
 
@@ -205,8 +213,8 @@ impl Tlb {
         self.forget_watched();
         let (slot, tag) = (slot_of(linear), linear & !0xfff);
         for table in TABLES {
-            if self.table(table)[slot].tag == tag {
-                self.table(table)[slot].tag = empty_tag(slot);
+            if self.entry(table, slot).tag == tag {
+                self.entry(table, slot).tag = empty_tag(slot);
             }
         }
         if self.code[slot].tag == tag {
@@ -258,7 +266,7 @@ impl Tlb {
         self.forget_watched();
         for slot in 0..self.filled.len() {
             let slot = usize::from(self.filled[slot]);
-            self.write[slot].tag = empty_tag(slot);
+            self.data[slot].write.tag = empty_tag(slot);
             self.kept[slot].tag = empty_tag(slot);
         }
     }
@@ -266,8 +274,8 @@ impl Tlb {
     /// Forgets the right to store to the page at this host address through one slot.
     pub(crate) fn forget_write_in_slot(&mut self, slot: usize, host_page: u64) {
         self.forget_watched();
-        if self.write[slot].page == host_page {
-            self.write[slot].tag = empty_tag(slot);
+        if self.data[slot].write.page == host_page {
+            self.data[slot].write.tag = empty_tag(slot);
         }
     }
 
@@ -282,15 +290,16 @@ impl Tlb {
 
     /// Pages in use: the linear addresses of all entries, for forgetting ranges.
     pub(crate) fn pages(&self) -> impl Iterator<Item = u64> + '_ {
-        let held = |entries: &[Entry; SLOTS], slot: u16| {
-            let slot = usize::from(slot);
-            let tag = entries[slot].tag;
-            (slot_of(tag) == slot).then_some(tag)
-        };
+        let held = |entry: Entry, slot: usize| (slot_of(entry.tag) == slot).then_some(entry.tag);
         let data = self.filled.iter().flat_map(move |&slot| {
-            [&self.read, &self.write, &self.fetch, &self.kept].map(|entries| held(entries, slot))
+            let slot = usize::from(slot);
+            let Data { read, write } = self.data[slot];
+            [read, write, self.fetch[slot], self.kept[slot]].map(|entry| held(entry, slot))
         });
-        let code = self.code_filled.iter().map(move |&slot| held(&self.code, slot));
+        let code = self.code_filled.iter().map(move |&slot| {
+            let slot = usize::from(slot);
+            held(self.code[slot], slot)
+        });
         data.chain(code).flatten()
     }
 }
@@ -299,17 +308,24 @@ impl Tlb {
 mod tests {
     use super::*;
 
-    fn hit(entries: &[Entry; SLOTS], linear: u64) -> Option<u64> {
-        let entry = entries[slot_of(linear)];
+    fn hit(entry: Entry, linear: u64) -> Option<u64> {
         let offset = linear ^ entry.tag;
         (offset < 4096).then_some(entry.page + offset)
+    }
+
+    fn read(tlb: &Tlb, linear: u64) -> Option<u64> {
+        hit(tlb.data[slot_of(linear)].read, linear)
+    }
+
+    fn write(tlb: &Tlb, linear: u64) -> Option<u64> {
+        hit(tlb.data[slot_of(linear)].write, linear)
     }
 
     #[test]
     fn an_empty_table_hits_nothing() {
         let tlb = Tlb::new();
         for linear in [0, 0xfff, 0x1000, u64::MAX, 1 << 63, (SLOTS as u64) << 12] {
-            assert_eq!(hit(&tlb.read, linear), None);
+            assert_eq!(read(&tlb, linear), None);
         }
     }
 
@@ -317,12 +333,12 @@ mod tests {
     fn capacity_one_holds_one_page() {
         let mut tlb = Tlb::new();
         tlb.fill(Table::Read, 0x5123, 0xa000, 1);
-        assert_eq!(hit(&tlb.read, 0x5678), Some(0xa678));
+        assert_eq!(read(&tlb, 0x5678), Some(0xa678));
         tlb.fill(Table::Write, 0x6000, 0xb000, 1);
-        assert_eq!(hit(&tlb.read, 0x5678), None);
-        assert_eq!(hit(&tlb.write, 0x6001), Some(0xb001));
+        assert_eq!(read(&tlb, 0x5678), None);
+        assert_eq!(write(&tlb, 0x6001), Some(0xb001));
         tlb.forget_all();
-        assert_eq!(hit(&tlb.write, 0x6001), None);
+        assert_eq!(write(&tlb, 0x6001), None);
     }
 
     #[test]
@@ -331,8 +347,8 @@ mod tests {
         let alias = 0x5000 + ((SLOTS as u64) << 12);
         tlb.fill(Table::Read, 0x5000, 0xa000, SLOTS);
         tlb.fill(Table::Write, alias, 0xb000, SLOTS);
-        assert_eq!(hit(&tlb.read, 0x5000), None);
-        assert_eq!(hit(&tlb.write, alias), Some(0xb000));
+        assert_eq!(read(&tlb, 0x5000), None);
+        assert_eq!(write(&tlb, alias), Some(0xb000));
         assert_eq!(tlb.pages().collect::<Vec<_>>(), [alias]);
     }
 }

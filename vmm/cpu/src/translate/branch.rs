@@ -256,7 +256,7 @@ impl Translation<'_> {
 
     fn find_target_or(&mut self, unknown: u32) {
         self.hot.store(NEXT, host::R8);
-        self.tlb_slot();
+        self.tlb_slot(table::CODE_STEP);
         self.hot.mem(Width::W64, &[0x33], host::R8, indexed(host::R14, host::R9, 0, table::CODE));
         self.hot.arith(Width::W64, 7, host::R8, 4095);
         self.hot.jcc(condition::A, unknown);

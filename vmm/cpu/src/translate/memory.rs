@@ -84,7 +84,7 @@ impl Translation<'_> {
             Right::Load => table::READ,
             Right::Store => table::WRITE,
         };
-        self.tlb_slot();
+        self.tlb_slot(table::DATA_STEP);
         // XOR r64, m64: the offset in the page, or more.
         self.hot.mem(Width::W64, &[0x33], host::R8, indexed(host::R14, host::R9, 0, table));
         self.hot.arith(Width::W64, 7, host::R8, 4096 - bytes as i32);
@@ -93,14 +93,14 @@ impl Translation<'_> {
         self.hot.mem(Width::W64, &[0x03], host::R8, indexed(host::R14, host::R9, 0, table + 8));
     }
 
-    /// R9 = the byte offset in a table of the slot for the linear address in R8.
-    pub(super) fn tlb_slot(&mut self) {
-        const MASK: i32 = (crate::mmu::TLB_SLOTS as i32 - 1) << 4;
+    /// R9 = the byte offset of the slot for the linear address in R8, in a table of slots of `step` bytes.
+    pub(super) fn tlb_slot(&mut self, step: usize) {
+        let shift = step.trailing_zeros();
         self.hot.mov32(host::R9, host::R8);
-        // SHR r32, 8: the page number times 16.
+        // SHR r32, imm8: the page number times the step.
         self.hot.reg(Width::W32, &[0xc1], 5, host::R9);
-        self.hot.raw(&[8]);
-        self.hot.arith(Width::W32, 4, host::R9, MASK);
+        self.hot.raw(&[12 - shift as u8]);
+        self.hot.arith(Width::W32, 4, host::R9, (crate::mmu::TLB_SLOTS as i32 - 1) << shift);
     }
 
     /// Leaves for the interpreter unless the linear address in R8 is a multiple of 16.

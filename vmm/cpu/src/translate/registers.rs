@@ -76,8 +76,13 @@ pub(super) const fn segment_base(register: usize) -> Mem {
 /// Offsets of the tables in a [`Tlb`], which R14 points to.
 pub(super) mod table {
     use super::{Tlb, offset_of};
-    pub(crate) const READ: i32 = offset_of!(Tlb, read) as i32;
-    pub(crate) const WRITE: i32 = offset_of!(Tlb, write) as i32;
+    use crate::mmu::Data;
+    /// Of data: the size of a slot.
+    pub(crate) const DATA_STEP: usize = size_of::<Data>();
+    pub(crate) const READ: i32 = (offset_of!(Tlb, data) + offset_of!(Data, read)) as i32;
+    pub(crate) const WRITE: i32 = (offset_of!(Tlb, data) + offset_of!(Data, write)) as i32;
+    /// Of code: the size of a slot.
+    pub(crate) const CODE_STEP: usize = size_of::<crate::mmu::Entry>();
     pub(crate) const CODE: i32 = offset_of!(Tlb, code) as i32;
 }
 
