@@ -6,9 +6,10 @@
 //! block ends, and wherever host code may be left, they are in RAX. Flags that the manual leaves undefined
 //! are made what `docs/cpu-model.md` says, unless they die unseen ([`Translation::flags_die`]).
 
-use super::emit::{Section, host};
+use super::emit::{Section, distance, host};
 use super::host::reason;
 use super::pages::Site;
+use super::reach::{Held, Wide};
 use super::registers::BUDGET;
 use super::{BLOCK_BYTES_MAX, Code, back};
 use crate::code::{Op, OpRef};
@@ -39,6 +40,7 @@ pub(super) struct Tools {
     cold: Vec<u8>,
     /// Jumps within the page, with the targets' offsets there.
     sites: Vec<(Site, u16)>,
+    wide: Vec<Wide>,
 }
 
 impl Default for Tools {
@@ -50,6 +52,7 @@ impl Default for Tools {
             hot: Vec::new(),
             cold: Vec::new(),
             sites: Vec::new(),
+            wide: Vec::new(),
         }
     }
 }
@@ -62,11 +65,22 @@ pub(super) struct Translation<'a> {
     /// Bit n: guest XMM register n is in host XMM register n.
     pub(super) xmm: u16,
     pub(super) tools: &'a mut Tools,
-    instructions: &'a [Instruction],
+    pub(super) instructions: &'a [Instruction],
     /// The instruction being translated.
     pub(super) at: usize,
-    header: OpRef,
+    pub(super) header: OpRef,
+    /// Where the block begins.
+    pub(super) start: Gpa,
     pub(super) mode: Mode,
+    /// What R8 is the host address of, if anything.
+    pub(super) held: Option<Held>,
+    /// The instruction being translated has seen to `held`.
+    pub(super) keeps_held: bool,
+    /// Probes may serve several accesses.
+    pub(super) shares: bool,
+    /// Those that do, and how many there are in other code.
+    pub(super) wide: Vec<Wide>,
+    wide_before: u32,
     /// The exit to the current instruction's operation, once emitted.
     exit: Option<u32>,
     pub(super) exit_thunk: u32,
@@ -91,7 +105,37 @@ impl Cpu {
         if !mode.wide {
             return None;
         }
+        let entry = self.translate_from(header, start, count, None);
+        let Some(Some(code)) = &mut self.translator.code else { return None };
+        code.pages.enter(&mut code.memory, start, mode.bits(), entry?);
+        entry
+    }
+
+    /// Host code for the rest of a block from an instruction on, in which no probe serves several accesses.
+    /// The jump of the probe that does goes there from now on.
+    pub(super) fn translate_apart(&mut self, wide: &Wide) -> Option<u32> {
+        let entry = self.translate_from(wide.header, wide.start, wide.count, Some(wide.at))?;
+        let Some(Some(code)) = &mut self.translator.code else { return None };
+        code.memory.write(wide.site, &distance(wide.site, entry));
+        Some(entry)
+    }
+
+    /// A block, or the rest `apart` from an instruction on.
+    fn translate_from(
+        &mut self,
+        header: OpRef,
+        start: Gpa,
+        count: usize,
+        apart: Option<usize>,
+    ) -> Option<u32> {
+        let code = self.translator.code(self.mmu.tuning().code_bytes)?;
+        if code.is_full() {
+            self.translator.full = true;
+            return None;
+        }
+        let mode = Mode::of_bits(header.segment);
         let (hot, cold, exit_thunk) = (code.hot, code.cold, code.thunks.exit);
+        let wide_before = code.wide.len() as u32;
         let mut tools = code.tools.take().unwrap_or_default();
         let instructions = self.decode_again(&mut tools, start, mode, count);
         let mut translation = Translation {
@@ -99,17 +143,25 @@ impl Cpu {
             cold: Section::reusing(std::mem::take(&mut tools.cold), cold),
             flags: Flags::Saved,
             xmm: 0,
+            wide: std::mem::take(&mut tools.wide),
             tools: &mut tools,
             instructions: &instructions,
             at: 0,
             header,
+            start,
             mode,
+            held: None,
+            keeps_held: false,
+            shares: apart.is_none(),
+            wide_before,
             exit: None,
             exit_thunk,
         };
-        translation.charge(count);
+        if apart.is_none() {
+            translation.charge(count);
+        }
         let mut ended = false;
-        for (n, instruction) in instructions.iter().enumerate() {
+        for (n, instruction) in instructions.iter().enumerate().skip(apart.unwrap_or(0)) {
             translation.at = n;
             translation.exit = None;
             let begun = translation.mark();
@@ -147,10 +199,13 @@ impl Cpu {
             let to = start.page_offset() + instructions.iter().map(|i| i.len() as u64).sum::<u64>();
             translation.go_to(to);
         }
-        let Translation { hot, cold, .. } = translation;
+        let Translation { hot, cold, mut wide, .. } = translation;
         let Some(Some(code)) = &mut self.translator.code else { return None };
-        let entry = code.accept(&hot, &cold, &tools.sites, start, mode.bits());
-        (tools.hot, tools.cold, tools.instructions) = (hot.bytes, cold.bytes, instructions);
+        let entry = code.accept(&hot, &cold);
+        code.wide.append(&mut wide);
+        code.pages.link(&mut code.memory, start.pfn(), mode.bits(), &tools.sites);
+        (tools.hot, tools.cold, tools.wide) = (hot.bytes, cold.bytes, wide);
+        tools.instructions = instructions;
         code.tools = Some(tools);
         Some(entry)
     }
@@ -181,14 +236,7 @@ impl Cpu {
 
 impl Code {
     /// Takes a finished translation in and returns its entry.
-    fn accept(
-        &mut self,
-        hot: &Section,
-        cold: &Section,
-        sites: &[(Site, u16)],
-        start: Gpa,
-        mode: u8,
-    ) -> u32 {
+    fn accept(&mut self, hot: &Section, cold: &Section) -> u32 {
         let room = BLOCK_BYTES_MAX as usize;
         assert!(hot.bytes.len() <= room && cold.bytes.len() <= room, "a block has a bound");
         let entry = self.hot;
@@ -196,7 +244,6 @@ impl Code {
         self.memory.write(self.cold, &cold.bytes);
         self.hot = hot.here().next_multiple_of(16);
         self.cold = cold.here();
-        self.pages.enter(&mut self.memory, start, mode, entry, sites);
         entry
     }
 }
@@ -208,6 +255,8 @@ struct Mark {
     cold: usize,
     flags: Flags,
     xmm: u16,
+    held: Option<Held>,
+    wide: usize,
 }
 
 impl Translation<'_> {
@@ -217,6 +266,8 @@ impl Translation<'_> {
             cold: self.cold.bytes.len(),
             flags: self.flags,
             xmm: self.xmm,
+            held: self.held,
+            wide: self.wide.len(),
         }
     }
 
@@ -224,7 +275,8 @@ impl Translation<'_> {
     fn back_to(&mut self, mark: Mark) {
         self.hot.bytes.truncate(mark.hot);
         self.cold.bytes.truncate(mark.cold);
-        (self.flags, self.xmm, self.exit) = (mark.flags, mark.xmm, None);
+        self.wide.truncate(mark.wide);
+        (self.flags, self.xmm, self.exit, self.held) = (mark.flags, mark.xmm, None, mark.held);
     }
 
     /// The operation of the current instruction.
@@ -265,6 +317,15 @@ impl Translation<'_> {
         exit
     }
 
+    /// An exit, in the cold half, from the next probe of `wide`.
+    pub(super) fn wide_exit(&mut self) -> u32 {
+        let exit = self.cold.here();
+        self.cold.constant32(host::R8, self.wide_before + self.wide.len() as u32);
+        self.cold.constant64(host::R9, self.operation().address() | reason::WIDE);
+        self.cold.jmp(self.exit_thunk);
+        exit
+    }
+
     /// Leaves for the interpreter: the block's last instruction has no translation.
     fn leave_here(&mut self) {
         self.hot.constant64(host::R9, self.operation().address() | reason::AT);
@@ -279,7 +340,7 @@ impl Translation<'_> {
         self.hot.constant32(host::R8, resume);
         self.hot.jmp(self.exit_thunk);
         assert_eq!(self.hot.here(), resume, "the lengths are as said");
-        (self.flags, self.xmm) = (Flags::Saved, 0);
+        (self.flags, self.xmm, self.held) = (Flags::Saved, 0, None);
     }
 
     /// A jump within the page, to be linked.

@@ -12,6 +12,7 @@ use super::block::Translation;
 use super::emit::{Width, at, condition, host, indexed};
 use super::host::reason;
 use super::memory::Right;
+use super::reach::stack;
 use super::registers::{NEXT, PAGE, STACK_LIMIT, TEMPORARY, table};
 use crate::interp::general;
 use iced_x86::{Code, Instruction, OpKind};
@@ -52,10 +53,9 @@ impl Translation<'_> {
             }
             Code::Retnq | Code::Retnq_imm16 => {
                 let drop = if i.op_count() == 1 { i.immediate16() } else { 0 };
+                let top = self.reach(stack(0), Right::Load, 8);
                 self.save_flags();
-                self.hot.mov(host::R8, host::R11);
-                self.probe(Right::Load, 8);
-                self.hot.load(host::R8, at(host::R8, 0));
+                self.hot.load(host::R8, top);
                 if drop == 0 {
                     self.return_to_caller();
                     return Some(());
@@ -88,11 +88,12 @@ impl Translation<'_> {
         if i.op0_kind() == OpKind::Register {
             let target = self.value_in(general(i.op0_register())?, host::R8);
             self.hot.mov(host::R8, target);
+            self.held = None;
             return Some(());
         }
-        self.linear_address(i)?;
-        self.probe(Right::Load, 8);
-        self.hot.load(host::R8, at(host::R8, 0));
+        let place = self.reach_operand(i, Right::Load, 8)?;
+        self.hot.load(host::R8, place);
+        self.held = None;
         Some(())
     }
 
@@ -117,6 +118,7 @@ impl Translation<'_> {
             return Some(());
         }
         self.far_target(to);
+        self.held = None;
         self.find_target();
         self.call_r9(fall)
     }
@@ -188,11 +190,10 @@ impl Translation<'_> {
     /// Pushes the linear address that lies `fall` from the page.
     fn push_return(&mut self, fall: u64) -> Option<()> {
         let fall = i32::try_from(fall).ok()?;
-        self.hot.lea(host::R8, at(host::R11, -8));
-        self.probe(Right::Store, 8);
+        let top = self.reach(stack(-8), Right::Store, 8);
         self.hot.load(host::R9, PAGE);
         self.hot.arith(Width::W64, 0, host::R9, fall);
-        self.hot.store(at(host::R8, 0), host::R9);
+        self.hot.store(top, host::R9);
         self.hot.lea(host::R11, at(host::R11, -8));
         Some(())
     }

@@ -5,6 +5,7 @@
 use super::block::{Flags, Translation};
 use super::emit::{Host, Mem, Width, host};
 use super::memory::Right;
+use super::reach::stack_move;
 use super::registers::{host_of, slot};
 use crate::interp::general;
 use iced_x86::{Instruction, Mnemonic, OpKind};
@@ -136,14 +137,12 @@ impl Translation<'_> {
                 }),
             },
             (Register(to), _) => {
-                self.reach(i, Right::Load, form.bytes)?;
-                let from = self.probed();
+                let from = self.reach_operand(i, Right::Load, form.bytes)?;
                 self.on_register(form, to, |this, to| this.hot.mem(width, &to_reg, to, from));
             }
             (_, from) => {
                 let right = if form.writes() { Right::Store } else { Right::Load };
-                self.reach(i, right, form.bytes)?;
-                let to = self.probed();
+                let to = self.reach_operand(i, right, form.bytes)?;
                 match from {
                     Register(from) => {
                         let from = self.value_in(from, host::R9);
@@ -157,14 +156,11 @@ impl Translation<'_> {
         if form.operation != Move {
             self.flags = Flags::Live;
         }
-        Some(())
-    }
-
-    /// Makes [`Translation::probed`] the memory operand.
-    fn reach(&mut self, i: &Instruction, right: Right, bytes: u32) -> Option<()> {
-        self.save_flags();
-        self.linear_address(i)?;
-        self.probe(right, bytes);
+        match (stack_move(i), to) {
+            (Some(by), _) => self.stack_moved(by),
+            (None, Register(to)) if form.writes() => self.changed(to),
+            _ => {}
+        }
         Some(())
     }
 
@@ -251,11 +247,9 @@ impl Translation<'_> {
         let form = Form { operation: Move, bytes: to_bytes };
         let width = form.width();
         if in_memory {
-            if self.reach(i, Right::Load, bytes).is_none() {
-                return Some(None);
-            }
-            let from = self.probed();
+            let Some(from) = self.reach_operand(i, Right::Load, bytes) else { return Some(None) };
             self.on_register(form, to, |this, to| this.hot.mem(width, opcode, to, from));
+            self.changed(to);
             return Some(Some(()));
         }
         let from = general(i.op1_register())?;
@@ -268,6 +262,7 @@ impl Translation<'_> {
                 this.hot.mem(width, opcode, to, slot(from));
             }),
         }
+        self.changed(to);
         Some(Some(()))
     }
 }

@@ -1,8 +1,9 @@
 //! Instructions that become themselves, with other registers and a host address for a memory operand.
 
 use super::block::{ARITHMETIC, Flags, Translation};
-use super::emit::{Host, at, host};
+use super::emit::{Host, host};
 use super::memory::Right;
+use super::reach::stack_move;
 use super::registers::{host_of, named, slot, xmm_slot};
 use crate::interp::{condition, general};
 use iced_x86::{
@@ -22,10 +23,15 @@ impl Translation<'_> {
         if let Some(done) = self.common(i) {
             return done;
         }
+        self.keeps_held = false;
         if let Some(done) = self.special(i) {
+            if !self.keeps_held {
+                self.held = None;
+            }
             return done;
         }
         if super::high_byte::has_high_byte(i) {
+            self.held = None;
             return self.with_high_byte(&normal_form(i));
         }
         let class = class_of(i)?;
@@ -58,23 +64,22 @@ impl Translation<'_> {
             if !matches!(bytes, 1 | 2 | 4 | 8 | 16) {
                 return None;
             }
-            self.save_flags();
-            self.linear_address(i)?;
+            let reached = self.reach_operand(i, right, bytes as u32)?;
             if bytes == 16 && must_be_aligned(i) {
-                self.require_aligned();
+                self.require_aligned(reached);
             }
-            self.probe(right, bytes as u32);
             copied.set_memory_base(Register::R8);
             copied.set_memory_index(Register::None);
             copied.set_memory_index_scale(1);
-            copied.set_memory_displacement64(0);
-            copied.set_memory_displ_size(0);
+            copied.set_memory_displacement64(reached.disp as i64 as u64);
+            copied.set_memory_displ_size(u32::from(reached.disp != 0));
             copied.set_segment_prefix(Register::None);
         }
         let mut free =
             [Some(host::R9), in_memory.is_none().then_some(host::R8)].into_iter().flatten();
         let mut borrowed: Vec<Borrowed> = Vec::new();
         let mut xmm_written = None;
+        let mut changed = [None; 2];
         for n in 0..i.op_count() {
             if i.op_kind(n) != OpKind::Register {
                 continue;
@@ -102,6 +107,9 @@ impl Translation<'_> {
                 same && accesses[m as usize] != OpAccess::Write
             });
             let writes = !matches!(access, OpAccess::Read);
+            if writes {
+                changed[usize::from(changed[0].is_some())] = Some(guest);
+            }
             let scratch = match (host_of(guest), borrowed.iter_mut().find(|b| b.guest == guest)) {
                 (Some(register), _) => register,
                 (None, Some(known)) => {
@@ -110,6 +118,9 @@ impl Translation<'_> {
                 }
                 (None, None) => {
                     let scratch = free.next()?;
+                    if scratch == host::R8 {
+                        self.held = None;
+                    }
                     if reads || register.size() < 4 {
                         self.hot.load(scratch, slot(guest));
                     }
@@ -141,6 +152,10 @@ impl Translation<'_> {
         for register in borrowed.into_iter().filter(|register| register.written) {
             self.hot.store(slot(register.guest), register.scratch);
         }
+        match stack_move(i) {
+            Some(by) => self.stack_moved(by),
+            None => changed.into_iter().flatten().for_each(|guest| self.changed(guest)),
+        }
         if let Some(number) = xmm_written {
             // MOVAPS m128, xmm
             self.hot.mem(super::emit::Width::W32, &[0x0f, 0x29], number, xmm_slot(number));
@@ -156,22 +171,17 @@ impl Translation<'_> {
             self.xmm |= 1 << number;
         }
     }
-
-    /// The address of scratch memory for one value: what [`at`] makes of R8 after a probe.
-    pub(super) fn probed(&self) -> super::emit::Mem {
-        at(host::R8, 0)
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     General,
     Simd,
 }
 
 /// Instructions whose operands are all explicit, and whose results and flags are those of
 /// docs/cpu-model.md on every host.
-fn class_of(i: &Instruction) -> Option<Class> {
+pub(super) fn class_of(i: &Instruction) -> Option<Class> {
     if i.has_rep_prefix() || i.has_repne_prefix() {
         return None;
     }

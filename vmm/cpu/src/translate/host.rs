@@ -151,6 +151,8 @@ pub(super) mod reason {
     pub(crate) const BUDGET: u64 = 3;
     /// As `AT`, because where `Native::next` lies is not known.
     pub(crate) const UNKNOWN: u64 = 4;
+    /// As `AT`, because a probe for several accesses failed: see [`Wide`](super::super::reach::Wide).
+    pub(crate) const WIDE: u64 = 5;
     /// All of the bits.
     pub(crate) const MASK: u64 = 7;
 }
@@ -164,6 +166,7 @@ pub(super) enum Left {
     Jump,
     Budget(OpRef),
     Unknown(OpRef),
+    Wide { op: OpRef, number: u32 },
 }
 
 #[repr(C)]
@@ -188,6 +191,7 @@ pub(super) fn run(cpu: &mut Cpu, trampoline: u32, entry: u32) -> Left {
         reason::CALLOUT => Left::Callout { op: op(), resume: returned.resume as u32 },
         reason::JUMP => Left::Jump,
         reason::BUDGET => Left::Budget(op()),
+        reason::WIDE => Left::Wide { op: op(), number: returned.resume as u32 },
         _ => Left::Unknown(op()),
     }
 }

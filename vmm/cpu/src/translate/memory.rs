@@ -1,14 +1,13 @@
-//! Memory operands: effective addresses, and the probe of the TLB.
+//! Memory operands: effective addresses, and what probes of the TLB have in common.
 
 use super::block::Translation;
-use super::emit::{Host, Mem, Width, at, condition, host, indexed};
-use super::registers::{PAGE, host_of, segment_base, slot, table};
-use crate::interp::general;
-use crate::segment::SegReg;
-use iced_x86::{Instruction, Register};
+use super::emit::{Host, Mem, Width, condition, host};
+use super::reach::Place;
+use super::registers::{host_of, slot};
+use iced_x86::Instruction;
 
 /// What a probe asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Right {
     Load,
     /// Or both.
@@ -22,75 +21,20 @@ impl Translation<'_> {
             Some(register) => register,
             None => {
                 self.hot.load(scratch, slot(guest));
+                if scratch == host::R8 {
+                    self.held = None;
+                }
                 scratch
             }
         }
     }
 
-    /// The parts of an address as host registers; R8 and R9 hold what they must. Segments are left out.
-    fn address(&mut self, i: &Instruction) -> Option<Mem> {
-        if i.is_ip_rel_memory_operand() {
-            if i.memory_base() != Register::RIP {
-                return None;
-            }
-            let disp = i32::try_from(i.ip_rel_memory_address() as i64).ok()?;
-            self.hot.load(host::R8, PAGE);
-            return Some(at(host::R8, disp));
-        }
-        let part = |register: Register| match register {
-            Register::None => Some(None),
-            _ if register.size() != 8 => None,
-            _ => general(register).map(Some),
-        };
-        let (base, index) = (part(i.memory_base())?, part(i.memory_index())?);
-        if base.is_none() && index.is_none() && i.memory_displ_size() != 8 {
-            return None;
-        }
-        let disp = i32::try_from(i.memory_displacement64() as i64).ok()?;
-        let base = base.map(|base| self.value_in(base, host::R8));
-        let scale = i.memory_index_scale().trailing_zeros() as u8;
-        let index = index.map(|index| (self.value_in(index, host::R9), scale));
-        Some(Mem { base, index, disp })
-    }
-
-    /// LEA's operand.
+    /// LEA's operand; R8 and R9 hold what they must.
     pub(super) fn unsegmented_address(&mut self, i: &Instruction) -> Option<Mem> {
-        self.address(i)
-    }
-
-    /// Puts the linear address of the memory operand into R8; flags may be lost, R9 too.
-    pub(super) fn linear_address(&mut self, i: &Instruction) -> Option<()> {
-        let address = self.address(i)?;
-        match address {
-            Mem { base: Some(base), index: None, disp: 0 } => self.hot.mov(host::R8, base),
-            Mem { base: None, index: None, disp } => self.hot.constant_signed(host::R8, disp),
-            _ => self.hot.lea(host::R8, address),
-        }
-        let segment = match i.memory_segment() {
-            Register::FS => SegReg::Fs,
-            Register::GS => SegReg::Gs,
-            _ => return Some(()),
-        };
-        // ADD r64, m64
-        self.hot.mem(Width::W64, &[0x03], host::R8, segment_base(segment as usize));
-        Some(())
-    }
-
-    /// Turns the linear address in R8 into a host address, or leaves for the interpreter with nothing
-    /// changed. Flags must have been saved; R9 is lost.
-    pub(super) fn probe(&mut self, right: Right, bytes: u32) {
-        let exit = self.exit_here();
-        let table = match right {
-            Right::Load => table::READ,
-            Right::Store => table::WRITE,
-        };
-        self.tlb_slot(table::DATA_STEP);
-        // XOR r64, m64: the offset in the page, or more.
-        self.hot.mem(Width::W64, &[0x33], host::R8, indexed(host::R14, host::R9, 0, table));
-        self.hot.arith(Width::W64, 7, host::R8, 4096 - bytes as i32);
-        self.hot.jcc(condition::A, exit);
-        // ADD r64, m64
-        self.hot.mem(Width::W64, &[0x03], host::R8, indexed(host::R14, host::R9, 0, table + 8));
+        let Place { key, disp } = self.place_of(i)?;
+        let base = key.base.map(|base| self.value_in(base, host::R8));
+        let index = key.index.map(|(index, scale)| (self.value_in(index, host::R9), scale));
+        Some(Mem { base, index, disp })
     }
 
     /// R9 = the byte offset of the slot for the linear address in R8, in a table of slots of `step` bytes.
@@ -103,11 +47,13 @@ impl Translation<'_> {
         self.hot.arith(Width::W32, 4, host::R9, (crate::mmu::TLB_SLOTS as i32 - 1) << shift);
     }
 
-    /// Leaves for the interpreter unless the linear address in R8 is a multiple of 16.
-    pub(super) fn require_aligned(&mut self) {
+    /// Leaves for the interpreter unless what was reached lies at a multiple of 16. R9 is lost.
+    pub(super) fn require_aligned(&mut self, reached: Mem) {
+        self.save_flags();
         let exit = self.exit_here();
-        // TEST r8b, 15
-        self.hot.raw(&[0x41, 0xf6, 0xc0, 0x0f]);
+        self.hot.lea(host::R9, reached);
+        // TEST r9b, 15
+        self.hot.raw(&[0x41, 0xf6, 0xc1, 0x0f]);
         self.hot.jcc(condition::NE, exit);
     }
 }

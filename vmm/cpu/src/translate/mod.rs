@@ -18,6 +18,7 @@ mod high_byte;
 mod host;
 mod memory;
 mod pages;
+mod reach;
 mod registers;
 mod special;
 mod thunks;
@@ -29,6 +30,7 @@ use crate::interp::{self, Exit, Mode};
 use dejavm_units::Gpa;
 use host::{CodeMemory, Left};
 use pages::Pages;
+use reach::Wide;
 use thunks::Thunks;
 
 /// Bytes of host code kept, at least and at most: the hot half and the cold half of each.
@@ -96,6 +98,8 @@ struct Code {
     hot: u32,
     cold: u32,
     pages: Pages,
+    /// Probes for several accesses, by the number that their exits tell.
+    wide: Vec<Wide>,
     /// What the last translation was made with.
     tools: Option<Box<block::Tools>>,
 }
@@ -117,6 +121,7 @@ impl Code {
             hot: start,
             cold,
             pages: Pages::new(thunks.no_target),
+            wide: Vec::new(),
             tools: None,
         })
     }
@@ -149,6 +154,11 @@ impl Translator {
         self.full = self.code.is_some();
     }
 
+    /// A probe for several accesses.
+    fn wide(&mut self, number: u32) -> Option<&mut Wide> {
+        self.code.as_mut()?.as_mut()?.wide.get_mut(number as usize)
+    }
+
     /// Blocks were dropped.
     pub(crate) fn retire(&mut self, keys: impl IntoIterator<Item = BlockKey>) {
         if let Some(Some(code)) = &mut self.code {
@@ -161,6 +171,7 @@ impl Translator {
         self.full = false;
         if let Some(Some(code)) = &mut self.code {
             code.pages.clear();
+            code.wide.clear();
             code.hot = code.start;
             code.cold = code.memory.start() + code.memory.bytes() / 2;
         }
@@ -251,6 +262,10 @@ fn run_host_code(cpu: &mut Cpu, header: OpRef) -> Option<OpRef> {
                 cpu.learn_target(cpu.native.next);
                 return Some(op);
             }
+            Left::Wide { op, number } => match cpu.probe_apart(number) {
+                Some(apart) => entry = apart,
+                None => return Some(op),
+            },
             Left::Jump => return interp::target(cpu, cpu.native.next),
             Left::Budget(header) => {
                 cpu.rip = cpu.ip_at(header.offset.into());

@@ -98,19 +98,27 @@ impl Pages {
         &self.pages[page].entry_points
     }
 
-    /// The block at `start` has code at `entry`, with these jumps to offsets of its page.
-    pub(super) fn enter(
-        &mut self,
-        memory: &mut CodeMemory,
-        start: Gpa,
-        mode: u8,
-        entry: u32,
-        sites: &[(Site, u16)],
-    ) {
+    /// The block at `start` has code at `entry`.
+    pub(super) fn enter(&mut self, memory: &mut CodeMemory, start: Gpa, mode: u8, entry: u32) {
         let page = self.page(start.pfn(), mode);
         let page = &mut self.pages[page];
         let offset = start.page_offset() as usize;
         page.entry_points[offset] = entry;
+        for site in jumps_to(&self.jumps, page, offset) {
+            memory.write(site.at, &distance(site.at, entry));
+        }
+    }
+
+    /// Code of a page has these jumps to offsets there.
+    pub(super) fn link(
+        &mut self,
+        memory: &mut CodeMemory,
+        pfn: Pfn,
+        mode: u8,
+        sites: &[(Site, u16)],
+    ) {
+        let page = self.page(pfn, mode);
+        let page = &mut self.pages[page];
         for &(site, target) in sites {
             let list = &mut page.lists[usize::from(target) >> LIST_SHIFT];
             self.jumps.push(Jump { site, target, next: *list });
@@ -119,9 +127,6 @@ impl Pages {
             if known != self.none {
                 memory.write(site.at, &distance(site.at, known));
             }
-        }
-        for site in jumps_to(&self.jumps, page, offset) {
-            memory.write(site.at, &distance(site.at, entry));
         }
     }
 

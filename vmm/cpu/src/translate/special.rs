@@ -3,6 +3,7 @@
 use super::block::{Flags, Translation};
 use super::emit::{Width, at, condition, host};
 use super::memory::Right;
+use super::reach::{Key, Place, stack, stack_move};
 use super::registers::{
     BUDGET, CPL, CR4, KERNEL_GS_BASE, LIMIT, SYSTEM_FLAGS, TEMPORARY, TSC_AHEAD, TSC_AUX,
     TSC_COUNTS_INSTRUCTIONS, TSC_OFFSET, host_of, segment_base, slot,
@@ -15,6 +16,8 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 /// AH's bits of ZF and AF, cleared.
 const WITHOUT_ZF_AF: u8 = !0x50;
+/// The guest's number of RBP.
+const RBP: u8 = 5;
 /// AH's bit of AF, cleared.
 const WITHOUT_AF: u8 = !0x10;
 
@@ -22,7 +25,10 @@ impl Translation<'_> {
     /// `None` if the instruction is nothing special; `Some(None)` if it has no translation.
     pub(super) fn special(&mut self, i: &Instruction) -> Option<Option<()>> {
         Some(match i.mnemonic() {
-            Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Endbr32 | Mnemonic::Pause => Some(()),
+            Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Endbr32 | Mnemonic::Pause => {
+                self.keeps_held = true;
+                Some(())
+            }
             Mnemonic::Push => self.push(i),
             Mnemonic::Pop => self.pop(i),
             Mnemonic::Leave => self.leave_frame(i),
@@ -52,36 +58,33 @@ impl Translation<'_> {
         if i.stack_pointer_increment() != -8 {
             return None;
         }
-        self.save_flags();
         let value = match i.op0_kind() {
             OpKind::Register => Some(general(i.op0_register())?),
             OpKind::Memory => {
-                self.linear_address(i)?;
-                self.probe(Right::Load, 8);
-                self.hot.load(host::R9, self.probed());
+                let operand = self.reach_operand(i, Right::Load, 8)?;
+                self.hot.load(host::R9, operand);
                 self.hot.store(TEMPORARY, host::R9);
                 None
             }
             _ => None,
         };
-        self.hot.lea(host::R8, at(host::R11, -8));
-        self.probe(Right::Store, 8);
+        let top = self.reach(stack(-8), Right::Store, 8);
         match (value, i.op0_kind()) {
             (Some(guest), _) => {
                 let value = self.value_in(guest, host::R9);
-                self.hot.store(self.probed(), value);
+                self.hot.store(top, value);
             }
             (None, OpKind::Memory) => {
                 self.hot.load(host::R9, TEMPORARY);
-                self.hot.store(self.probed(), host::R9);
+                self.hot.store(top, host::R9);
             }
             (None, _) => {
                 let value = i32::try_from(i.immediate(0) as i64).ok()?;
-                self.hot.mem(Width::W64, &[0xc7], 0, self.probed());
+                self.hot.mem(Width::W64, &[0xc7], 0, top);
                 self.hot.raw(&value.to_le_bytes());
             }
         }
-        self.hot.lea(host::R11, at(host::R11, -8));
+        self.move_stack(-8);
         Some(())
     }
 
@@ -90,30 +93,35 @@ impl Translation<'_> {
             return None;
         }
         let guest = general(i.op0_register())?;
-        self.save_flags();
-        self.hot.mov(host::R8, host::R11);
-        self.probe(Right::Load, 8);
-        self.hot.lea(host::R11, at(host::R11, 8));
+        let top = self.reach(stack(0), Right::Load, 8);
         // POP RSP keeps the popped value: the increment comes first.
+        self.move_stack(8);
         match host_of(guest) {
-            Some(register) => self.hot.load(register, self.probed()),
+            Some(register) => self.hot.load(register, top),
             None => {
-                self.hot.load(host::R9, self.probed());
+                self.hot.load(host::R9, top);
                 self.hot.store(slot(guest), host::R9);
             }
         }
+        self.changed(guest);
         Some(())
+    }
+
+    /// RSP moves, by LEA: flags stay.
+    fn move_stack(&mut self, by: i32) {
+        self.hot.lea(host::R11, at(host::R11, by));
+        self.stack_moved(by);
+        self.keeps_held = true;
     }
 
     fn leave_frame(&mut self, i: &Instruction) -> Option<()> {
         if i.code() != Code::Leaveq {
             return None;
         }
-        self.save_flags();
-        self.hot.mov(host::R8, host::RBP);
-        self.probe(Right::Load, 8);
+        let key = Key { base: Some(RBP), index: None, segment: None };
+        let frame = self.reach(Place { key, disp: 0 }, Right::Load, 8);
         self.hot.lea(host::R11, at(host::RBP, 8));
-        self.hot.load(host::RBP, self.probed());
+        self.hot.load(host::RBP, frame);
         Some(())
     }
 
@@ -128,10 +136,15 @@ impl Translation<'_> {
         match host_of(to) {
             Some(register) => self.hot.mem(width, &[0x8d], register, address),
             None => {
-                self.hot.mem(width, &[0x8d], host::R8, address);
-                self.hot.store(slot(to), host::R8);
+                self.hot.mem(width, &[0x8d], host::R9, address);
+                self.hot.store(slot(to), host::R9);
             }
         }
+        match stack_move(i) {
+            Some(by) => self.stack_moved(by),
+            None => self.changed(to),
+        }
+        self.keeps_held = true;
         Some(())
     }
 
@@ -187,6 +200,7 @@ impl Translation<'_> {
             };
             self.product_flags(low, width);
         }
+        self.keeps_held = true;
         Some(())
     }
 
@@ -195,11 +209,9 @@ impl Translation<'_> {
         let (width, digit) = wide_operation(i)?;
         let die = self.flags_die();
         if i.op0_kind() == OpKind::Memory {
-            self.save_flags();
-            self.linear_address(i)?;
-            self.probe(Right::Load, if width == Width::W64 { 8 } else { 4 });
+            let factor = self.reach_operand(i, Right::Load, bytes_of(width))?;
             self.hot.mov(host::RAX, host::R10);
-            self.hot.mem(width, &[0xf7], digit, self.probed());
+            self.hot.mem(width, &[0xf7], digit, factor);
         } else {
             let factor = self.value_in(general(i.op0_register())?, host::R8);
             self.hot.mov(host::RAX, host::R10);
@@ -218,9 +230,8 @@ impl Translation<'_> {
         let (width, digit) = wide_operation(i)?;
         self.save_flags();
         if i.op0_kind() == OpKind::Memory {
-            self.linear_address(i)?;
-            self.probe(Right::Load, if width == Width::W64 { 8 } else { 4 });
-            self.hot.mem(width, &[0x8b], host::R8, self.probed());
+            let divisor = self.reach_operand(i, Right::Load, bytes_of(width))?;
+            self.hot.mem(width, &[0x8b], host::R8, divisor);
         } else {
             let divisor = self.value_in(general(i.op0_register())?, host::R8);
             self.hot.mov(host::R8, divisor);
@@ -251,9 +262,11 @@ impl Translation<'_> {
             return None;
         }
         if die {
+            self.keeps_held = true;
             return self.copy(i);
         }
         if count == 1 {
+            self.keeps_held = true;
             self.copy(i)?;
             self.hot.save_flags();
         } else {
@@ -346,10 +359,8 @@ impl Translation<'_> {
         let opcode = [0x0f, if i.mnemonic() == Mnemonic::Bsf { 0xbc } else { 0xbd }];
         let to = general(i.op0_register())?;
         if i.op1_kind() == OpKind::Memory {
-            self.save_flags();
-            self.linear_address(i)?;
-            self.probe(Right::Load, if width == Width::W64 { 8 } else { 4 });
-            self.hot.mem(width, &opcode, host::R9, self.probed());
+            let source = self.reach_operand(i, Right::Load, bytes_of(width))?;
+            self.hot.mem(width, &opcode, host::R9, source);
         } else {
             let source = self.value_in(general(i.op1_register())?, host::R8);
             self.hot.reg(width, &opcode, host::R9, source);
@@ -432,8 +443,7 @@ impl Translation<'_> {
         const LAHF_BITS: i32 = (rflags::ARITHMETIC & 0xff) as i32;
         const HIDDEN: i32 = !((rflags::RF | rflags::VM) as i32);
         self.save_flags();
-        self.hot.lea(host::R8, at(host::R11, -8));
-        self.probe(Right::Store, 8);
+        let top = self.reach(stack(-8), Right::Store, 8);
         // AH's flags
         self.hot.mov32(host::R9, host::RAX);
         self.hot.reg(Width::W32, &[0xc1], 5, host::R9);
@@ -448,8 +458,8 @@ impl Translation<'_> {
         self.hot.mem(Width::W64, &[0x0b], host::R9, SYSTEM_FLAGS);
         self.hot.arith(Width::W64, 1, host::R9, rflags::ONE as i32);
         self.hot.arith(Width::W64, 4, host::R9, HIDDEN);
-        self.hot.store(self.probed(), host::R9);
-        self.hot.lea(host::R11, at(host::R11, -8));
+        self.hot.store(top, host::R9);
+        self.move_stack(-8);
         Some(())
     }
 
@@ -460,23 +470,20 @@ impl Translation<'_> {
         }
         let bytes = i.memory_size().size();
         let source = general(i.op1_register())?;
-        self.save_flags();
-        self.linear_address(i)?;
-        self.probe(Right::Store, bytes as u32);
+        let target = self.reach_operand(i, Right::Store, bytes as u32)?;
         let value = self.value_in(source, host::R9);
         self.hot.mov(host::RAX, host::R10);
         match bytes {
             1 => {
-                // A REX prefix, so that 4 to 7 mean SPL to DIL.
-                let rex = 0x41 | (value >> 3) << 2;
-                self.hot.raw(&[rex, 0x0f, 0xb0, (value & 7) << 3]);
+                // R8 as base: there is a REX prefix, so that 4 to 7 mean SPL to DIL.
+                self.hot.mem(Width::W32, &[0x0f, 0xb0], value, target);
             }
             2 => {
                 self.hot.raw(&[0x66]);
-                self.hot.mem(Width::W32, &[0x0f, 0xb1], value, self.probed());
+                self.hot.mem(Width::W32, &[0x0f, 0xb1], value, target);
             }
-            4 => self.hot.mem(Width::W32, &[0x0f, 0xb1], value, self.probed()),
-            _ => self.hot.mem(Width::W64, &[0x0f, 0xb1], value, self.probed()),
+            4 => self.hot.mem(Width::W32, &[0x0f, 0xb1], value, target),
+            _ => self.hot.mem(Width::W64, &[0x0f, 0xb1], value, target),
         }
         self.hot.mov(host::R10, host::RAX);
         self.flags = Flags::Live;
@@ -495,6 +502,11 @@ fn wide_operation(i: &Instruction) -> Option<(Width, u8)> {
         Code::Div_rm64 => (Width::W64, 6),
         _ => return None,
     })
+}
+
+/// Bytes of an operand.
+fn bytes_of(width: Width) -> u32 {
+    if width == Width::W64 { 8 } else { 4 }
 }
 
 /// The ModRM extension of a shift.
