@@ -42,6 +42,8 @@ pub(crate) struct JumpCache {
     entries: Box<[Entry; WINDOW * WINDOWS]>,
     /// Supervisor code in the lower half of the address space was entered.
     supervisor_lower_half: bool,
+    /// Counts how often something was forgotten because addresses may lead elsewhere now.
+    generation: u64,
 }
 
 #[inline(always)]
@@ -59,7 +61,12 @@ impl JumpCache {
     pub(crate) fn new() -> JumpCache {
         let entries = vec![EMPTY; WINDOW * WINDOWS].into_boxed_slice();
         let entries = entries.try_into().ok().expect("the length is the array's");
-        JumpCache { entries, supervisor_lower_half: false }
+        JumpCache { entries, supervisor_lower_half: false, generation: 0 }
+    }
+
+    /// Changes whenever what else remembers where linear addresses lead must be looked at again.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The block at a linear address in a context, if known.
@@ -85,6 +92,7 @@ impl JumpCache {
 
     /// Forgets the targets in one linear page, in every context.
     pub(crate) fn forget_page(&mut self, linear: u64) {
+        self.generation += 1;
         let start = window(linear);
         for entry in &mut self.entries[start..start + WINDOW] {
             if entry.page == linear >> 12 {
@@ -95,6 +103,7 @@ impl JumpCache {
 
     /// Forgets the targets of one place.
     pub(crate) fn forget_place(&mut self, place: usize) {
+        self.generation += 1;
         for entry in self.entries.iter_mut() {
             let sign = if entry.page >> 35 & 1 != 0 { 0xffff } else { 0 };
             if (entry.tag.0 >> 48 ^ sign) >> 8 == place as u64 {
@@ -114,6 +123,7 @@ impl JumpCache {
 
     /// Forgets everything.
     pub(crate) fn forget_all(&mut self) {
+        self.generation += 1;
         self.entries.fill(EMPTY);
     }
 }

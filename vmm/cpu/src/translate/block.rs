@@ -10,7 +10,7 @@ use super::emit::{Section, distance, host};
 use super::host::reason;
 use super::pages::Site;
 use super::reach::{Held, Wide};
-use super::registers::BUDGET;
+use super::registers::{BUDGET, MXCSR, MXCSR_LOADED};
 use super::{BLOCK_BYTES_MAX, Code, back};
 use crate::code::{Op, OpRef};
 use crate::cpu::Cpu;
@@ -64,6 +64,8 @@ pub(super) struct Translation<'a> {
     pub(super) flags: Flags,
     /// Bit n: guest XMM register n is in host XMM register n.
     pub(super) xmm: u16,
+    /// MXCSR is known to be the guest's.
+    pub(super) mxcsr: bool,
     pub(super) tools: &'a mut Tools,
     pub(super) instructions: &'a [Instruction],
     /// The instruction being translated.
@@ -84,6 +86,7 @@ pub(super) struct Translation<'a> {
     /// The exit to the current instruction's operation, once emitted.
     exit: Option<u32>,
     pub(super) exit_thunk: u32,
+    callout_thunk: u32,
 }
 
 impl Cpu {
@@ -134,7 +137,7 @@ impl Cpu {
             return None;
         }
         let mode = Mode::of_bits(header.segment);
-        let (hot, cold, exit_thunk) = (code.hot, code.cold, code.thunks.exit);
+        let (hot, cold, thunks) = (code.hot, code.cold, code.thunks);
         let wide_before = code.wide.len() as u32;
         let mut tools = code.tools.take().unwrap_or_default();
         let instructions = self.decode_again(&mut tools, start, mode, count);
@@ -144,6 +147,7 @@ impl Cpu {
             flags: Flags::Saved,
             xmm: 0,
             wide: std::mem::take(&mut tools.wide),
+            mxcsr: false,
             tools: &mut tools,
             instructions: &instructions,
             at: 0,
@@ -155,7 +159,8 @@ impl Cpu {
             shares: apart.is_none(),
             wide_before,
             exit: None,
-            exit_thunk,
+            exit_thunk: thunks.exit,
+            callout_thunk: thunks.callout,
         };
         if apart.is_none() {
             translation.charge(count);
@@ -257,6 +262,7 @@ struct Mark {
     xmm: u16,
     held: Option<Held>,
     wide: usize,
+    mxcsr: bool,
 }
 
 impl Translation<'_> {
@@ -268,6 +274,7 @@ impl Translation<'_> {
             xmm: self.xmm,
             held: self.held,
             wide: self.wide.len(),
+            mxcsr: self.mxcsr,
         }
     }
 
@@ -276,7 +283,8 @@ impl Translation<'_> {
         self.hot.bytes.truncate(mark.hot);
         self.cold.bytes.truncate(mark.cold);
         self.wide.truncate(mark.wide);
-        (self.flags, self.xmm, self.exit, self.held) = (mark.flags, mark.xmm, None, mark.held);
+        (self.flags, self.xmm, self.mxcsr) = (mark.flags, mark.xmm, mark.mxcsr);
+        (self.exit, self.held) = (None, mark.held);
     }
 
     /// The operation of the current instruction.
@@ -332,15 +340,28 @@ impl Translation<'_> {
         self.hot.jmp(self.exit_thunk);
     }
 
-    /// Has one operation interpreted and comes back.
+    /// Has one operation interpreted. Whatever was known of registers and memory is known no more.
     fn callout(&mut self, op: OpRef) {
-        self.hot.constant64(host::R9, op.address() | reason::CALLOUT);
-        // MOV r32, imm32 with R8 and JMP rel32 are 6 and 5 bytes long.
-        let resume = self.hot.here() + 11;
-        self.hot.constant32(host::R8, resume);
-        self.hot.jmp(self.exit_thunk);
-        assert_eq!(self.hot.here(), resume, "the lengths are as said");
-        (self.flags, self.xmm, self.held) = (Flags::Saved, 0, None);
+        self.hot.constant64(host::R9, op.address());
+        self.hot.call(self.callout_thunk);
+        (self.flags, self.xmm, self.mxcsr, self.held) = (Flags::Saved, 0, false, None);
+    }
+
+    /// Before an instruction that rounds, or sets MXCSR's flags: makes MXCSR the guest's.
+    pub(super) fn want_mxcsr(&mut self) {
+        if self.mxcsr {
+            return;
+        }
+        self.mxcsr = true;
+        self.save_flags();
+        self.hot.arith_mem(7, MXCSR_LOADED, 0);
+        let load = self.cold.here();
+        let back = self.hot.here() + super::emit::JCC_BYTES;
+        self.hot.jcc(super::emit::condition::E, load);
+        // LDMXCSR
+        self.cold.mem(super::emit::Width::W32, &[0x0f, 0xae], 2, MXCSR);
+        self.cold.arith_mem(1, MXCSR_LOADED, 1);
+        self.cold.jmp(back);
     }
 
     /// A jump within the page, to be linked.

@@ -37,7 +37,12 @@ impl Translation<'_> {
         let class = class_of(i)?;
         match class {
             Class::General => self.copy(&normal_form(i)),
-            Class::Simd if self.mode.sse => self.copy(i),
+            Class::Simd if self.mode.sse => {
+                if !leaves_mxcsr_alone(i) {
+                    self.want_mxcsr();
+                }
+                self.copy(i)
+            }
             Class::Simd => None,
         }
     }
@@ -252,6 +257,113 @@ fn is_simd(i: &Instruction) -> bool {
         _ => false,
     });
     operands && vectors > 0 && !excluded && i.cpuid_features().iter().all(is_on_host)
+}
+
+/// Instructions that MXCSR means nothing to (SDM vol. 1, 10.2.3): moves, logic, integers. One that is missing
+/// here costs time only.
+fn leaves_mxcsr_alone(i: &Instruction) -> bool {
+    matches!(
+        i.mnemonic(),
+        Mnemonic::Movaps
+            | Mnemonic::Movapd
+            | Mnemonic::Movups
+            | Mnemonic::Movupd
+            | Mnemonic::Movdqa
+            | Mnemonic::Movdqu
+            | Mnemonic::Movd
+            | Mnemonic::Movq
+            | Mnemonic::Movss
+            | Mnemonic::Movsd
+            | Mnemonic::Movlps
+            | Mnemonic::Movlpd
+            | Mnemonic::Movhps
+            | Mnemonic::Movhpd
+            | Mnemonic::Movlhps
+            | Mnemonic::Movhlps
+            | Mnemonic::Movntps
+            | Mnemonic::Movntpd
+            | Mnemonic::Movntdq
+            | Mnemonic::Movmskps
+            | Mnemonic::Movmskpd
+            | Mnemonic::Lddqu
+            | Mnemonic::Andps
+            | Mnemonic::Andpd
+            | Mnemonic::Andnps
+            | Mnemonic::Andnpd
+            | Mnemonic::Orps
+            | Mnemonic::Orpd
+            | Mnemonic::Xorps
+            | Mnemonic::Xorpd
+            | Mnemonic::Unpcklps
+            | Mnemonic::Unpcklpd
+            | Mnemonic::Unpckhps
+            | Mnemonic::Unpckhpd
+            | Mnemonic::Shufps
+            | Mnemonic::Shufpd
+            | Mnemonic::Pand
+            | Mnemonic::Pandn
+            | Mnemonic::Por
+            | Mnemonic::Pxor
+            | Mnemonic::Ptest
+            | Mnemonic::Paddb
+            | Mnemonic::Paddw
+            | Mnemonic::Paddd
+            | Mnemonic::Paddq
+            | Mnemonic::Psubb
+            | Mnemonic::Psubw
+            | Mnemonic::Psubd
+            | Mnemonic::Psubq
+            | Mnemonic::Pmulld
+            | Mnemonic::Pmullw
+            | Mnemonic::Pmuludq
+            | Mnemonic::Pmaddwd
+            | Mnemonic::Pminub
+            | Mnemonic::Pminud
+            | Mnemonic::Pmaxub
+            | Mnemonic::Pcmpeqb
+            | Mnemonic::Pcmpeqw
+            | Mnemonic::Pcmpeqd
+            | Mnemonic::Pcmpgtb
+            | Mnemonic::Pcmpgtw
+            | Mnemonic::Pcmpgtd
+            | Mnemonic::Pmovmskb
+            | Mnemonic::Pshufb
+            | Mnemonic::Pshufd
+            | Mnemonic::Pshuflw
+            | Mnemonic::Pshufhw
+            | Mnemonic::Palignr
+            | Mnemonic::Psllw
+            | Mnemonic::Pslld
+            | Mnemonic::Psllq
+            | Mnemonic::Pslldq
+            | Mnemonic::Psrlw
+            | Mnemonic::Psrld
+            | Mnemonic::Psrlq
+            | Mnemonic::Psrldq
+            | Mnemonic::Psraw
+            | Mnemonic::Psrad
+            | Mnemonic::Punpcklbw
+            | Mnemonic::Punpcklwd
+            | Mnemonic::Punpckldq
+            | Mnemonic::Punpcklqdq
+            | Mnemonic::Punpckhbw
+            | Mnemonic::Punpckhwd
+            | Mnemonic::Punpckhdq
+            | Mnemonic::Punpckhqdq
+            | Mnemonic::Packsswb
+            | Mnemonic::Packuswb
+            | Mnemonic::Packssdw
+            | Mnemonic::Pinsrb
+            | Mnemonic::Pinsrw
+            | Mnemonic::Pinsrd
+            | Mnemonic::Pinsrq
+            | Mnemonic::Pextrb
+            | Mnemonic::Pextrw
+            | Mnemonic::Pextrd
+            | Mnemonic::Pextrq
+            | Mnemonic::Pclmulqdq
+            | Mnemonic::Popcnt
+    )
 }
 
 /// POPCNT, whose flags are all defined.

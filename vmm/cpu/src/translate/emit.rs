@@ -206,10 +206,17 @@ impl Section {
         self.distance(to)
     }
 
-    /// `jcc` to an address; returns where its 32-bit distance lies.
+    /// `jcc` to an address, [`JCC_BYTES`] long; returns where its 32-bit distance lies.
     pub(super) fn jcc(&mut self, condition: u8, to: u32) -> u32 {
         self.raw(&[0x0f, 0x80 | condition]);
         self.distance(to)
+    }
+
+    /// Makes the jump whose distance lies at `at`, as [`Section::jcc`] returned it, lead here.
+    pub(super) fn join(&mut self, at: u32) {
+        let bytes = distance(at, self.here());
+        let at = (at - self.base) as usize;
+        self.bytes[at..at + bytes.len()].copy_from_slice(&bytes);
     }
 
     fn distance(&mut self, to: u32) -> u32 {
@@ -240,6 +247,9 @@ impl Section {
         result.is_ok()
     }
 }
+
+/// Length of [`Section::jcc`].
+pub(super) const JCC_BYTES: u32 = 6;
 
 /// The bytes of a 32-bit distance that lies at `at` and leads to `to`.
 pub(super) fn distance(at: u32, to: u32) -> [u8; 4] {

@@ -6,15 +6,21 @@
 //! instructions, and keeps these promises, on which [`run`] relies:
 //!
 //! - It is entered by the trampoline, which saves what the System V ABI wants preserved, and left by the
-//!   exit thunk, which restores that and the stack pointer. In between it calls nothing but host code, with at
-//!   most 64 KiB of return addresses on the stack.
+//!   exit thunk, which restores that and the stack pointer. In between it calls host code, with at most 64 KiB
+//!   of return addresses on the stack, and [`callout`] through a thunk that keeps to the ABI: guest registers
+//!   are in the [`Cpu`] then, MXCSR is the host's, the stack is aligned.
 //! - It reads and writes only: fields of the [`Cpu`] that it was given (by their offsets from `gpr`); the
 //!   TLB that `Cpu::tlb` points to; tables of entry points, which live as long as TLB entries that lead to
 //!   them; and guest RAM at host addresses that a TLB entry proves valid, by the same compare as in
 //!   `mmu/access.rs`.
-//! - Code is changed (links) only while it does not run: the machine has one thread, and host code never
-//!   calls back. The processor sees such changes because of the jump through a register in the trampoline
-//!   and its coherent instruction cache (SDM vol. 3A, 11.6; AMD APM vol. 2, 7.6.1).
+//! - Code is changed (links) only while it does not run, or is about to be left: the machine has one thread,
+//!   and if [`callout`] retires a translation, it says so and is returned from to the exit thunk, not to the
+//!   translation that called. The processor sees such changes because of the jump through a register in the
+//!   trampoline and its coherent instruction cache (SDM vol. 3A, 11.6; AMD APM vol. 2, 7.6.1). No code is
+//!   overwritten otherwise, and no operation freed, before the run loop calls `Cpu::forget_all_code`, between
+//!   chains of blocks.
+//! - The [`Cpu`] that [`run`] borrows is lent on to [`callout`] through the pointer that host code has of it;
+//!   while that runs, host code does not, and `run` itself touches nothing until it is returned to.
 #![expect(unsafe_code, reason = "host code is mapped and entered here; see UNSAFETY above")]
 
 use crate::code::OpRef;
@@ -143,7 +149,7 @@ fn unmap(at: NonNull<u8>, bytes: usize) {
 pub(super) mod reason {
     /// Go on by interpreting this operation.
     pub(crate) const AT: u64 = 0;
-    /// Interpret this one operation, then come back.
+    /// This one operation was interpreted, and something came of it that must be looked at first.
     pub(crate) const CALLOUT: u64 = 1;
     /// Go on at the linear address in `Native::next`; there is no operation.
     pub(crate) const JUMP: u64 = 2;
@@ -169,6 +175,19 @@ pub(super) enum Left {
     Wide { op: OpRef, number: u32 },
 }
 
+/// What host code calls to have an operation interpreted; see [`super::interpret_one`].
+pub(super) extern "sysv64" fn callout(cpu: *mut Cpu, op: *mut crate::code::Op) -> bool {
+    // SAFETY: host code hands on the pointer that `run` made of its exclusive borrow, which is not used
+    // meanwhile.
+    let cpu = unsafe { &mut *cpu };
+    super::interpret_one(cpu, operation(op))
+}
+
+/// An operation that host code names.
+fn operation(pointer: *mut crate::code::Op) -> OpRef {
+    OpRef::from_host_code(NonNull::new(pointer).expect("host code names an operation"))
+}
+
 #[repr(C)]
 struct Returned {
     operation: u64,
@@ -182,10 +201,7 @@ pub(super) fn run(cpu: &mut Cpu, trampoline: u32, entry: u32) -> Left {
     // SAFETY: the trampoline is code of `CodeMemory` with this signature (see `super::thunks`).
     let trampoline = unsafe { std::mem::transmute::<usize, Trampoline>(trampoline as usize) };
     let returned = trampoline(std::ptr::from_mut(cpu), u64::from(entry), tlb);
-    let op = || {
-        let pointer = (returned.operation & !reason::MASK) as *mut crate::code::Op;
-        OpRef::from_host_code(NonNull::new(pointer).expect("host code names an operation"))
-    };
+    let op = || operation((returned.operation & !reason::MASK) as *mut crate::code::Op);
     match returned.operation & reason::MASK {
         reason::AT => Left::At(op()),
         reason::CALLOUT => Left::Callout { op: op(), resume: returned.resume as u32 },

@@ -5,12 +5,14 @@
 //! instruction needs more than the common case (a TLB miss, a device, a fault), host code is left before
 //! that instruction has changed anything and the interpreter goes on with the instruction's own operation.
 //! So the interpreter's rules are the only ones, and no guest can tell which of the two executed.
-//! Instructions without a translation are interpreted one at a time ([`Left::Callout`]).
+//! Instructions without a translation are interpreted one at a time ([`interpret_one`]).
 //!
 //! What is where while host code runs: [`registers`]. How arithmetic flags travel: [`block`].
 
 mod block;
 mod branch;
+#[cfg(test)]
+mod callouts;
 mod common;
 mod copy;
 mod emit;
@@ -27,6 +29,7 @@ use crate::code::{BlockKey, Flow, Op, OpRef, go, leave, run_chain};
 use crate::cpu::Cpu;
 use crate::flags::rflags;
 use crate::interp::{self, Exit, Mode};
+use crate::mmu::Tlb;
 use dejavm_units::Gpa;
 use host::{CodeMemory, Left};
 use pages::Pages;
@@ -54,6 +57,8 @@ pub(crate) struct Native {
     pub(crate) host_stack: u64,
     /// No return addresses are kept below this.
     pub(crate) stack_limit: u64,
+    /// Not zero while MXCSR is the guest's: then what `Cpu::mxcsr` says is out of date.
+    pub(crate) mxcsr_loaded: u64,
     /// MXCSR for Rust code: as the ABI wants it.
     pub(crate) host_mxcsr: u32,
 }
@@ -68,6 +73,7 @@ impl Default for Native {
             tsc_counts_instructions: false,
             host_stack: 0,
             stack_limit: 0,
+            mxcsr_loaded: 0,
             host_mxcsr: 0x1f80,
         }
     }
@@ -87,6 +93,8 @@ pub(crate) struct Translator {
     /// Made when first needed; `None` inside if the host refused.
     code: Option<Option<Code>>,
     full: bool,
+    /// Counts how often code was retired.
+    generation: u64,
     random: u64,
 }
 
@@ -161,6 +169,7 @@ impl Translator {
 
     /// Blocks were dropped.
     pub(crate) fn retire(&mut self, keys: impl IntoIterator<Item = BlockKey>) {
+        self.generation += 1;
         if let Some(Some(code)) = &mut self.code {
             keys.into_iter().for_each(|key| code.retire(key));
         }
@@ -169,6 +178,7 @@ impl Translator {
     /// Drops all code. Whoever holds entry points ([`Table::Code`]) must drop those too.
     pub(crate) fn clear(&mut self) {
         self.full = false;
+        self.generation += 1;
         if let Some(Some(code)) = &mut self.code {
             code.pages.clear();
             code.wide.clear();
@@ -251,11 +261,9 @@ fn run_host_code(cpu: &mut Cpu, header: OpRef) -> Option<OpRef> {
     let trampoline = code.thunks.enter;
     let mut entry = header.disp as u32;
     loop {
-        let flags = cpu.arith.bits();
-        cpu.native.flags = (flags & 0xff) << 8 | flags >> 11 & 1;
+        cpu.give_flags_to_host_code();
         let left = host::run(cpu, trampoline, entry);
-        let flags = cpu.native.flags;
-        cpu.arith.set_bits(flags >> 8 & 0xff & rflags::ARITHMETIC | (flags & 1) << 11);
+        cpu.take_flags_from_host_code();
         match left {
             Left::At(op) => return Some(op),
             Left::Unknown(op) => {
@@ -273,7 +281,6 @@ fn run_host_code(cpu: &mut Cpu, header: OpRef) -> Option<OpRef> {
                 return None;
             }
             Left::Callout { op, resume } => {
-                run_chain(cpu, op);
                 if cpu.exit != Exit::Back {
                     return None;
                 }
@@ -287,6 +294,17 @@ fn run_host_code(cpu: &mut Cpu, header: OpRef) -> Option<OpRef> {
     }
 }
 
+/// Interprets an operation for host code that called; `true` if that may go on behind it: nothing happened
+/// that makes the run loop look up, and nothing is out of date that lies on the host's stack, in its
+/// registers, or in the code to be executed next.
+fn interpret_one(cpu: &mut Cpu, op: OpRef) -> bool {
+    let before = cpu.what_host_code_knows();
+    cpu.take_flags_from_host_code();
+    run_chain(cpu, op);
+    cpu.give_flags_to_host_code();
+    cpu.exit == Exit::Back && cpu.what_host_code_knows() == before && masks_exceptions(cpu)
+}
+
 /// After an operation that was interpreted for host code: back there.
 fn back(cpu: &mut Cpu, _: OpRef) -> Flow {
     cpu.exit = Exit::Back;
@@ -294,6 +312,22 @@ fn back(cpu: &mut Cpu, _: OpRef) -> Flow {
 }
 
 impl Cpu {
+    /// What return addresses on the host's stack and a pointer to the TLB were made from: where linear
+    /// addresses of code lead, which code there is, and the TLB in use.
+    fn what_host_code_knows(&self) -> (u64, u64, *const Tlb) {
+        (self.jumps.generation(), self.translator.generation, self.tlb)
+    }
+
+    fn give_flags_to_host_code(&mut self) {
+        let flags = self.arith.bits();
+        self.native.flags = (flags & 0xff) << 8 | flags >> 11 & 1;
+    }
+
+    fn take_flags_from_host_code(&mut self) {
+        let flags = self.native.flags;
+        self.arith.set_bits(flags >> 8 & 0xff & rflags::ARITHMETIC | (flags & 1) << 11);
+    }
+
     /// Enters where the code of a linear page is into the TLB, if a jump there was made before: only then
     /// does a walk of the page tables change nothing.
     fn learn_target(&mut self, linear: u64) {

@@ -10,6 +10,7 @@
 //!            RAX in R10, RSP in R11
 //! memory     guest R8 to R11, R14 and R15: what compilers use least
 //! XMM0-15    the guest's, loaded when a block first reads one; memory is always up to date
+//! MXCSR      the host's, or the guest's while `Native::mxcsr_loaded` says so: see `Translation::want_mxcsr`
 //! ```
 
 use super::emit::{Host, Mem, at, host};
@@ -37,6 +38,7 @@ pub(super) const BUDGET: Mem = field(offset_of!(Cpu, budget));
 pub(super) const FLAGS: Mem = field(offset_of!(Cpu, native.flags));
 pub(super) const NEXT: Mem = field(offset_of!(Cpu, native.next));
 pub(super) const TEMPORARY: Mem = field(offset_of!(Cpu, native.temporary));
+pub(super) const MXCSR_LOADED: Mem = field(offset_of!(Cpu, native.mxcsr_loaded));
 pub(super) const HOST_MXCSR: Mem = field(offset_of!(Cpu, native.host_mxcsr));
 pub(super) const MXCSR: Mem = field(offset_of!(Cpu, mxcsr));
 pub(super) const PAGE: Mem = slot(PAGE_REG);
