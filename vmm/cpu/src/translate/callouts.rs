@@ -74,8 +74,11 @@ fn a_callout_rewrites_its_caller() {
     let caller = [&call[..], &[0xb8, 0, 0, 0, 0, 0x01, 0xc3, 0xeb, 0xf2]].concat();
     // inc dl; mov al, dl; mov ecx, 1; rep stosb; dec rdi; ret
     let callee = [0xfe, 0xc2, 0x88, 0xd0, 0xb9, 1, 0, 0, 0, 0xf3, 0xaa, 0x48, 0xff, 0xcf, 0xc3];
-    let (_, state) =
-        agree(&[(CODE, &caller), (FAR, &callee)], |state| state.gpr[7] = CODE + 6, 10 * 50);
+    let (_, state) = agree(
+        &[(CODE, &caller), (FAR, &callee)],
+        |state| (state.gpr[2], state.gpr[7]) = (0, CODE + 6),
+        10 * 50,
+    );
     assert_eq!(state.gpr[3], (1..=50).sum::<u64>());
 }
 
@@ -86,7 +89,8 @@ fn a_callout_rewrites_its_own_block() {
         0xfe, 0xc2, 0x88, 0xd0, 0xb9, 1, 0, 0, 0, 0xf3, 0xaa, 0x48, 0xff, 0xcf, 0xb8, 0, 0, 0, 0,
         0x01, 0xc3, 0xeb, 0xe9,
     ];
-    let (_, state) = agree(&[(CODE, &code)], |state| state.gpr[7] = CODE + 15, 8 * 50);
+    let (_, state) =
+        agree(&[(CODE, &code)], |state| (state.gpr[2], state.gpr[7]) = (0, CODE + 15), 8 * 50);
     assert_eq!(state.gpr[3], (1..=50).sum::<u64>());
 }
 
@@ -146,16 +150,16 @@ fn mxcsr_is_the_guests_between_callouts() {
     ];
     let mut modes: Vec<u8> =
         (0..40u32).flat_map(|n| (0x1f80 | (n % 4) << 13 | n & 0x3f).to_le_bytes()).collect();
-    for (last, ends) in [(0x5f80u32, false), (0x5d80, true)] {
+    for (last, ends) in [(0x5f80u32, false), (0x4f80, true)] {
         modes.truncate(160);
-        // With #Z unmasked at the end, and a division by zero.
+        // With #P unmasked at the end, and a division that is inexact.
         modes.extend((0..8).flat_map(|_| last.to_le_bytes()));
         let (stop, state) = agree(
             &[(CODE, &code), (DATA + 0x1000, &modes)],
             |state| {
                 state.xmm[0] = f64::to_bits(2.5).into();
                 state.xmm[1] = f64::to_bits(1.0).into();
-                state.xmm[2] = f64::to_bits(0.0).into();
+                state.xmm[2] = f64::to_bits(3.0).into();
                 state.gpr[6] = DATA + 0x1000;
                 state.gpr[7] = DATA;
                 state.cr4 |= crate::cpu::control::CR4_OSXMMEXCPT;
