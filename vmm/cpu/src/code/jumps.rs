@@ -40,6 +40,9 @@ const EMPTY: Entry = Entry { tag: Tag::EMPTY, page: u64::MAX, header: None };
 /// The jump cache.
 pub(crate) struct JumpCache {
     entries: Box<[Entry; WINDOW * WINDOWS]>,
+    /// By window, a bit for each page (by [`sign_of`]) that may have targets there: most pages whose
+    /// translation is dropped hold data.
+    signs: Box<[u64; WINDOWS]>,
     /// Supervisor code in the lower half of the address space was entered.
     supervisor_lower_half: bool,
     /// Counts how often something was forgotten because addresses may lead elsewhere now.
@@ -52,6 +55,12 @@ fn window(linear: u64) -> usize {
     (page ^ page >> 9) as usize % WINDOWS * WINDOW
 }
 
+/// The bit of [`JumpCache::signs`] of the page of a linear address.
+#[inline(always)]
+fn sign_of(linear: u64) -> u64 {
+    1 << ((linear >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+}
+
 #[inline(always)]
 fn index(linear: u64) -> usize {
     (window(linear) + (linear ^ linear >> 6) as usize % WINDOW) & (WINDOW * WINDOWS - 1)
@@ -61,7 +70,8 @@ impl JumpCache {
     pub(crate) fn new() -> JumpCache {
         let entries = vec![EMPTY; WINDOW * WINDOWS].into_boxed_slice();
         let entries = entries.try_into().ok().expect("the length is the array's");
-        JumpCache { entries, supervisor_lower_half: false, generation: 0 }
+        let signs = Box::new([0; WINDOWS]);
+        JumpCache { entries, signs, supervisor_lower_half: false, generation: 0 }
     }
 
     /// Changes whenever what else remembers where linear addresses lead must be looked at again.
@@ -78,6 +88,7 @@ impl JumpCache {
 
     pub(crate) fn set(&mut self, linear: u64, context: u64, header: OpRef, supervisor: bool) {
         self.supervisor_lower_half |= supervisor && linear >> 47 == 0;
+        self.signs[window(linear) / WINDOW] |= sign_of(linear);
         self.entries[index(linear)] =
             Entry { tag: Tag::new(linear, context), page: linear >> 12, header: Some(header) };
     }
@@ -94,6 +105,9 @@ impl JumpCache {
     pub(crate) fn forget_page(&mut self, linear: u64) {
         self.generation += 1;
         let start = window(linear);
+        if self.signs[start / WINDOW] & sign_of(linear) == 0 {
+            return;
+        }
         for entry in &mut self.entries[start..start + WINDOW] {
             if entry.page == linear >> 12 {
                 *entry = EMPTY;
@@ -125,5 +139,6 @@ impl JumpCache {
     pub(crate) fn forget_all(&mut self) {
         self.generation += 1;
         self.entries.fill(EMPTY);
+        self.signs.fill(0);
     }
 }

@@ -528,14 +528,21 @@ impl Cpu {
 
     /// Drops translations derived from table entries that are about to change.
     fn forget_translations(&mut self, gpa: Gpa, bytes: usize) {
-        let mut pages = Vec::new();
+        // Room for the entries of the longest store of most instructions; more are as good as all.
+        let mut pages = [0; 4];
+        let (mut count, mut all) = (0, false);
         let (mmu, ram) = self.mmu_and_ram();
-        mmu.before_table_store(ram, gpa, bytes as u64, |page| pages.push(page));
-        for page in pages {
-            match page {
-                Some(page) => self.jumps.forget_page(page),
-                None => self.jumps.forget_all(),
+        mmu.before_table_store(ram, gpa, bytes as u64, |page| match (page, pages.get_mut(count)) {
+            (Some(page), Some(room)) => {
+                *room = page;
+                count += 1;
             }
+            _ => all = true,
+        });
+        if all {
+            self.jumps.forget_all();
+        } else {
+            pages[..count].iter().for_each(|&page| self.jumps.forget_page(page));
         }
     }
 

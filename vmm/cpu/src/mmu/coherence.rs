@@ -658,8 +658,9 @@ fn ram_index(ram: &GuestRam, pfn: Pfn) -> usize {
 
 /// The entries that bytes `gpa .. gpa + size` overlap.
 fn entries_of(table: &TableUse, gpa: Gpa, size: u64) -> std::ops::RangeInclusive<usize> {
-    let entry_size = u64::from(table.entry_size);
-    let first = gpa.page_offset() / entry_size;
-    let last = (gpa.page_offset() + size - 1) / entry_size;
+    // A power of two.
+    let shift = table.entry_size.trailing_zeros();
+    let first = gpa.page_offset() >> shift;
+    let last = (gpa.page_offset() + size - 1) >> shift;
     first as usize..=last as usize
 }

@@ -212,12 +212,15 @@ impl Tlb {
     pub(crate) fn forget(&mut self, linear: u64) {
         self.forget_watched();
         let (slot, tag) = (slot_of(linear), linear & !0xfff);
-        for table in TABLES {
-            if self.entry(table, slot).tag == tag {
-                self.entry(table, slot).tag = empty_tag(slot);
+        // Most TLBs know nothing of most pages: that is told by less memory than the tables are.
+        if self.is_filled[slot] {
+            for table in TABLES {
+                if self.entry(table, slot).tag == tag {
+                    self.entry(table, slot).tag = empty_tag(slot);
+                }
             }
         }
-        if self.code[slot].tag == tag {
+        if self.is_code_filled[slot] && self.code[slot].tag == tag {
             self.code[slot].tag = empty_tag(slot);
         }
     }
