@@ -247,7 +247,7 @@ impl Code {
         let entry = self.hot;
         self.memory.write(self.hot, &hot.bytes);
         self.memory.write(self.cold, &cold.bytes);
-        self.hot = hot.here().next_multiple_of(16);
+        self.hot = hot.here();
         self.cold = cold.here();
         entry
     }

@@ -11,7 +11,11 @@ const FAR: u64 = CODE + 0x1000;
 
 /// Puts code and data at addresses of memory whose first 2 MiB are mapped by 4 KiB pages, runs it by host
 /// code and by the reference semantics, and compares; returns how it ended.
-fn agree(memory: &[(u64, &[u8])], set: impl Fn(&mut CpuState), limit: u64) -> (Stop, CpuState) {
+pub(super) fn agree(
+    memory: &[(u64, &[u8])],
+    set: impl Fn(&mut CpuState),
+    limit: u64,
+) -> (Stop, CpuState) {
     let default = Tuning::default();
     let [translated, reference] =
         [Tuning { translate_after: 0, ..default }, Tuning { engine: Engine::Reference, ..default }]
@@ -36,7 +40,7 @@ fn agree(memory: &[(u64, &[u8])], set: impl Fn(&mut CpuState), limit: u64) -> (S
     (translated.0, translated.1)
 }
 
-const PAGE_TABLE: u64 = 0x9_0000;
+pub(super) const PAGE_TABLE: u64 = 0x9_0000;
 
 /// CALL from one address to another.
 fn call(from: u64, to: u64) -> [u8; 5] {

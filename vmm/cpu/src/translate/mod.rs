@@ -23,6 +23,8 @@ mod pages;
 mod reach;
 mod registers;
 mod special;
+#[cfg(test)]
+mod straddling;
 mod thunks;
 
 use crate::code::{BlockKey, Flow, Op, OpRef, go, leave, run_chain};
