@@ -40,16 +40,36 @@ struct TableUse {
     ambiguous: bool,
     /// Bit n: entry n was used since it was last dropped.
     used: [u64; 16],
+    /// Stores in a row while none was used.
+    idle_stores: u8,
 }
 
+/// Stores after which a page in which no entry is used is no page table any more. A kernel that changes the
+/// protection of a few pages stores to all of their entries, and they are used again soon; one that tears
+/// an address space down goes on storing.
+const IDLE_STORES_MAX: u8 = 2;
+
 impl TableUse {
+    fn new(pfn: Pfn, level: u8, entry_size: u8, linear: u64) -> TableUse {
+        let fresh = TableUse {
+            pfn,
+            level,
+            entry_size,
+            base: 0,
+            ambiguous: false,
+            used: [0; 16],
+            idle_stores: 0,
+        };
+        TableUse { base: fresh.base_for(linear), ..fresh }
+    }
+
     fn is_unused(&self) -> bool {
         self.used == [0; 16]
     }
 
     /// The linear address that the first entry of the table maps, when it is used for `linear`.
     fn base_for(&self, linear: u64) -> u64 {
-        let mapped = self.span() * (4096 / u64::from(self.entry_size));
+        let mapped = self.span() * (4096 >> self.entry_size.trailing_zeros());
         // Both halves of a 48-bit address space hang off one PML4.
         linear & 0xffff_ffff_ffff & !(mapped - 1)
     }
@@ -476,12 +496,11 @@ impl Mmu {
         let pfn = entry.pfn();
         let Some(offset) = ram.layout().offset(pfn.gpa()) else { return };
         let page = (offset >> 12) as usize;
-        let bit = entry.page_offset() as usize / usize::from(entry_size);
+        // A power of two.
+        let bit = entry.page_offset() as usize >> entry_size.trailing_zeros();
         let mut slot = self.table_of_page[page];
         if slot == 0 {
-            let fresh =
-                TableUse { pfn, level, entry_size, base: 0, ambiguous: false, used: [0; 16] };
-            let fresh = TableUse { base: fresh.base_for(linear), ..fresh };
+            let fresh = TableUse::new(pfn, level, entry_size, linear);
             let index = match self.free_tables.pop() {
                 Some(index) => {
                     self.tables[index as usize] = fresh;
@@ -498,7 +517,9 @@ impl Mmu {
             ram.set_flags(pfn, PageFlags::PAGE_TABLE);
         }
         let table = &mut self.tables[slot as usize - 1];
-        if table.level != level
+        if table.idle_stores > 0 && table.is_unused() {
+            *table = TableUse::new(pfn, level, entry_size, linear);
+        } else if table.level != level
             || table.entry_size != entry_size
             || table.base != table.base_for(linear)
         {
@@ -583,7 +604,12 @@ impl Mmu {
                 }
             }
         }
-        if self.tables[index].is_unused() {
+        let table = &mut self.tables[index];
+        if !table.is_unused() {
+            table.idle_stores = 0;
+        } else if table.idle_stores < IDLE_STORES_MAX {
+            table.idle_stores += 1;
+        } else {
             let page = ram_index(ram, gpa.pfn());
             self.table_of_page[page] = 0;
             self.free_tables.push(index as u32);
