@@ -11,8 +11,8 @@
 //!   are in the [`Cpu`] then, MXCSR is the host's, the stack is aligned.
 //! - It reads and writes only: fields of the [`Cpu`] that it was given (by their offsets from `gpr`); the
 //!   TLB that `Cpu::tlb` points to; tables of entry points, which live as long as TLB entries that lead to
-//!   them; and guest RAM at host addresses that a TLB entry proves valid, by the same compare as in
-//!   `mmu/access.rs`.
+//!   them; and guest RAM at host addresses that a TLB entry proves valid, by a compare like that in
+//!   `mmu/access.rs` for all the bytes that a probe serves, which lie in one page.
 //! - Code is changed (links) only while it does not run, or is about to be left: the machine has one thread,
 //!   and if [`callout`] retires a translation, it says so and is returned from to the exit thunk, not to the
 //!   translation that called. The processor sees such changes because of the jump through a register in the
