@@ -459,18 +459,19 @@ fn flags(samples: &[Sample], mm: i64, word: u64) -> BTreeSet<i64> {
 }
 
 /// `thread_group`, alone in nearly all processes, and after it `thread_node`, whose only neighbour is in `signal_struct`.
+/// Task structures that lie side by side each show most of the others' too: the own one is where most samples have it.
 fn groups(reader: &Reader<'_>, samples: &[Sample]) -> BTreeSet<i64> {
     let word = reader.word_bytes() as i64;
-    let fits = |offset: &i64| {
+    let alone = |offset: i64| {
         let alone = samples.iter().filter(|sample| {
-            let own = sample.node.wrapping_add_signed(*offset);
+            let own = sample.node.wrapping_add_signed(offset);
             let value = |at: i64| sample.word(at, word as u64);
-            let node = sample.node.wrapping_add_signed(*offset + 2 * word);
-            let head = value(*offset + 2 * word);
-            value(*offset) == Some(own)
-                && value(*offset + word) == Some(own)
+            let node = sample.node.wrapping_add_signed(offset + 2 * word);
+            let head = value(offset + 2 * word);
+            value(offset) == Some(own)
+                && value(offset + word) == Some(own)
                 && head.is_some()
-                && head == value(*offset + 3 * word)
+                && head == value(offset + 3 * word)
                 && head != Some(node)
                 && head.is_some_and(|head| {
                     reader.is_kernel_pointer(Gva(head))
@@ -478,7 +479,11 @@ fn groups(reader: &Reader<'_>, samples: &[Sample]) -> BTreeSet<i64> {
                         && reader.word_at(Gva(head), word as u64) == Some(node)
                 })
         });
-        alone.count() * 4 >= samples.len() * 3
+        alone.count()
     };
-    offsets(word as u64).filter(fits).collect()
+    let counts: Vec<(i64, usize)> =
+        offsets(word as u64).map(|offset| (offset, alone(offset))).collect();
+    let most = counts.iter().map(|&(_, count)| count).max().unwrap_or(0);
+    let fits = |&(_, count): &(i64, usize)| count == most && count * 4 >= samples.len() * 3;
+    counts.into_iter().filter(fits).map(|(offset, _)| offset).collect()
 }
