@@ -90,28 +90,23 @@ pub(super) struct Translation<'a> {
 }
 
 impl Cpu {
-    #[inline(never)]
     /// Translates the `count` instructions of the block at `start`; `None` if there is no host code to
     /// be had.
+    #[inline(never)]
     pub(super) fn translate_to_host_code(
         &mut self,
         header: OpRef,
         start: Gpa,
         count: usize,
     ) -> Option<u32> {
-        let code = self.translator.code(self.mmu.tuning().code_bytes)?;
-        if code.is_full() {
-            self.translator.full = true;
-            return None;
-        }
         let mode = Mode::of_bits(header.segment);
         if !mode.wide {
             return None;
         }
-        let entry = self.translate_from(header, start, count, None);
+        let entry = self.translate_from(header, start, count, None)?;
         let Some(Some(code)) = &mut self.translator.code else { return None };
-        code.pages.enter(&mut code.memory, start, mode.bits(), entry?);
-        entry
+        code.pages.enter(&mut code.memory, start, mode.bits(), entry);
+        Some(entry)
     }
 
     /// Host code for the rest of a block from an instruction on, in which no probe serves several accesses.

@@ -11,8 +11,7 @@
 use super::block::Translation;
 use super::emit::{Width, at, condition, host, indexed};
 use super::host::reason;
-use super::memory::Right;
-use super::reach::stack;
+use super::memory::{Right, stack};
 use super::registers::{NEXT, PAGE, STACK_LIMIT, TEMPORARY, table};
 use crate::interp::general;
 use iced_x86::{Code, Instruction, OpKind};

@@ -5,7 +5,6 @@
 use super::block::{Flags, Translation};
 use super::emit::{Host, Mem, Width, host};
 use super::memory::Right;
-use super::reach::stack_move;
 use super::registers::{host_of, slot};
 use crate::interp::general;
 use iced_x86::{Instruction, Mnemonic, OpKind};
@@ -156,10 +155,10 @@ impl Translation<'_> {
         if form.operation != Move {
             self.flags = Flags::Live;
         }
-        match (stack_move(i), to) {
-            (Some(by), _) => self.stack_moved(by),
-            (None, Register(to)) if form.writes() => self.changed(to),
-            _ => {}
+        if let Register(to) = to
+            && form.writes()
+        {
+            self.changed_by(i, [to]);
         }
         Some(())
     }

@@ -3,7 +3,6 @@
 use super::block::{ARITHMETIC, Flags, Translation};
 use super::emit::{Host, host};
 use super::memory::Right;
-use super::reach::stack_move;
 use super::registers::{host_of, named, slot, xmm_slot};
 use crate::interp::{condition, general};
 use iced_x86::{
@@ -157,10 +156,7 @@ impl Translation<'_> {
         for register in borrowed.into_iter().filter(|register| register.written) {
             self.hot.store(slot(register.guest), register.scratch);
         }
-        match stack_move(i) {
-            Some(by) => self.stack_moved(by),
-            None => changed.into_iter().flatten().for_each(|guest| self.changed(guest)),
-        }
+        self.changed_by(i, changed.into_iter().flatten());
         if let Some(number) = xmm_written {
             // MOVAPS m128, xmm
             self.hot.mem(super::emit::Width::W32, &[0x0f, 0x29], number, xmm_slot(number));

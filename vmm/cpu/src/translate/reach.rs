@@ -8,13 +8,11 @@
 
 use super::block::Translation;
 use super::copy::{Class, class_of};
-use super::emit::{Mem, Width, at, condition, host, indexed};
-use super::memory::Right;
-use super::registers::{segment_base, table};
+use super::emit::{Mem, at, host};
+use super::memory::{Key, Place, RSP, Right, stack};
 use crate::code::OpRef;
-use crate::cpu::{Cpu, PAGE_REG};
+use crate::cpu::Cpu;
 use crate::interp::general;
-use crate::segment::SegReg;
 use dejavm_units::Gpa;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
@@ -22,35 +20,6 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 const SPAN_MAX: i32 = 128;
 /// Instructions that are looked at ahead, at most.
 const AHEAD: usize = 12;
-/// The guest's number of RSP.
-pub(super) const RSP: u8 = 4;
-
-/// What an address is made of besides a displacement: guest registers, a log2 scale, a segment with a base.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Key {
-    pub(super) base: Option<u8>,
-    pub(super) index: Option<(u8, u8)>,
-    pub(super) segment: Option<SegReg>,
-}
-
-impl Key {
-    fn uses(&self, guest: u8) -> bool {
-        self.base == Some(guest) || self.index.is_some_and(|(index, _)| index == guest)
-    }
-}
-
-/// An address as an instruction gives it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) key: Key,
-    pub(super) disp: i32,
-}
-
-/// The stack, so far from RSP.
-pub(super) const fn stack(disp: i32) -> Place {
-    Place { key: Key { base: Some(RSP), index: None, segment: None }, disp }
-}
-
 /// What R8 is the host address of.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
@@ -59,6 +28,13 @@ pub(super) struct Held {
     low: i32,
     high: i32,
     right: Right,
+}
+
+impl Held {
+    /// Bytes that may be accessed.
+    fn span(&self) -> u32 {
+        (self.high - self.low) as u32
+    }
 }
 
 /// A probe for several accesses, and how to do without it.
@@ -91,7 +67,7 @@ impl Wide {
         let segment = segment.map_or(0, |segment| cpu.seg[segment as usize].base);
         let low = base.wrapping_add(index).wrapping_add(segment);
         let low = low.wrapping_add_signed(self.held.low.into()) & 0xfff;
-        low + (self.held.high - self.held.low) as u64 > 4096
+        low + u64::from(self.held.span()) > 4096
     }
 }
 
@@ -123,36 +99,6 @@ struct Shape {
 }
 
 impl Translation<'_> {
-    /// The address of a memory operand; `None` for those that have no translation.
-    pub(super) fn place_of(&self, i: &Instruction) -> Option<Place> {
-        let segment = match i.memory_segment() {
-            Register::FS => Some(SegReg::Fs),
-            Register::GS => Some(SegReg::Gs),
-            _ => None,
-        };
-        if i.is_ip_rel_memory_operand() {
-            if i.memory_base() != Register::RIP {
-                return None;
-            }
-            let disp = i32::try_from(i.ip_rel_memory_address() as i64).ok()?;
-            let key = Key { base: Some(PAGE_REG), index: None, segment };
-            return Some(Place { key, disp });
-        }
-        let part = |register: Register| match register {
-            Register::None => Some(None),
-            _ if register.size() != 8 => None,
-            _ => general(register).map(Some),
-        };
-        let (base, index) = (part(i.memory_base())?, part(i.memory_index())?);
-        if base.is_none() && index.is_none() && i.memory_displ_size() != 8 {
-            return None;
-        }
-        let disp = i32::try_from(i.memory_displacement64() as i64).ok()?;
-        let scale = i.memory_index_scale().trailing_zeros() as u8;
-        let key = Key { base, index: index.map(|index| (index, scale)), segment };
-        Some(Place { key, disp })
-    }
-
     /// Where `bytes` bytes of guest memory are for host code, which leaves before the current instruction if
     /// they are nowhere. Unless R8 is known to lead there, flags are saved and R8 and R9 lost.
     pub(super) fn reach(&mut self, place: Place, right: Right, bytes: u32) -> Mem {
@@ -169,10 +115,10 @@ impl Translation<'_> {
         let held = self.plan(key, disp, end, right);
         self.save_flags();
         self.linear(Place { key, disp: held.low });
-        let span = (held.high - held.low) as u32;
+        let span = held.span();
         if span > bytes {
             let exit = self.wide_exit();
-            let site = self.probe_to(held.right, span, exit);
+            let site = self.probe(held.right, span, exit);
             self.wide.push(Wide {
                 header: self.header,
                 start: self.start,
@@ -185,7 +131,7 @@ impl Translation<'_> {
             });
         } else {
             let exit = self.exit_here();
-            self.probe_to(held.right, span, exit);
+            self.probe(held.right, span, exit);
         }
         self.held = Some(held);
         at(host::R8, disp - held.low)
@@ -206,6 +152,14 @@ impl Translation<'_> {
     pub(super) fn changed(&mut self, guest: u8) {
         if self.held.is_some_and(|held| held.key.uses(guest)) {
             self.held = None;
+        }
+    }
+
+    /// An instruction changed these guest registers.
+    pub(super) fn changed_by(&mut self, i: &Instruction, guests: impl IntoIterator<Item = u8>) {
+        match stack_move(i) {
+            Some(by) => self.stack_moved(by),
+            None => guests.into_iter().for_each(|guest| self.changed(guest)),
         }
     }
 
@@ -310,43 +264,10 @@ impl Translation<'_> {
             }
         })
     }
-
-    /// Puts the linear address of a place into R8; flags may be lost, R9 too.
-    pub(super) fn linear(&mut self, place: Place) {
-        let Place { key: Key { base, index, segment }, disp } = place;
-        let base = base.map(|base| self.value_in(base, host::R8));
-        let index = index.map(|(index, scale)| (self.value_in(index, host::R9), scale));
-        match (base, index) {
-            (Some(base), None) if disp == 0 => self.hot.mov(host::R8, base),
-            (None, None) => self.hot.constant_signed(host::R8, disp),
-            _ => self.hot.lea(host::R8, Mem { base, index, disp }),
-        }
-        if let Some(segment) = segment {
-            // ADD r64, m64
-            self.hot.mem(Width::W64, &[0x03], host::R8, segment_base(segment as usize));
-        }
-    }
-
-    /// Turns the linear address in R8 into a host address, or jumps to `exit` with nothing changed; returns
-    /// where that jump's distance lies. Flags must have been saved; R9 is lost.
-    fn probe_to(&mut self, right: Right, bytes: u32, exit: u32) -> u32 {
-        let table = match right {
-            Right::Load => table::READ,
-            Right::Store => table::WRITE,
-        };
-        self.tlb_slot(table::DATA_STEP);
-        // XOR r64, m64: the offset in the page, or more.
-        self.hot.mem(Width::W64, &[0x33], host::R8, indexed(host::R14, host::R9, 0, table));
-        self.hot.arith(Width::W64, 7, host::R8, 4096 - bytes as i32);
-        let site = self.hot.jcc(condition::A, exit);
-        // ADD r64, m64
-        self.hot.mem(Width::W64, &[0x03], host::R8, indexed(host::R14, host::R9, 0, table + 8));
-        site
-    }
 }
 
 /// By how much an instruction moves RSP, if that is all it does besides setting flags.
-pub(super) fn stack_move(i: &Instruction) -> Option<i32> {
+fn stack_move(i: &Instruction) -> Option<i32> {
     if i.op0_kind() != OpKind::Register || i.op0_register() != Register::RSP {
         return None;
     }

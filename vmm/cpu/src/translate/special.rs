@@ -2,13 +2,12 @@
 
 use super::block::{Flags, Translation};
 use super::emit::{Width, at, condition, host};
-use super::memory::Right;
-use super::reach::{Key, Place, stack, stack_move};
+use super::memory::{Key, Place, Right, stack};
 use super::registers::{
     BUDGET, CPL, CR4, KERNEL_GS_BASE, LIMIT, SYSTEM_FLAGS, TEMPORARY, TSC_AHEAD, TSC_AUX,
     TSC_COUNTS_INSTRUCTIONS, TSC_OFFSET, host_of, segment_base, slot,
 };
-use crate::cpu::control;
+use crate::cpu::{control, gpr};
 use crate::flags::rflags;
 use crate::interp::general;
 use crate::segment::SegReg;
@@ -17,7 +16,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 /// AH's bits of ZF and AF, cleared.
 const WITHOUT_ZF_AF: u8 = !0x50;
 /// The guest's number of RBP.
-const RBP: u8 = 5;
+const RBP: u8 = gpr::RBP as u8;
 /// AH's bit of AF, cleared.
 const WITHOUT_AF: u8 = !0x10;
 
@@ -132,7 +131,8 @@ impl Translation<'_> {
             4 => Width::W32,
             _ => return None,
         };
-        let address = self.unsegmented_address(i)?;
+        let place = self.place_of(i)?;
+        let address = self.unsegmented(place);
         match host_of(to) {
             Some(register) => self.hot.mem(width, &[0x8d], register, address),
             None => {
@@ -140,10 +140,7 @@ impl Translation<'_> {
                 self.hot.store(slot(to), host::R9);
             }
         }
-        match stack_move(i) {
-            Some(by) => self.stack_moved(by),
-            None => self.changed(to),
-        }
+        self.changed_by(i, [to]);
         self.keeps_held = true;
         Some(())
     }
