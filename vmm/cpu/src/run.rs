@@ -388,13 +388,7 @@ impl Cpu {
                 return Err(abort);
             }
         };
-        let result = self.fetch().and_then(|(instruction, exec)| {
-            self.next_rip = self.rip.wrapping_add(instruction.len() as u64);
-            if self.code_bits() < 64 {
-                self.next_rip &= 0xffff_ffff;
-            }
-            exec(self, &instruction)
-        });
+        let result = self.execute_fetched();
         match result {
             Ok(()) => {
                 self.rip = self.next_rip;
@@ -408,6 +402,16 @@ impl Cpu {
         }
         self.alone = false;
         result
+    }
+
+    /// Fetches and executes the instruction at `rip`; `next_rip` is where to go on.
+    pub(crate) fn execute_fetched(&mut self) -> Result<(), Abort> {
+        let (instruction, exec) = self.fetch()?;
+        self.next_rip = self.rip.wrapping_add(instruction.len() as u64);
+        if self.code_bits() < 64 {
+            self.next_rip &= 0xffff_ffff;
+        }
+        exec(self, &instruction)
     }
 
     /// Executes one instruction as a block of one, or alone where no block can be made.

@@ -2,8 +2,8 @@
 
 use super::fused::{Comparison, branch_after};
 use super::select::{Mode, Selected, select};
-use super::{alone, branch, enter, reference, reference_branch};
-use crate::code::{BlockKey, Op, OpRef, Reference, UNPAYABLE};
+use super::{branch, crossing, enter, onward, reference, reference_branch};
+use crate::code::{BlockKey, INSTRUCTION_BYTES_MAX, Op, OpRef, Reference};
 use crate::cpu::Cpu;
 use crate::mmu::Engine;
 use dejavm_units::Gpa;
@@ -100,14 +100,16 @@ impl Cpu {
             before = one.comparison;
             ops.push(one.op);
         }
-        let instructions = ops.len() - 1;
-        if instructions == 0 {
-            // It crosses into the next page, or is invalid: remember that it must run alone. The
-            // bytes that decided so lie in this page.
-            ops[0] = Op { offset: offset as u16, imm: UNPAYABLE, ..Op::new(alone) };
-            return Some(Decoded { ops, links: false, bytes: (window as u16).min(15) });
+        let crosses = ops.len() == 1;
+        if crosses {
+            // Into the next page; or it is invalid. The bytes that decided so lie in this page.
+            ops.push(Op { offset: offset as u16, ..Op::new(crossing) });
+            length = window.min(INSTRUCTION_BYTES_MAX) as u64;
         }
-        if !ended {
+        let instructions = ops.len() - 1;
+        if crosses {
+            ops.push(Op::new(onward));
+        } else if !ended {
             let mut seam = Op::new(branch::jmp);
             seam.imm = offset + length;
             seam.offset = seam.imm as u16;

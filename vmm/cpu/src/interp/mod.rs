@@ -199,11 +199,25 @@ pub(crate) fn enter_paying(cpu: &mut Cpu, op: OpRef, count: i64) -> Flow {
     go!(cpu, op.next())
 }
 
-/// Header of a block without instructions: the one here must be executed alone. Like `dead`, it
-/// counts [`UNPAYABLE`](crate::code::UNPAYABLE) instructions, so that its handler is always asked.
-pub(crate) fn alone(cpu: &mut Cpu, op: OpRef) -> Flow {
-    cpu.bail_to_reference(op);
-    leave!()
+/// An instruction that crosses into the next page, or is none: fetched and executed by the reference
+/// semantics each time, for nothing tells this block when the next page changes, or what lies there.
+pub(crate) fn crossing(cpu: &mut Cpu, op: OpRef) -> Flow {
+    cpu.enter_reference(op);
+    if cpu.execute_fetched().is_err() {
+        cpu.bail(op);
+        leave!();
+    }
+    cpu.rip = cpu.next_rip;
+    if cpu.end_of_block {
+        cpu.exit = Exit::Events;
+        leave!();
+    }
+    go!(cpu, op.next())
+}
+
+/// Goes on at `rip`: the end of a block whose instruction crosses into the next page.
+pub(crate) fn onward(cpu: &mut Cpu, _: OpRef) -> Flow {
+    branch::jump(cpu, cpu.rip)
 }
 
 /// Header of a block whose bytes have changed: sends those who still link to it to the run loop.

@@ -14,7 +14,7 @@ use super::registers::{BUDGET, MXCSR, MXCSR_LOADED};
 use super::{BLOCK_BYTES_MAX, Code, back};
 use crate::code::{Op, OpRef};
 use crate::cpu::Cpu;
-use crate::interp::Mode;
+use crate::interp::{Mode, crossing};
 use dejavm_units::Gpa;
 use iced_x86::{
     Decoder, Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits,
@@ -160,8 +160,15 @@ impl Cpu {
         if apart.is_none() {
             translation.charge(count);
         }
-        let mut ended = false;
-        for (n, instruction) in instructions.iter().enumerate().skip(apart.unwrap_or(0)) {
+        let mut ended = instructions[0].is_invalid();
+        if ended {
+            let original = translation.operation();
+            let op = self.called(Op { offset: original.offset, ..Op::new(crossing) }, original);
+            translation.callout(op);
+            translation.go_on_at_rip();
+        }
+        let decoded = instructions.iter().take_while(|instruction| !instruction.is_invalid());
+        for (n, instruction) in decoded.enumerate().skip(apart.unwrap_or(0)) {
             translation.at = n;
             translation.exit = None;
             let begun = translation.mark();
@@ -183,12 +190,8 @@ impl Cpu {
                 translation.leave_here();
             } else {
                 let original = translation.operation();
-                let mut alone = self.operation(instruction, mode, u64::from(original.offset)).op;
-                alone.rest = original.rest;
-                let mut end = Op::new(back);
-                end.imm = original.address();
-                let op = self.code.place(&mut vec![alone, end], false);
-                translation.callout(op);
+                let op = self.operation(instruction, mode, u64::from(original.offset)).op;
+                translation.callout(self.called(op, original));
             }
         }
         if !ended {
@@ -210,7 +213,13 @@ impl Cpu {
         Some(entry)
     }
 
-    /// A block's instructions.
+    /// A copy of a block's operation, behind which host code goes on.
+    fn called(&mut self, op: Op, original: OpRef) -> OpRef {
+        let end = Op { imm: original.address(), ..Op::new(back) };
+        self.code.place(&mut vec![Op { rest: original.rest, ..op }, end], false)
+    }
+
+    /// A block's instructions; invalid is one that crosses into the next page.
     fn decode_again(
         &mut self,
         tools: &mut Tools,

@@ -12,7 +12,7 @@ use super::block::Translation;
 use super::emit::{Width, at, condition, host, indexed};
 use super::host::reason;
 use super::memory::{Right, stack};
-use super::registers::{NEXT, PAGE, STACK_LIMIT, TEMPORARY, table};
+use super::registers::{NEXT, PAGE, RIP, STACK_LIMIT, TEMPORARY, table};
 use crate::interp::general;
 use iced_x86::{Code, Instruction, OpKind};
 
@@ -232,6 +232,17 @@ impl Translation<'_> {
         self.jump_to_r9();
         std::mem::swap(&mut self.hot, &mut self.cold);
         start
+    }
+
+    /// Goes on where `Cpu::rip` says. Flags are saved.
+    pub(super) fn go_on_at_rip(&mut self) {
+        let unknown = self.cold.here();
+        self.cold.constant32(host::R9, reason::UNKNOWN_JUMP as u32);
+        self.cold.jmp(self.exit_thunk);
+        self.hot.load(host::R8, RIP);
+        self.find_target_or(unknown);
+        self.enter_page();
+        self.jump_to_r9();
     }
 
     /// R8 = the linear address that lies `to` from the page.

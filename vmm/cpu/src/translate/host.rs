@@ -159,6 +159,8 @@ pub(super) mod reason {
     pub(crate) const UNKNOWN: u64 = 4;
     /// As `AT`, because a probe for several accesses failed: see [`Wide`](super::super::reach::Wide).
     pub(crate) const WIDE: u64 = 5;
+    /// As `JUMP`, because where that lies is not known.
+    pub(crate) const UNKNOWN_JUMP: u64 = 6;
     /// All of the bits.
     pub(crate) const MASK: u64 = 7;
 }
@@ -170,6 +172,7 @@ pub(super) enum Left {
     At(OpRef),
     Callout { op: OpRef, resume: u32 },
     Jump,
+    UnknownJump,
     Budget(OpRef),
     Unknown(OpRef),
     Wide { op: OpRef, number: u32 },
@@ -206,6 +209,7 @@ pub(super) fn run(cpu: &mut Cpu, trampoline: u32, entry: u32) -> Left {
         reason::AT => Left::At(op()),
         reason::CALLOUT => Left::Callout { op: op(), resume: returned.resume as u32 },
         reason::JUMP => Left::Jump,
+        reason::UNKNOWN_JUMP => Left::UnknownJump,
         reason::BUDGET => Left::Budget(op()),
         reason::WIDE => Left::Wide { op: op(), number: returned.resume as u32 },
         _ => Left::Unknown(op()),

@@ -276,6 +276,10 @@ fn run_host_code(cpu: &mut Cpu, header: OpRef) -> Option<OpRef> {
                 Some(apart) => entry = apart,
                 None => return Some(op),
             },
+            Left::UnknownJump => {
+                cpu.learn_target(cpu.native.next);
+                return interp::target(cpu, cpu.native.next);
+            }
             Left::Jump => return interp::target(cpu, cpu.native.next),
             Left::Budget(header) => {
                 cpu.rip = cpu.ip_at(header.offset.into());

@@ -41,6 +41,7 @@ pub(super) const TEMPORARY: Mem = field(offset_of!(Cpu, native.temporary));
 pub(super) const MXCSR_LOADED: Mem = field(offset_of!(Cpu, native.mxcsr_loaded));
 pub(super) const HOST_MXCSR: Mem = field(offset_of!(Cpu, native.host_mxcsr));
 pub(super) const MXCSR: Mem = field(offset_of!(Cpu, mxcsr));
+pub(super) const RIP: Mem = field(offset_of!(Cpu, rip));
 pub(super) const PAGE: Mem = slot(PAGE_REG);
 
 /// The memory of a guest register.
