@@ -181,13 +181,15 @@ fn compare(
 fn tunings() -> Vec<Tuning> {
     let reference = Tuning { engine: Engine::Reference, ..Tuning::default() };
     let at_once = Tuning { translate_after: 0, ..Tuning::default() };
+    let soon = Tuning { translate_after: 1, ..Tuning::default() };
     vec![
         reference,
         at_once,
+        soon,
         Tuning { tlb_slots: 1, ..at_once },
         // Full after some hundred blocks.
-        Tuning { code_bytes: 0, ..at_once },
-        Tuning { tlb_slots: 64, flush_seed: Some(9), mix_seed: Some(7), code_bytes: 0, ..at_once },
+        Tuning { code_bytes: 0, ..soon },
+        Tuning { tlb_slots: 64, flush_seed: Some(9), mix_seed: Some(7), code_bytes: 0, ..soon },
     ]
 }
 
@@ -214,7 +216,7 @@ fn random_bytes() {
 #[test]
 fn budgets_of_every_length() {
     for budget in 1..=200 {
-        let completed = compare(0x1234_5677 + budget, false, &tunings()[..2], 40, |_| budget);
+        let completed = compare(0x1234_5677 + budget, false, &tunings()[..3], 40, |_| budget);
         assert!(completed > 0);
     }
 }

@@ -162,7 +162,7 @@ impl Default for Tuning {
             tlb_slots: SLOTS,
             flush_seed: None,
             engine: Engine::Translator,
-            translate_after: 2,
+            translate_after: 1,
             mix_seed: None,
             code_bytes: 96 << 20,
         }

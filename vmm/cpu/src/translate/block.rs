@@ -11,13 +11,15 @@ use super::host::reason;
 use super::pages::Site;
 use super::reach::{Held, Wide};
 use super::registers::{BUDGET, MXCSR, MXCSR_LOADED};
+use super::thunks::Thunks;
 use super::{BLOCK_BYTES_MAX, Code, back};
-use crate::code::{Op, OpRef};
+use crate::code::{BlockKey, Handler, Op, OpRef};
 use crate::cpu::Cpu;
 use crate::interp::{Mode, crossing};
 use dejavm_units::Gpa;
 use iced_x86::{
-    Decoder, Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits,
+    Decoder, Encoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register,
+    RflagsBits,
 };
 
 /// Where the guest's arithmetic flags are.
@@ -41,6 +43,8 @@ pub(super) struct Tools {
     /// Jumps within the page, with the targets' offsets there.
     sites: Vec<(Site, u16)>,
     wide: Vec<Wide>,
+    /// Calls to other pages: see [`Calls`](super::calls::Calls).
+    pub(super) calls: Vec<(u32, OpRef)>,
 }
 
 impl Default for Tools {
@@ -53,7 +57,30 @@ impl Default for Tools {
             cold: Vec::new(),
             sites: Vec::new(),
             wide: Vec::new(),
+            calls: Vec::new(),
         }
+    }
+}
+
+/// A decoded block without host code.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    pub(super) header: OpRef,
+    pub(super) start: Gpa,
+    /// Instructions.
+    pub(super) count: usize,
+    pub(super) mode: Mode,
+}
+
+impl Block {
+    /// The block with this header, if it is one that counts how often it is entered.
+    fn of(header: OpRef) -> Option<Block> {
+        if !std::ptr::fn_addr_eq(header.handler, super::warming as Handler) {
+            return None;
+        }
+        let mode = Mode::of_bits(header.segment);
+        let start = Gpa((header.disp as u32 as u64) << 12 | u64::from(header.offset));
+        mode.wide.then_some(Block { header, start, count: usize::from(header.rest) - 1, mode })
     }
 }
 
@@ -70,10 +97,11 @@ pub(super) struct Translation<'a> {
     pub(super) instructions: &'a [Instruction],
     /// The instruction being translated.
     pub(super) at: usize,
-    pub(super) header: OpRef,
-    /// Where the block begins.
-    pub(super) start: Gpa,
+    pub(super) block: Block,
     pub(super) mode: Mode,
+    /// Offset in the page of the block whose host code could come right behind. If it has to: the exit instead.
+    follower: Option<u64>,
+    falls: Option<u32>,
     /// What R8 is the host address of, if anything.
     pub(super) held: Option<Held>,
     /// The instruction being translated has seen to `held`.
@@ -85,57 +113,65 @@ pub(super) struct Translation<'a> {
     wide_before: u32,
     /// The exit to the current instruction's operation, once emitted.
     exit: Option<u32>,
-    pub(super) exit_thunk: u32,
-    callout_thunk: u32,
+    pub(super) thunks: Thunks,
 }
 
 impl Cpu {
-    /// Translates the `count` instructions of the block at `start`; `None` if there is no host code to
-    /// be had.
+    /// Translates a block, and those to which its end leads one after another, if they were entered before: then
+    /// no jump is needed between them. `None` if there is no host code to be had.
     #[inline(never)]
-    pub(super) fn translate_to_host_code(
-        &mut self,
-        header: OpRef,
-        start: Gpa,
-        count: usize,
-    ) -> Option<u32> {
-        let mode = Mode::of_bits(header.segment);
-        if !mode.wide {
-            return None;
+    pub(super) fn translate_to_host_code(&mut self, header: OpRef) -> Option<()> {
+        let mut next = Block::of(header)?;
+        let (mut entry, mut follower) = self.translate_from(next, None)?;
+        loop {
+            let Some(Some(code)) = &mut self.translator.code else {
+                unreachable!("a block was translated")
+            };
+            code.pages.enter(&mut code.memory, next.start, next.mode.bits(), entry);
+            next.header.become_native(super::native, entry);
+            let Some((block, exit)) = follower else { return Some(()) };
+            next = block;
+            let Some(translated) = self.translate_from(next, None) else {
+                let Some(Some(code)) = &mut self.translator.code else { return Some(()) };
+                code.place(|code, _| {
+                    code.jmp(exit);
+                });
+                return Some(());
+            };
+            (entry, follower) = translated;
         }
-        let entry = self.translate_from(header, start, count, None)?;
-        let Some(Some(code)) = &mut self.translator.code else { return None };
-        code.pages.enter(&mut code.memory, start, mode.bits(), entry);
-        Some(entry)
     }
 
     /// Host code for the rest of a block from an instruction on, in which no probe serves several accesses.
     /// The jump of the probe that does goes there from now on.
     pub(super) fn translate_apart(&mut self, wide: &Wide) -> Option<u32> {
-        let entry = self.translate_from(wide.header, wide.start, wide.count, Some(wide.at))?;
+        let (entry, _) = self.translate_from(wide.block, Some(wide.at))?;
         let Some(Some(code)) = &mut self.translator.code else { return None };
         code.memory.write(wide.site, &distance(wide.site, entry));
         Some(entry)
     }
 
-    /// A block, or the rest `apart` from an instruction on.
+    /// A block, or the rest `apart` from an instruction on. Returns its entry and the block, if any, whose host code
+    /// must come right behind, or else a jump to the exit.
     fn translate_from(
         &mut self,
-        header: OpRef,
-        start: Gpa,
-        count: usize,
+        block: Block,
         apart: Option<usize>,
-    ) -> Option<u32> {
+    ) -> Option<(u32, Option<(Block, u32)>)> {
+        let Block { header: _, start, count, mode } = block;
         let code = self.translator.code(self.mmu.tuning().code_bytes)?;
         if code.is_full() {
             self.translator.full = true;
             return None;
         }
-        let mode = Mode::of_bits(header.segment);
         let (hot, cold, thunks) = (code.hot, code.cold, code.thunks);
         let wide_before = code.wide.len() as u32;
         let mut tools = code.tools.take().unwrap_or_default();
         let instructions = self.decode_again(&mut tools, start, mode, count);
+        let follower = match apart {
+            None => self.follower(block, &instructions),
+            Some(_) => None,
+        };
         let mut translation = Translation {
             hot: Section::reusing(std::mem::take(&mut tools.hot), hot),
             cold: Section::reusing(std::mem::take(&mut tools.cold), cold),
@@ -146,16 +182,16 @@ impl Cpu {
             tools: &mut tools,
             instructions: &instructions,
             at: 0,
-            header,
-            start,
+            block,
             mode,
+            follower: follower.map(|follower| follower.start.page_offset()),
+            falls: None,
             held: None,
             keeps_held: false,
             shares: apart.is_none(),
             wide_before,
             exit: None,
-            exit_thunk: thunks.exit,
-            callout_thunk: thunks.callout,
+            thunks,
         };
         if apart.is_none() {
             translation.charge(count);
@@ -173,7 +209,7 @@ impl Cpu {
             translation.exit = None;
             let begun = translation.mark();
             let allowed = self.model.allows(instruction);
-            let ends = instruction.flow_control() != iced_x86::FlowControl::Next;
+            let ends = instruction.flow_control() != FlowControl::Next;
             let done = allowed
                 && if ends {
                     translation.branch(instruction).is_some()
@@ -202,15 +238,36 @@ impl Cpu {
             let to = start.page_offset() + instructions.iter().map(|i| i.len() as u64).sum::<u64>();
             translation.go_to(to);
         }
-        let Translation { hot, cold, mut wide, .. } = translation;
+        let Translation { hot, cold, mut wide, falls, .. } = translation;
         let Some(Some(code)) = &mut self.translator.code else { return None };
         let entry = code.accept(&hot, &cold);
         code.wide.append(&mut wide);
+        code.calls.append(&mut tools.calls);
         code.pages.link(&mut code.memory, start.pfn(), mode.bits(), &tools.sites);
         (tools.hot, tools.cold, tools.wide) = (hot.bytes, cold.bytes, wide);
         tools.instructions = instructions;
         code.tools = Some(tools);
-        Some(entry)
+        Some((entry, follower.zip(falls)))
+    }
+
+    /// A block that a block's end leads to, has been entered, and has no host code yet.
+    fn follower(&self, block: Block, instructions: &[Instruction]) -> Option<Block> {
+        let last = instructions.last()?;
+        let (fall, target) = (Some(last.next_ip()), Some(last.near_branch_target()));
+        let places = match last.flow_control() {
+            _ if last.is_invalid() => [None; 2],
+            FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => [fall, None],
+            FlowControl::ConditionalBranch if last.is_jcc_short_or_near() => [fall, target],
+            FlowControl::UnconditionalBranch if last.is_jmp_short_or_near() => [target, None],
+            _ => [None; 2],
+        };
+        let own = block.start.page_offset();
+        let mut near =
+            places.into_iter().flatten().filter(|&offset| offset < 4096 && offset != own);
+        near.find_map(|offset| {
+            let start = Gpa(block.start.0 & !0xfff | offset);
+            Block::of(self.code.get(BlockKey::new(start, block.mode.bits()))?)
+        })
     }
 
     /// A copy of a block's operation, behind which host code goes on.
@@ -293,7 +350,7 @@ impl Translation<'_> {
 
     /// The operation of the current instruction.
     pub(super) fn operation(&self) -> OpRef {
-        let mut op = self.header.next();
+        let mut op = self.block.header.next();
         for _ in 0..self.at {
             op = op.next();
         }
@@ -305,8 +362,8 @@ impl Translation<'_> {
         let count = count as i8;
         let refused = self.cold.here();
         self.cold.arith_mem(0, BUDGET, count);
-        self.cold.constant64(host::R9, self.header.address() | reason::BUDGET);
-        self.cold.jmp(self.exit_thunk);
+        self.cold.constant64(host::R9, self.block.header.address() | reason::BUDGET);
+        self.cold.jmp(self.thunks.exit);
         self.hot.arith_mem(5, BUDGET, count);
         self.hot.jcc(super::emit::condition::S, refused);
     }
@@ -325,7 +382,7 @@ impl Translation<'_> {
     pub(super) fn cold_exit(&mut self, reason: u64) -> u32 {
         let exit = self.cold.here();
         self.cold.constant64(host::R9, self.operation().address() | reason);
-        self.cold.jmp(self.exit_thunk);
+        self.cold.jmp(self.thunks.exit);
         exit
     }
 
@@ -334,20 +391,20 @@ impl Translation<'_> {
         let exit = self.cold.here();
         self.cold.constant32(host::R8, self.wide_before + self.wide.len() as u32);
         self.cold.constant64(host::R9, self.operation().address() | reason::WIDE);
-        self.cold.jmp(self.exit_thunk);
+        self.cold.jmp(self.thunks.exit);
         exit
     }
 
     /// Leaves for the interpreter: the block's last instruction has no translation.
     fn leave_here(&mut self) {
         self.hot.constant64(host::R9, self.operation().address() | reason::AT);
-        self.hot.jmp(self.exit_thunk);
+        self.hot.jmp(self.thunks.exit);
     }
 
     /// Has one operation interpreted. Whatever was known of registers and memory is known no more.
     fn callout(&mut self, op: OpRef) {
         self.hot.constant64(host::R9, op.address());
-        self.hot.call(self.callout_thunk);
+        self.hot.call(self.thunks.callout);
         (self.flags, self.xmm, self.mxcsr, self.held) = (Flags::Saved, 0, false, None);
     }
 
@@ -370,7 +427,24 @@ impl Translation<'_> {
 
     /// A jump within the page, to be linked.
     pub(super) fn link(&mut self, at: u32, exit: u32, offset: u64) {
-        self.tools.sites.push((Site { at, exit }, offset as u16));
+        self.tools.sites.push((Site { at, exit, falls: false }, offset as u16));
+    }
+
+    /// The end: goes on in the page, without a jump if the code there comes next.
+    pub(super) fn end_at(&mut self, offset: u64, exit: u32) {
+        if self.follower == Some(offset) {
+            self.falls = Some(exit);
+            let site = Site { at: self.hot.here() + 1, exit, falls: true };
+            self.tools.sites.push((site, offset as u16));
+        } else {
+            let at = self.hot.jmp(exit);
+            self.link(at, exit, offset);
+        }
+    }
+
+    /// Whether the code at an offset in the page could come next.
+    pub(super) fn is_follower(&self, offset: u64) -> bool {
+        self.follower == Some(offset)
     }
 
     /// Before flags are clobbered, or where host code may be left.

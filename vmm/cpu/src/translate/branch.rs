@@ -1,18 +1,19 @@
 //! Where blocks end: jumps, calls, returns.
 //!
-//! Within a page, a jump goes straight to the target's code (`pages`). To another page, or to an address
-//! from a register or memory, it asks the TLB: a code entry leads from the linear page to the entry points
-//! of the blocks in its physical page.
+//! Within a page, a jump goes straight to the target's code (`pages`), or is none, where that comes next. To
+//! another page, or to an address from a register or memory, it asks the TLB: a code entry leads from the linear
+//! page to the entry points of the blocks in its physical page. For direct calls see `calls`.
 //!
 //! Calls and returns. Beside what the guest's stack gets, a call pushes a pair onto the host's: the linear
 //! return address, and (by the host's own CALL) the host code that goes on there. A guest's RET to just that
 //! address is the host's RET, which the processor predicts. Pairs do not outlive a stay in host code.
 
 use super::block::Translation;
-use super::emit::{Width, at, condition, host, indexed};
+use super::calls::push_return;
+use super::emit::{Width, at, condition, host};
 use super::host::reason;
 use super::memory::{Right, stack};
-use super::registers::{NEXT, PAGE, RIP, STACK_LIMIT, TEMPORARY, table};
+use super::registers::{NEXT, PAGE, RIP, STACK_LIMIT, TEMPORARY};
 use crate::interp::general;
 use iced_x86::{Code, Instruction, OpKind};
 
@@ -28,6 +29,9 @@ impl Translation<'_> {
                 self.hot.save_flags();
             }
             self.flags = super::block::Flags::Saved;
+            let is_inverted = self.is_follower(to);
+            let (condition, to, fall) =
+                if is_inverted { (condition ^ 1, fall, to) } else { (condition, to, fall) };
             if to < 4096 {
                 let exit = self.exit_here();
                 let at = self.hot.jcc(condition, exit);
@@ -61,15 +65,15 @@ impl Translation<'_> {
                 }
                 self.find_target();
                 self.hot.lea(host::R11, at(host::R11, 8 + i32::from(drop)));
-                self.enter_page();
-                self.jump_to_r9();
+                self.hot.enter_page();
+                self.hot.jmp_register(host::R9);
             }
             Code::Jmp_rm64 => {
                 self.save_flags();
                 self.indirect_target(i)?;
                 self.find_target();
-                self.enter_page();
-                self.jump_to_r9();
+                self.hot.enter_page();
+                self.hot.jmp_register(host::R9);
             }
             Code::Call_rm64 => {
                 self.save_flags();
@@ -116,10 +120,52 @@ impl Translation<'_> {
             }
             return Some(());
         }
-        self.far_target(to);
+        self.far_call(to, fall)
+    }
+
+    /// CALL to another page: see [`calls`](super::calls).
+    fn far_call(&mut self, to: u64, fall: u64) -> Option<()> {
+        let distance = i32::try_from(to.wrapping_sub(fall) as i64).ok()?;
+        let top = self.reach(stack(-8), Right::Store, 8);
+        if top.disp != 0 {
+            self.hot.lea(host::R8, top);
+        }
+        self.hot.store(TEMPORARY, host::R8);
         self.held = None;
-        self.find_target();
-        self.call_r9(fall)
+        let unknown = self.cold_exit(reason::UNKNOWN);
+        if fall >= 4096 {
+            self.unpaired_far_call(to, fall, unknown)?;
+            return Some(());
+        }
+        let unpaired = self.cold.here();
+        std::mem::swap(&mut self.hot, &mut self.cold);
+        let done = self.unpaired_far_call(to, fall, unknown);
+        std::mem::swap(&mut self.hot, &mut self.cold);
+        done?;
+        self.hot.load(host::R9, PAGE);
+        self.hot.arith(Width::W64, 0, host::R9, i32::try_from(fall).ok()?);
+        self.pair(unpaired);
+        self.hot.lea(host::R8, at(host::R9, distance));
+        let site = self.hot.call(self.thunks.calls.unlinked);
+        let call = (site, self.operation());
+        self.tools.calls.push(call);
+        self.continue_after_call(fall);
+        Some(())
+    }
+
+    /// The rest of a call to another page whose return address is pushed onto the guest's stack only.
+    fn unpaired_far_call(&mut self, to: u64, fall: u64, unknown: u32) -> Option<()> {
+        self.far_target(to);
+        self.hot.find_target(unknown);
+        // XCHG r64, m64
+        self.hot.mem(Width::W64, &[0x87], host::R9, TEMPORARY);
+        self.hot.load(host::R8, PAGE);
+        self.hot.arith(Width::W64, 0, host::R8, i32::try_from(fall).ok()?);
+        push_return(&mut self.hot);
+        self.hot.enter_page();
+        // JMP m64
+        self.hot.mem(Width::W32, &[0xff], 4, TEMPORARY);
+        Some(())
     }
 
     /// The rest of a call whose target's entry point is in R9.
@@ -127,18 +173,18 @@ impl Translation<'_> {
         self.hot.store(TEMPORARY, host::R9);
         self.push_return(fall)?;
         if fall >= 4096 {
-            self.enter_page();
+            self.hot.enter_page();
             // JMP m64
             self.hot.mem(Width::W32, &[0xff], 4, TEMPORARY);
             return Some(());
         }
         let unpaired = self.cold.here();
         std::mem::swap(&mut self.hot, &mut self.cold);
-        self.enter_page();
+        self.hot.enter_page();
         self.hot.mem(Width::W32, &[0xff], 4, TEMPORARY);
         std::mem::swap(&mut self.hot, &mut self.cold);
         self.pair(unpaired);
-        self.enter_page();
+        self.hot.enter_page();
         // CALL m64
         self.hot.mem(Width::W32, &[0xff], 2, TEMPORARY);
         self.continue_after_call(fall);
@@ -163,8 +209,7 @@ impl Translation<'_> {
         self.hot.arith(Width::W64, 4, host::R8, -4096);
         self.hot.store(PAGE, host::R8);
         let exit = self.cold_exit_to(fall);
-        let at = self.hot.jmp(exit);
-        self.link(at, exit, fall);
+        self.end_at(fall, exit);
     }
 
     /// RET to the linear address in R8: by the host's RET if the pair on top of the host's stack is of that
@@ -174,10 +219,10 @@ impl Translation<'_> {
         let unknown = self.cold_exit(reason::UNKNOWN);
         let unpaired = self.cold.here();
         std::mem::swap(&mut self.hot, &mut self.cold);
-        self.find_target_or(unknown);
+        self.hot.find_target(unknown);
         self.hot.lea(host::R11, at(host::R11, 8));
-        self.enter_page();
-        self.jump_to_r9();
+        self.hot.enter_page();
+        self.hot.jmp_register(host::R9);
         std::mem::swap(&mut self.hot, &mut self.cold);
         self.hot.constant32(host::R9, exit);
         // CMP r8, [rsp + 8]
@@ -201,8 +246,7 @@ impl Translation<'_> {
     pub(super) fn go_to(&mut self, to: u64) {
         if to < 4096 {
             let exit = self.exit_here();
-            let at = self.hot.jmp(exit);
-            self.link(at, exit, to);
+            self.end_at(to, exit);
         } else {
             let far = self.cold_jump(to);
             self.hot.jmp(far);
@@ -216,7 +260,7 @@ impl Translation<'_> {
         self.far_target(to);
         self.hot.store(NEXT, host::R8);
         self.hot.constant32(host::R9, reason::JUMP as u32);
-        self.hot.jmp(self.exit_thunk);
+        self.hot.jmp(self.thunks.exit);
         std::mem::swap(&mut self.hot, &mut self.cold);
         start
     }
@@ -227,9 +271,9 @@ impl Translation<'_> {
         let start = self.cold.here();
         std::mem::swap(&mut self.hot, &mut self.cold);
         self.far_target(to);
-        self.find_target_or(unknown);
-        self.enter_page();
-        self.jump_to_r9();
+        self.hot.find_target(unknown);
+        self.hot.enter_page();
+        self.hot.jmp_register(host::R9);
         std::mem::swap(&mut self.hot, &mut self.cold);
         start
     }
@@ -238,11 +282,11 @@ impl Translation<'_> {
     pub(super) fn go_on_at_rip(&mut self) {
         let unknown = self.cold.here();
         self.cold.constant32(host::R9, reason::UNKNOWN_JUMP as u32);
-        self.cold.jmp(self.exit_thunk);
+        self.cold.jmp(self.thunks.exit);
         self.hot.load(host::R8, RIP);
-        self.find_target_or(unknown);
-        self.enter_page();
-        self.jump_to_r9();
+        self.hot.find_target(unknown);
+        self.hot.enter_page();
+        self.hot.jmp_register(host::R9);
     }
 
     /// R8 = the linear address that lies `to` from the page.
@@ -258,32 +302,10 @@ impl Translation<'_> {
         }
     }
 
-    /// R9 = the entry point for the linear address in R8, which is put into `Native::next`; or leaves with
-    /// nothing changed.
+    /// R9 = the entry point for the linear address in R8, or leaves with nothing changed.
     fn find_target(&mut self) {
         let unknown = self.cold_exit(reason::UNKNOWN);
-        self.find_target_or(unknown);
-    }
-
-    fn find_target_or(&mut self, unknown: u32) {
-        self.hot.store(NEXT, host::R8);
-        self.tlb_slot(table::CODE_STEP);
-        self.hot.mem(Width::W64, &[0x33], host::R8, indexed(host::R14, host::R9, 0, table::CODE));
-        self.hot.arith(Width::W64, 7, host::R8, 4095);
-        self.hot.jcc(condition::A, unknown);
-        self.hot.load(host::R9, indexed(host::R14, host::R9, 0, table::CODE + 8));
-        self.hot.mem(Width::W32, &[0x8b], host::R9, indexed(host::R9, host::R8, 2, 0));
-    }
-
-    /// The page of `Native::next` is the one being executed from here on.
-    fn enter_page(&mut self) {
-        self.hot.load(host::R8, NEXT);
-        self.hot.arith(Width::W64, 4, host::R8, -4096);
-        self.hot.store(PAGE, host::R8);
-    }
-
-    fn jump_to_r9(&mut self) {
-        self.hot.reg(Width::W32, &[0xff], 4, host::R9);
+        self.hot.find_target(unknown);
     }
 }
 

@@ -225,6 +225,11 @@ impl Section {
         at
     }
 
+    /// `jmp` to the address in a register.
+    pub(super) fn jmp_register(&mut self, to: Host) {
+        self.reg(W32, &[0xff], 4, to);
+    }
+
     /// `lahf; seto al`.
     pub(super) fn save_flags(&mut self) {
         self.raw(&[0x9f, 0x0f, 0x90, 0xc0]);

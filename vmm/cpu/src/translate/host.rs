@@ -13,7 +13,8 @@
 //!   TLB that `Cpu::tlb` points to; tables of entry points, which live as long as TLB entries that lead to
 //!   them; and guest RAM at host addresses that a TLB entry proves valid, by a compare like that in
 //!   `mmu/access.rs` for all the bytes that a probe serves, which lie in one page.
-//! - Code is changed (links) only while it does not run, or is about to be left: the machine has one thread,
+//! - Code is changed (where jumps and calls lead, and the first instruction of code that nobody enters any more,
+//!   into a jump away) only while it does not run, or is about to be left: the machine has one thread,
 //!   and if [`callout`] retires a translation, it says so and is returned from to the exit thunk, not to the
 //!   translation that called. The processor sees such changes because of the jump through a register in the
 //!   trampoline and its coherent instruction cache (SDM vol. 3A, 11.6; AMD APM vol. 2, 7.6.1). No code is
@@ -161,6 +162,8 @@ pub(super) mod reason {
     pub(crate) const WIDE: u64 = 5;
     /// As `JUMP`, because where that lies is not known.
     pub(crate) const UNKNOWN_JUMP: u64 = 6;
+    /// As `UNKNOWN`, from a call to another page; the operation is [`Calls`](super::super::calls::Calls)' to tell.
+    pub(crate) const CALL: u64 = 7;
     /// All of the bits.
     pub(crate) const MASK: u64 = 7;
 }
@@ -173,6 +176,7 @@ pub(super) enum Left {
     Callout { op: OpRef, resume: u32 },
     Jump,
     UnknownJump,
+    Call { site: u32 },
     Budget(OpRef),
     Unknown(OpRef),
     Wide { op: OpRef, number: u32 },
@@ -210,6 +214,8 @@ pub(super) fn run(cpu: &mut Cpu, trampoline: u32, entry: u32) -> Left {
         reason::CALLOUT => Left::Callout { op: op(), resume: returned.resume as u32 },
         reason::JUMP => Left::Jump,
         reason::UNKNOWN_JUMP => Left::UnknownJump,
+        // Where the call returns to is behind its distance.
+        reason::CALL => Left::Call { site: returned.resume as u32 - 4 },
         reason::BUDGET => Left::Budget(op()),
         reason::WIDE => Left::Wide { op: op(), number: returned.resume as u32 },
         _ => Left::Unknown(op()),

@@ -119,7 +119,7 @@ impl Translation<'_> {
             Right::Load => table::READ,
             Right::Store => table::WRITE,
         };
-        self.tlb_slot(table::DATA_STEP);
+        self.hot.tlb_slot(table::DATA_STEP);
         // XOR r64, m64: the offset in the page, or more.
         self.hot.mem(Width::W64, &[0x33], host::R8, indexed(host::R14, host::R9, 0, table));
         self.hot.arith(Width::W64, 7, host::R8, 4096 - bytes as i32);
@@ -127,16 +127,6 @@ impl Translation<'_> {
         // ADD r64, m64
         self.hot.mem(Width::W64, &[0x03], host::R8, indexed(host::R14, host::R9, 0, table + 8));
         site
-    }
-
-    /// R9 = the byte offset of the slot for the linear address in R8, in a table of slots of `step` bytes.
-    pub(super) fn tlb_slot(&mut self, step: usize) {
-        let shift = step.trailing_zeros();
-        self.hot.mov32(host::R9, host::R8);
-        // SHR r32, imm8: the page number times the step.
-        self.hot.reg(Width::W32, &[0xc1], 5, host::R9);
-        self.hot.raw(&[12 - shift as u8]);
-        self.hot.arith(Width::W32, 4, host::R9, (crate::mmu::TLB_SLOTS as i32 - 1) << shift);
     }
 
     /// Leaves for the interpreter unless what was reached lies at a multiple of 16. R9 is lost.

@@ -13,11 +13,19 @@ mod block;
 mod branch;
 #[cfg(test)]
 mod callouts;
+mod calls;
 mod common;
 mod copy;
+#[cfg(test)]
+mod crossing;
 mod emit;
+#[cfg(test)]
+mod falling;
+#[cfg(test)]
+mod far_calls;
 mod high_byte;
 mod host;
+mod lookup;
 mod memory;
 mod pages;
 mod reach;
@@ -32,6 +40,7 @@ use crate::cpu::Cpu;
 use crate::flags::rflags;
 use crate::interp::{self, Exit, Mode};
 use crate::mmu::Tlb;
+use calls::Calls;
 use dejavm_units::Gpa;
 use host::{CodeMemory, Left};
 use pages::Pages;
@@ -110,6 +119,7 @@ struct Code {
     pages: Pages,
     /// Probes for several accesses, by the number that their exits tell.
     wide: Vec<Wide>,
+    calls: Calls,
     /// What the last translation was made with.
     tools: Option<Box<block::Tools>>,
 }
@@ -132,6 +142,7 @@ impl Code {
             cold,
             pages: Pages::new(thunks.no_target),
             wide: Vec::new(),
+            calls: Calls::default(),
             tools: None,
         })
     }
@@ -184,6 +195,7 @@ impl Translator {
         if let Some(Some(code)) = &mut self.code {
             code.pages.clear();
             code.wide.clear();
+            code.calls.clear();
             code.hot = code.start;
             code.cold = code.memory.start() + code.memory.bytes() / 2;
         }
@@ -224,12 +236,9 @@ fn warming(cpu: &mut Cpu, header: OpRef) -> Flow {
         header.cool();
         return interpret(cpu, header);
     }
-    let start = Gpa((header.disp as u32 as u64) << 12 | u64::from(header.offset));
-    let count = i64::from(header.rest) - 1;
-    match cpu.translate_to_host_code(header, start, count as usize) {
-        Some(entry) => header.become_native(native, entry),
+    if cpu.translate_to_host_code(header).is_none() {
         // Not again.
-        None => header.become_interpreted(interp::enter, count as u64),
+        header.become_interpreted(interp::enter, u64::from(header.rest) - 1);
     }
     go!(cpu, header)
 }
@@ -279,6 +288,10 @@ fn run_host_code(cpu: &mut Cpu, header: OpRef) -> Option<OpRef> {
             Left::UnknownJump => {
                 cpu.learn_target(cpu.native.next);
                 return interp::target(cpu, cpu.native.next);
+            }
+            Left::Call { site } => {
+                cpu.learn_target(cpu.native.next);
+                return Some(cpu.link_far_call(site));
             }
             Left::Jump => return interp::target(cpu, cpu.native.next),
             Left::Budget(header) => {
@@ -337,15 +350,18 @@ impl Cpu {
     /// Enters where the code of a linear page is into the TLB, if a jump there was made before: only then
     /// does a walk of the page tables change nothing.
     fn learn_target(&mut self, linear: u64) {
-        if self.jumps.get(linear, self.jump_context).is_none() {
-            return;
-        }
-        let Ok(gpa) = self.translate_block(linear) else { return };
+        let Some(gpa) = self.known_target(linear) else { return };
         let (user, mode) = (self.cpl == 3, self.mode_bits());
         let bytes = self.mmu.tuning().code_bytes;
         let Some(code) = self.translator.code(bytes) else { return };
         let entry_points = code.pages.entry_points(gpa.pfn(), mode).as_ptr() as u64;
         self.mmu.fill_code(user, linear, entry_points);
+    }
+
+    /// Where a linear address leads, if a jump there was made before.
+    fn known_target(&mut self, linear: u64) -> Option<Gpa> {
+        self.jumps.get(linear, self.jump_context)?;
+        self.translate_block(linear).ok()
     }
 
     /// The mode that blocks are decoded in now; valid inside blocks.

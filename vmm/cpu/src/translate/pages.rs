@@ -4,6 +4,7 @@
 use super::emit::distance;
 use super::host::CodeMemory;
 use dejavm_units::{Gpa, Pfn};
+use std::collections::BTreeMap;
 
 /// Host addresses of blocks, by offset in their page.
 pub(super) type EntryPoints = Box<[u32; 4096]>;
@@ -13,6 +14,19 @@ pub(super) type EntryPoints = Box<[u32; 4096]>;
 pub(super) struct Site {
     pub(super) at: u32,
     pub(super) exit: u32,
+    /// There is no jump: the target's code begins where the jump would be. It is overwritten with one when the
+    /// target is no more.
+    pub(super) falls: bool,
+}
+
+impl Site {
+    fn lead_to(self, memory: &mut CodeMemory, to: u32) {
+        if self.falls {
+            const JMP: u8 = 0xe9;
+            memory.write(self.at - 1, &[JMP]);
+        }
+        memory.write(self.at, &distance(self.at, to));
+    }
 }
 
 /// A jump in a list of those whose targets' offsets have the upper bits in common.
@@ -31,6 +45,10 @@ struct Page {
     entry_points: EntryPoints,
     /// Index plus one in `Pages::jumps`, by the target's offset.
     lists: [u32; 4096 >> LIST_SHIFT],
+    /// Checks that a linear address leads here: see [`calls`](super::calls).
+    gate: Option<u32>,
+    /// Where calls from other pages enter, by the block's offset.
+    far_entries: BTreeMap<u16, u32>,
 }
 
 /// All pages of code.
@@ -75,7 +93,12 @@ impl Pages {
             return known;
         }
         let entry_points = Box::new([self.none; 4096]);
-        self.pages.push(Page { entry_points, lists: [0; 4096 >> LIST_SHIFT] });
+        self.pages.push(Page {
+            entry_points,
+            lists: [0; 4096 >> LIST_SHIFT],
+            gate: None,
+            far_entries: BTreeMap::new(),
+        });
         self.index[slot] = (key, self.pages.len() as u32);
         if self.pages.len() * 2 > self.index.len() {
             self.grow();
@@ -98,6 +121,27 @@ impl Pages {
         &self.pages[page].entry_points
     }
 
+    /// The gate of a page, if it has one.
+    pub(super) fn gate(&self, pfn: Pfn, mode: u8) -> Option<u32> {
+        self.pages[self.known(pfn, mode)?].gate
+    }
+
+    pub(super) fn set_gate(&mut self, pfn: Pfn, mode: u8, gate: u32) {
+        let page = self.page(pfn, mode);
+        self.pages[page].gate = Some(gate);
+    }
+
+    /// Where calls from other pages enter a block, if any did.
+    pub(super) fn far_entry(&self, start: Gpa, mode: u8) -> Option<u32> {
+        let page = self.known(start.pfn(), mode)?;
+        self.pages[page].far_entries.get(&(start.page_offset() as u16)).copied()
+    }
+
+    pub(super) fn set_far_entry(&mut self, start: Gpa, mode: u8, entry: u32) {
+        let page = self.page(start.pfn(), mode);
+        self.pages[page].far_entries.insert(start.page_offset() as u16, entry);
+    }
+
     /// The block at `start` has code at `entry`.
     pub(super) fn enter(&mut self, memory: &mut CodeMemory, start: Gpa, mode: u8, entry: u32) {
         let page = self.page(start.pfn(), mode);
@@ -105,7 +149,9 @@ impl Pages {
         let offset = start.page_offset() as usize;
         page.entry_points[offset] = entry;
         for site in jumps_to(&self.jumps, page, offset) {
-            memory.write(site.at, &distance(site.at, entry));
+            if !(site.falls && site.at - 1 == entry) {
+                site.lead_to(memory, entry);
+            }
         }
     }
 
@@ -125,7 +171,7 @@ impl Pages {
             *list = self.jumps.len() as u32;
             let known = page.entry_points[usize::from(target)];
             if known != self.none {
-                memory.write(site.at, &distance(site.at, known));
+                site.lead_to(memory, known);
             }
         }
     }
@@ -137,7 +183,7 @@ impl Pages {
         let offset = start.page_offset() as usize;
         page.entry_points[offset] = self.none;
         for site in jumps_to(&self.jumps, page, offset) {
-            memory.write(site.at, &distance(site.at, site.exit));
+            site.lead_to(memory, site.exit);
         }
     }
 }

@@ -6,14 +6,12 @@
 //! in one page: where it does not, host code that probes for each access apart is made the first few times
 //! that this happens, and takes over from there on.
 
-use super::block::Translation;
+use super::block::{Block, Translation};
 use super::copy::{Class, class_of};
 use super::emit::{Mem, at, host};
 use super::memory::{Key, Place, RSP, Right, stack};
-use crate::code::OpRef;
 use crate::cpu::Cpu;
 use crate::interp::general;
-use dejavm_units::Gpa;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 /// Bytes that one probe serves at most: the more, the likelier is the end of a page among them.
@@ -40,10 +38,8 @@ impl Held {
 /// A probe for several accesses, and how to do without it.
 #[derive(Clone, Copy)]
 pub(super) struct Wide {
-    pub(super) header: OpRef,
-    pub(super) start: Gpa,
-    /// Instructions of the block, and which of them probes.
-    pub(super) count: usize,
+    pub(super) block: Block,
+    /// Which of its instructions probes.
     pub(super) at: usize,
     /// Where the distance of the jump lies that is taken when the probe fails.
     pub(super) site: u32,
@@ -120,9 +116,7 @@ impl Translation<'_> {
             let exit = self.wide_exit();
             let site = self.probe(held.right, span, exit);
             self.wide.push(Wide {
-                header: self.header,
-                start: self.start,
-                count: self.instructions.len(),
+                block: self.block,
                 at: self.at,
                 site,
                 held,

@@ -1,6 +1,7 @@
 //! The code that every translation shares: the way in, the way out, and where jumps to code that has no
 //! translation land.
 
+use super::calls::{self, CallThunks};
 use super::emit::{Section, Width, at, condition, host};
 use super::host::reason;
 use super::registers::{
@@ -18,6 +19,7 @@ pub(super) struct Thunks {
     pub(super) no_target: u32,
     /// Called: has the operation in R9 interpreted, and returns or leaves.
     pub(super) callout: u32,
+    pub(super) calls: CallThunks,
 }
 
 /// Bytes of the host's stack for pairs of return addresses; a thread's stack has many times that.
@@ -86,7 +88,8 @@ pub(super) fn emit(code: &mut Section) -> Thunks {
     let not_paired = code.here();
     code.reg(super::emit::Width::W32, &[0xff], 4, host::R9);
     code.bytes[patch..patch + 4].copy_from_slice(&not_paired.to_le_bytes());
-    Thunks { enter, exit, no_target, callout }
+    let calls = calls::emit_thunks(code, exit, no_target);
+    Thunks { enter, exit, no_target, callout, calls }
 }
 
 /// Pinned registers and flags from memory.
