@@ -56,6 +56,7 @@ judges: images ## runs the slow judges: VS Code's debug adapters; gdb with the v
 	    set -x; $(CARGO) test --release -p dejavm-gdb-tests --test adapters; \
 	fi
 	$(CARGO) test --release -p dejavm -p getlinuxoffsets --test judge_vmlinux
+	$(CARGO) test --release -p dejavm --test judge_crash
 
 # Not for a test: it ends when its time is up, not when something is shown.
 SECONDS ?= 120

@@ -4,7 +4,7 @@
 #   usage: tools/install-deps.sh [build] [test] [judges] [fuzz] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
-# test:  gdb, which tests drive
+# test:  gdb and crash, which tests drive
 # judges: the newest LLDB there is, and npm, for debug adapters
 # fuzz: a C++ compiler, for libFuzzer
 # bench: QEMU, the peer that `make bench` measures against
@@ -29,6 +29,7 @@ for group; do
             ;;
         test)
             want gdb command -v gdb
+            want crash command -v crash
             ;;
         judges)
             # Going backwards needs LLDB 21; Debian's package without a version is older.

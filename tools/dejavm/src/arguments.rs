@@ -34,6 +34,8 @@ pub enum Command {
     Ls(Ls),
     /// List the named positions of a recording, or name one
     Marks(Marks),
+    /// Write the machine at a position of a recording as a VMware checkpoint
+    Snapshot(Snapshot),
     /// Say which engines this host has, and what each can promise
     Doctor(Doctor),
     /// Record and replay a guest built into this program: no file, no network, about a second
@@ -57,8 +59,11 @@ pub enum IdlePolicy {
 #[derive(Clone, Debug, Args)]
 pub struct Record {
     /// Kernel: a Linux bzImage, or an ELF image (vmlinux, or with a PVH note)
-    #[arg(long, value_name = "FILE")]
-    pub kernel: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "from")]
+    pub kernel: Option<PathBuf>,
+    /// Go on from a checkpoint that `dejavm snapshot` wrote, instead of booting a kernel
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append", "memory", "cpu", "external", "rtc_epoch", "vmx"])]
+    pub from: Option<PathBuf>,
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
@@ -101,6 +106,29 @@ pub struct Branch {
     /// The branch's own recording
     #[command(flatten)]
     pub recording: Recording,
+}
+
+/// `dejavm snapshot`.
+#[derive(Debug, Args)]
+pub struct Snapshot {
+    /// The recording; it stays as it is
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Where: a position, or the name of a mark
+    #[arg(long, value_name = "POSITION|MARK")]
+    pub at: String,
+    /// The checkpoint to write, .vmss or .vmsn; guest memory goes into the .vmem beside it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Write guest memory into the checkpoint itself, as ESX did
+    #[arg(long)]
+    pub embed: bool,
+    /// Overwrite files that exist
+    #[arg(long)]
+    pub force: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How a live machine is recorded.

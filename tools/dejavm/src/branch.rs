@@ -11,7 +11,6 @@ use dejavm_replay::{
 };
 use dejavm_stub::{Replaying, Target};
 use dejavm_units::Position;
-use std::fs::File;
 
 /// Replays up to there, and runs and records the machine from there on.
 pub fn run(arguments: &Branch) -> Result<Outcome, Failure> {
@@ -24,7 +23,7 @@ pub fn run(arguments: &Branch) -> Result<Outcome, Failure> {
     machine.set_tuning(recording.tuning.tuning());
     let timeline = Timeline::new(replayer, machine, TimelineOptions::default());
     let mut timeline = timeline.map_err(Failure::from).map_err(about)?;
-    let at = place(&timeline, &arguments.at).map_err(about)?;
+    let at = open::place(&timeline, &arguments.at).map_err(about)?;
     let reached = timeline.seek(at).map_err(Failure::from).map_err(about)?;
     if reached != Reached::Position {
         let sentence = format!(
@@ -53,16 +52,4 @@ pub fn run(arguments: &Branch) -> Result<Outcome, Failure> {
     };
     eprintln!("dejavm: {name}: a live machine goes on from position {at}");
     live(recording, machine, &options, bits_64)
-}
-
-/// A position as the user names it.
-fn place(timeline: &Timeline<File>, text: &str) -> Result<Position, Failure> {
-    if let Ok(position) = text.replace('_', "").parse() {
-        return Ok(Position(position));
-    }
-    let mark = timeline.marks().iter().rev().find(|mark| mark.name == text);
-    mark.map(|mark| mark.at.position).ok_or_else(|| {
-        let sentence = format!("{text:?} is neither a position nor one of its marks");
-        Failure::new(Exit::NotFound, sentence)
-    })
 }

@@ -23,6 +23,7 @@ mod record;
 mod recording;
 mod replay;
 mod replay_debugged;
+mod snapshot;
 mod terminal;
 mod unrecorded;
 mod vmx;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Command::Info(arguments) => (arguments.json, info::info(arguments)),
         Command::Ls(arguments) => (arguments.json, info::ls(arguments)),
         Command::Marks(arguments) => (arguments.json, marks::run(arguments)),
+        Command::Snapshot(arguments) => (arguments.json, snapshot::run(arguments)),
         Command::Doctor(arguments) => (arguments.json, doctor::run(arguments)),
         Command::Demo(arguments) => (arguments.json, demo::run(arguments)),
         Command::Gdbinit => (false, gdbinit()),

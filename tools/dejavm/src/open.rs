@@ -3,7 +3,8 @@
 use crate::exit::{Exit, Failure};
 use crate::record::{name, read};
 use dejavm_machine::{Boot, Machine};
-use dejavm_replay::{External, Replayer};
+use dejavm_replay::{External, Replayer, Timeline};
+use dejavm_units::Position;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -105,4 +106,16 @@ fn contents(external: &External) -> Result<Vec<u8>, Failure> {
         contents.len()
     );
     Err(Failure::new(Exit::Recording, sentence))
+}
+
+/// A position as the user names it.
+pub fn place(timeline: &Timeline<File>, text: &str) -> Result<Position, Failure> {
+    if let Ok(position) = text.replace('_', "").parse() {
+        return Ok(Position(position));
+    }
+    let mark = timeline.marks().iter().rev().find(|mark| mark.name == text);
+    mark.map(|mark| mark.at.position).ok_or_else(|| {
+        let sentence = format!("{text:?} is neither a position nor one of its marks");
+        Failure::new(Exit::NotFound, sentence)
+    })
 }

@@ -1,10 +1,11 @@
 //! `dejavm record`.
 
 use crate::Outcome;
-use crate::arguments::Record;
+use crate::arguments::{Record, Recording};
 use crate::exit::{Exit, Failure};
 use crate::progress::rate;
 use crate::recording::{checkpoints, live, refuse_to_overwrite};
+use crate::snapshot::Restored;
 use crate::vmx::Vmx;
 use dejavm_cpu::control;
 use dejavm_machine::{Boot, BootError, End, Machine, MachineConfig};
@@ -13,7 +14,7 @@ use dejavm_replay::{Ending, External, Header, RecordOptions, Recorded, SEMANTICS
 use dejavm_units::Position;
 use serde_json::{Value, json};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Name and version of this program, for recordings.
@@ -39,10 +40,13 @@ fn described(arguments: &Record) -> Result<Record, Failure> {
 
 /// Records until the guest ends or the user stops it.
 pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
+    if let Some(checkpoint) = &arguments.from {
+        return go_on(checkpoint, &arguments.recording);
+    }
     let arguments = &described(arguments)?;
     let recording = &arguments.recording;
-    refuse_to_overwrite(recording, &[Some(&arguments.kernel), arguments.initrd.as_ref()])?;
-    let kernel = read(&arguments.kernel, "the kernel")?;
+    refuse_to_overwrite(recording, &[arguments.kernel.as_ref(), arguments.initrd.as_ref()])?;
+    let kernel = read(kernel_path(arguments), "the kernel")?;
     let initrd = arguments.initrd.as_deref().map(|path| read(path, "the initial RAM disk"));
     let initrd = initrd.transpose()?;
     let rtc_epoch_s = arguments.rtc_epoch.unwrap_or_else(host_seconds);
@@ -57,7 +61,7 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     let bits_64 = machine.cpu_state().efer & control::EFER_LMA != 0 || is_elf_64(&kernel);
     let mut externals = Vec::new();
     if arguments.external {
-        externals.push(external("kernel", &arguments.kernel, &kernel)?);
+        externals.push(external("kernel", kernel_path(arguments), &kernel)?);
         if let (Some(path), Some(contents)) = (&arguments.initrd, &initrd) {
             externals.push(external("initrd", path, contents)?);
         }
@@ -73,6 +77,39 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     drop((kernel, initrd));
 
     live(recording, machine, &options, bits_64)
+}
+
+/// Records a machine that goes on from a checkpoint.
+fn go_on(checkpoint: &PathBuf, recording: &Recording) -> Result<Outcome, Failure> {
+    refuse_to_overwrite(recording, &[Some(checkpoint)])?;
+    let Restored { mut machine, header } = Restored::from_file(checkpoint)?;
+    machine.set_tuning(recording.tuning.tuning());
+    let header = Header {
+        creator: CREATOR.into(),
+        semantics: SEMANTICS,
+        digest_interval: recording.digest_interval,
+        ..header
+    };
+    let options = RecordOptions {
+        header,
+        externals: Vec::new(),
+        embed_pages: true,
+        until: recording.until.map(Position),
+        checkpoints: checkpoints(recording),
+        parent: None,
+    };
+    let bits_64 = machine.cpu_state().efer & control::EFER_LMA != 0;
+    eprintln!(
+        "dejavm: {}: the machine goes on from position {}",
+        name(checkpoint),
+        machine.position()
+    );
+    live(recording, machine, &options, bits_64)
+}
+
+/// The kernel to boot.
+fn kernel_path(arguments: &Record) -> &Path {
+    arguments.kernel.as_deref().expect("the command line has a kernel, or a checkpoint")
 }
 
 /// An ELF image for 64-bit mode, even if it starts in another.
@@ -148,7 +185,7 @@ pub fn name(path: &Path) -> String {
 }
 
 fn header(config: MachineConfig, arguments: &Record) -> Header {
-    let mut guest = vec![("kernel".to_owned(), name(&arguments.kernel))];
+    let mut guest = vec![("kernel".to_owned(), name(kernel_path(arguments)))];
     if let Some(initrd) = &arguments.initrd {
         guest.push(("initrd".into(), name(initrd)));
     }
@@ -199,7 +236,7 @@ fn external(role: &str, path: &Path, contents: &[u8]) -> Result<External, Failur
 /// Says which file made the machine impossible.
 fn refused(arguments: &Record, error: &BootError) -> Failure {
     let initrd = || arguments.initrd.as_deref().map(name).unwrap_or_default();
-    let kernel = name(&arguments.kernel);
+    let kernel = name(kernel_path(arguments));
     match error {
         BootError::NotAKernel | BootError::BadImage(_) | BootError::OldProtocol { .. } => {
             Failure::new(Exit::Failed, error.to_string()).about(&kernel)

@@ -1,0 +1,51 @@
+//! What a Linux kernel left about itself in memory.
+
+use vmss::GuestMemory;
+
+/// How the kernel's own note begins: name with padding, then its text.
+const NOTE: &[u8] = b"VMCOREINFO\0\0OSRELEASE=";
+/// Bytes of the note's header and name.
+const HEADER_BYTES: u64 = 12;
+const NAME_BYTES: u64 = 12;
+/// A page holds all of it.
+const TEXT_MAX: u32 = 4096;
+const PIECE: u64 = 4 << 20;
+
+/// The text of VMCOREINFO, as the kernel keeps it ready for kdump.
+pub fn vmcoreinfo(memory: &GuestMemory) -> vmss::Result<Option<Vec<u8>>> {
+    let finder = memchr::memmem::Finder::new(NOTE);
+    let mut piece = vec![0; PIECE as usize];
+    for region in memory.regions() {
+        let mut at = region.start();
+        while at < region.end() {
+            let bytes = (region.end() - at).min(PIECE) as usize;
+            let piece = &mut piece[..bytes];
+            memory.read(at, piece)?;
+            // The note is a page of its own: it does not cross pieces.
+            for found in finder.find_iter(piece) {
+                let name = at + found as u64;
+                if let Some(text) = text(memory, name)? {
+                    return Ok(Some(text));
+                }
+            }
+            at += bytes as u64;
+        }
+    }
+    Ok(None)
+}
+
+/// The text behind the name at an address, if what is before the name fits.
+fn text(memory: &GuestMemory, name: u64) -> vmss::Result<Option<Vec<u8>>> {
+    let mut header = [0; HEADER_BYTES as usize];
+    let Some(begin) = name.checked_sub(HEADER_BYTES) else { return Ok(None) };
+    memory.read(begin, &mut header)?;
+    let word =
+        |n: usize| u32::from_le_bytes(header[4 * n..4 * n + 4].try_into().expect("four bytes"));
+    let (name_bytes, text_bytes, kind) = (word(0), word(1), word(2));
+    if (name_bytes, kind) != (11, 0) || text_bytes > TEXT_MAX {
+        return Ok(None);
+    }
+    let mut text = vec![0; text_bytes as usize];
+    memory.read(name + NAME_BYTES, &mut text)?;
+    Ok(text.is_ascii().then_some(text))
+}

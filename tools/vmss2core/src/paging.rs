@@ -1,0 +1,145 @@
+//! An address space: which linear addresses lead where, by the page tables of a processor (SDM vol. 3A, chapter 4).
+
+use vmss::{GuestMemory, Vcpu};
+
+/// Linear addresses that lead to physical ones, one after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first linear address.
+    pub linear: u64,
+    /// Where it leads.
+    pub physical: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+const PRESENT: u64 = 1;
+const LARGE: u64 = 1 << 7;
+const CR4_PSE: u64 = 1 << 4;
+const CR4_PAE: u64 = 1 << 5;
+const CR4_LA57: u64 = 1 << 12;
+const CR0_PG: u64 = 1 << 31;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// More runs than any guest has: a bound for page tables made to mislead.
+const RUNS_MAX: usize = 1 << 22;
+/// Tables looked at, for the same reason.
+const TABLES_MAX: usize = 1 << 20;
+
+/// The page tables of a processor.
+pub struct AddressSpace<'a> {
+    memory: &'a GuestMemory,
+    runs: Vec<Run>,
+    tables: usize,
+}
+
+/// How a level's tables are.
+#[derive(Clone, Copy)]
+struct Level {
+    /// log2 of the bytes that an entry leads to.
+    shift: u32,
+    /// log2 of the entries.
+    bits: u32,
+    /// An entry may lead to a page.
+    has_pages: bool,
+}
+
+impl AddressSpace<'_> {
+    /// All that a processor's page tables lead to, in ascending order; without paging, physical memory.
+    pub fn runs(vcpu: &Vcpu, memory: &GuestMemory) -> Vec<Run> {
+        let (cr0, cr3, cr4) = (vcpu.cr[0], vcpu.cr[3], vcpu.cr[4]);
+        if cr0 & CR0_PG == 0 {
+            let all = memory.regions().iter();
+            return all
+                .map(|region| Run {
+                    linear: region.start(),
+                    physical: region.start(),
+                    bytes: region.bytes(),
+                })
+                .collect();
+        }
+        let level = |shift, bits, has_pages| Level { shift, bits, has_pages };
+        let mut space = AddressSpace { memory, runs: Vec::new(), tables: 0 };
+        let long = [
+            level(48, 9, false),
+            level(39, 9, false),
+            level(30, 9, true),
+            level(21, 9, true),
+            level(12, 9, true),
+        ];
+        if vcpu.is_long_mode() {
+            let levels = if cr4 & CR4_LA57 != 0 { &long[..] } else { &long[1..] };
+            space.table(cr3 & ADDRESS, 8, levels, 0);
+        } else if cr4 & CR4_PAE != 0 {
+            let levels = [level(30, 2, false), level(21, 9, true), level(12, 9, true)];
+            space.table(cr3 & 0xffff_ffe0, 8, &levels, 0);
+        } else {
+            let levels = [level(22, 10, cr4 & CR4_PSE != 0), level(12, 10, true)];
+            space.table(cr3 & 0xffff_f000, 4, &levels, 0);
+        }
+        space.runs
+    }
+
+    fn table(&mut self, at: u64, entry_bytes: u64, levels: &[Level], linear: u64) {
+        let [level, below @ ..] = levels else { return };
+        self.tables += 1;
+        let mut bytes = vec![0; (entry_bytes << level.bits) as usize];
+        if self.tables > TABLES_MAX || self.memory.read(at, &mut bytes).is_err() {
+            return;
+        }
+        for (index, entry) in (0u64..).zip(bytes.chunks_exact(entry_bytes as usize)) {
+            let mut wide = [0; 8];
+            wide[..entry.len()].copy_from_slice(entry);
+            let entry = u64::from_le_bytes(wide);
+            if entry & PRESENT == 0 {
+                continue;
+            }
+            let mut linear = linear | index << level.shift;
+            let top = level.shift + level.bits;
+            if matches!(top, 48 | 57) && linear >> (top - 1) != 0 {
+                // Canonical addresses repeat the highest bit.
+                linear |= u64::MAX << top;
+            }
+            let is_page = below.is_empty() || level.has_pages && entry & LARGE != 0;
+            match (is_page, entry_bytes) {
+                (false, 8) => self.table(entry & ADDRESS, 8, below, linear),
+                (false, _) => self.table(entry & 0xffff_f000, 4, below, linear),
+                (true, 4) if level.shift == 22 => {
+                    // PSE-36: bits 39:32 are in 20:13.
+                    let physical = entry & 0xffc0_0000 | (entry >> 13 & 0xff) << 32;
+                    self.page(linear, physical, 1 << 22);
+                }
+                (true, _) => {
+                    let bytes = 1 << level.shift;
+                    self.page(linear, entry & ADDRESS & !(bytes - 1), bytes);
+                }
+            }
+        }
+    }
+
+    /// Adds what there is memory for.
+    fn page(&mut self, linear: u64, physical: u64, bytes: u64) {
+        let end = physical + bytes;
+        for region in 0..self.memory.regions().len() {
+            let region = self.memory.regions()[region];
+            let (from, to) = (physical.max(region.start()), end.min(region.end()));
+            if from < to {
+                self.add(Run {
+                    linear: linear + (from - physical),
+                    physical: from,
+                    bytes: to - from,
+                });
+            }
+        }
+    }
+
+    fn add(&mut self, run: Run) {
+        if let Some(last) = self.runs.last_mut()
+            && last.linear.wrapping_add(last.bytes) == run.linear
+            && last.physical + last.bytes == run.physical
+        {
+            last.bytes += run.bytes;
+        } else if self.runs.len() < RUNS_MAX {
+            self.runs.push(run);
+        }
+    }
+}
