@@ -71,18 +71,25 @@ pub mod control {
     pub const EFER_NXE: u64 = 1 << 11;
 }
 
-/// One virtual CPU. Fields are architectural unless said otherwise.
+/// One virtual CPU. Fields are architectural unless said otherwise. The first three are in the order in which host code
+/// reaches what it uses most with the shortest displacements: see `translate/registers.rs`.
+#[repr(C)]
 pub struct Cpu {
+    /// What host code keeps in memory besides.
+    pub(crate) native: Native,
+    /// Instructions that may still run before the run loop looks at events.
+    pub(crate) budget: i64,
+    /// RAX..R15 in encoding order, [`ZERO_REG`], [`PAGE_REG`]; padded so that the index in an
+    /// operation, a byte, needs no check.
+    pub(crate) gpr: [u64; 256],
+
     // Configuration.
     /// Which CPU this is to the guest.
     pub(crate) model: Model,
     /// The local APIC id, for CPUID.
     pub(crate) apic_id: u8,
 
-    // Registers, in execution form.
-    /// RAX..R15 in encoding order, [`ZERO_REG`], [`PAGE_REG`]; padded so that the index in an
-    /// operation, a byte, needs no check.
-    pub(crate) gpr: [u64; 256],
+    // The other registers, in execution form.
     /// The six arithmetic flags, lazily.
     pub(crate) arith: Arith,
     /// The other bits of RFLAGS.
@@ -150,8 +157,6 @@ pub struct Cpu {
     pub(crate) jump_context: u64,
     /// Offsets wrap here: all ones in 64-bit mode, 32 ones otherwise. Valid inside blocks.
     pub(crate) address_mask: u64,
-    /// Instructions that may still run before the run loop looks at events.
-    pub(crate) budget: i64,
     /// The position at which `budget` runs out.
     pub(crate) limit: u64,
     /// Why the last chain of blocks was left.
@@ -169,8 +174,6 @@ pub struct Cpu {
     /// Instructions completed since the machine started.
     pub(crate) position: Position,
 
-    /// What host code keeps in memory besides.
-    pub(crate) native: Native,
     /// Host code of blocks.
     pub(crate) translator: Translator,
 

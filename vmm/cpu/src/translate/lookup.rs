@@ -1,8 +1,9 @@
-//! Where the TLB says that linear addresses of code lead.
+//! Slots of the TLB, and where it says that linear addresses of code lead.
 
 use super::emit::Width::{W32, W64};
 use super::emit::{Section, condition, host, indexed};
 use super::registers::{NEXT, PAGE, table};
+use crate::mmu::TLB_SLOTS;
 
 impl Section {
     /// R9 = the byte offset of the TLB's slot for the linear address in R8, in a table of slots of `step` bytes.
@@ -12,7 +13,7 @@ impl Section {
         // SHR r32, imm8: the page number times the step.
         self.reg(W32, &[0xc1], 5, host::R9);
         self.raw(&[12 - shift as u8]);
-        self.arith(W32, 4, host::R9, (crate::mmu::TLB_SLOTS as i32 - 1) << shift);
+        self.arith(W32, 4, host::R9, (TLB_SLOTS as i32 - 1) << shift);
     }
 
     /// R9 = the entry point for the linear address in R8, which is put into `Native::next`; where the TLB does not

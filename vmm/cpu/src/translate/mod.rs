@@ -53,39 +53,40 @@ const CODE_BYTES_MAX: usize = 1 << 30;
 /// Room that a block's translation needs at most, in each half.
 const BLOCK_BYTES_MAX: u32 = 32 << 10;
 
-/// What host code reads and writes besides registers; part of [`Cpu`].
+/// What host code reads and writes besides registers; part of [`Cpu`]. What is used most comes last, near them.
+#[repr(C)]
 pub(crate) struct Native {
     /// The arithmetic flags: bits 15:8 as LAHF leaves them in AH, bits 7:0 = OF.
     pub(crate) flags: u64,
+    /// What [`Bus::tsc_ahead`](crate::Bus::tsc_ahead) says of this run, and whether it says anything.
+    pub(crate) tsc_ahead: u64,
+    pub(crate) tsc_counts_instructions: bool,
+    /// MXCSR for Rust code: as the ABI wants it.
+    pub(crate) host_mxcsr: u32,
+    /// The stack pointer at which the trampoline's frame begins.
+    pub(crate) host_stack: u64,
+    /// Not zero while MXCSR is the guest's: then what `Cpu::mxcsr` says is out of date.
+    pub(crate) mxcsr_loaded: u64,
+    /// No return addresses are kept below this.
+    pub(crate) stack_limit: u64,
     /// The linear address that a jump is about to go to.
     pub(crate) next: u64,
     /// Scratch within one instruction.
     pub(crate) temporary: u64,
-    /// What [`Bus::tsc_ahead`](crate::Bus::tsc_ahead) says of this run, and whether it says anything.
-    pub(crate) tsc_ahead: u64,
-    pub(crate) tsc_counts_instructions: bool,
-    /// The stack pointer at which the trampoline's frame begins.
-    pub(crate) host_stack: u64,
-    /// No return addresses are kept below this.
-    pub(crate) stack_limit: u64,
-    /// Not zero while MXCSR is the guest's: then what `Cpu::mxcsr` says is out of date.
-    pub(crate) mxcsr_loaded: u64,
-    /// MXCSR for Rust code: as the ABI wants it.
-    pub(crate) host_mxcsr: u32,
 }
 
 impl Default for Native {
     fn default() -> Native {
         Native {
             flags: 0,
-            next: 0,
-            temporary: 0,
             tsc_ahead: 0,
             tsc_counts_instructions: false,
-            host_stack: 0,
-            stack_limit: 0,
-            mxcsr_loaded: 0,
             host_mxcsr: 0x1f80,
+            host_stack: 0,
+            mxcsr_loaded: 0,
+            stack_limit: 0,
+            next: 0,
+            temporary: 0,
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Wide {
 }
 
 /// Times that the end of a page may be in the way before host code is made for that.
-const STRADDLES: u8 = 12;
+const STRADDLES: u8 = 3;
 
 impl Wide {
     /// Whether the end of a page is what made the probe fail.

@@ -44,6 +44,9 @@ pub(super) const MXCSR: Mem = field(offset_of!(Cpu, mxcsr));
 pub(super) const RIP: Mem = field(offset_of!(Cpu, rip));
 pub(super) const PAGE: Mem = slot(PAGE_REG);
 
+const _: () =
+    assert!(STACK_LIMIT.disp >= -128 && PAGE.disp < 128, "a byte is enough for a displacement");
+
 /// The memory of a guest register.
 pub(super) const fn slot(register: u8) -> Mem {
     field(offset_of!(Cpu, gpr) + register as usize * 8)
