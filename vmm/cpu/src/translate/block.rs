@@ -98,7 +98,6 @@ pub(super) struct Translation<'a> {
     /// The instruction being translated.
     pub(super) at: usize,
     pub(super) block: Block,
-    pub(super) mode: Mode,
     /// Offset in the page of the block whose host code could come right behind. If it has to: the exit instead.
     follower: Option<u64>,
     falls: Option<u32>,
@@ -183,7 +182,6 @@ impl Cpu {
             instructions: &instructions,
             at: 0,
             block,
-            mode,
             follower: follower.map(|follower| follower.start.page_offset()),
             falls: None,
             held: None,
@@ -310,6 +308,16 @@ impl Code {
         self.memory.write(self.cold, &cold.bytes);
         self.hot = hot.here();
         self.cold = cold.here();
+        entry
+    }
+
+    /// Emits something into the hot half and returns its address.
+    pub(super) fn place(&mut self, emit: impl FnOnce(&mut Section, &Thunks)) -> u32 {
+        let entry = self.hot;
+        let mut code = Section::new(entry);
+        emit(&mut code, &self.thunks);
+        self.memory.write(entry, &code.bytes);
+        self.hot = code.here();
         entry
     }
 }
@@ -467,7 +475,7 @@ impl Translation<'_> {
     /// could see them.
     pub(super) fn flags_die(&self) -> bool {
         for i in &self.instructions[self.at + 1..] {
-            let plain = is_plain(i) || self.mode.sse && super::copy::is_plain_simd(i);
+            let plain = is_plain(i) || self.block.mode.sse && super::copy::is_plain_simd(i);
             if i.rflags_read() & ARITHMETIC != 0 || !plain {
                 return false;
             }

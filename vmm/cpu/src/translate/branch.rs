@@ -271,9 +271,7 @@ impl Translation<'_> {
         let start = self.cold.here();
         std::mem::swap(&mut self.hot, &mut self.cold);
         self.far_target(to);
-        self.hot.find_target(unknown);
-        self.hot.enter_page();
-        self.hot.jmp_register(host::R9);
+        self.hot.go_to_linear(unknown);
         std::mem::swap(&mut self.hot, &mut self.cold);
         start
     }
@@ -284,9 +282,7 @@ impl Translation<'_> {
         self.cold.constant32(host::R9, reason::UNKNOWN_JUMP as u32);
         self.cold.jmp(self.thunks.exit);
         self.hot.load(host::R8, RIP);
-        self.hot.find_target(unknown);
-        self.hot.enter_page();
-        self.hot.jmp_register(host::R9);
+        self.hot.go_to_linear(unknown);
     }
 
     /// R8 = the linear address that lies `to` from the page.

@@ -51,10 +51,9 @@ impl Calls {
 }
 
 impl Cpu {
-    /// The operation of a call that was left, and leads to `Native::next`. If that has host code the call leads
-    /// there from now on.
-    pub(super) fn link_far_call(&mut self, site: u32) -> OpRef {
-        let target = self.known_target(self.native.next);
+    /// The operation of a call that was left. If there is host code where it leads, it leads there straight from
+    /// now on.
+    pub(super) fn link_far_call(&mut self, site: u32, target: Option<Gpa>) -> OpRef {
         let mode = self.mode_bits();
         let Some(Some(code)) = &mut self.translator.code else {
             unreachable!("host code was left")
@@ -73,11 +72,14 @@ impl Code {
     fn far_entry(&mut self, start: Gpa, mode: u8) -> Option<u32> {
         let (pfn, offset) = (start.pfn(), start.page_offset());
         let entry_points = self.pages.entry_points(pfn, mode);
-        if entry_points[offset as usize] == self.thunks.no_target || self.is_full() {
+        if entry_points[offset as usize] == self.thunks.no_target {
             return None;
         }
         if let Some(entry) = self.pages.far_entry(start, mode) {
             return Some(entry);
+        }
+        if self.is_full() {
+            return None;
         }
         let gate = match self.pages.gate(pfn, mode) {
             Some(gate) => gate,
@@ -100,16 +102,6 @@ impl Code {
         self.pages.link(&mut self.memory, pfn, mode, &[(site, offset as u16)]);
         self.pages.set_far_entry(start, mode, entry);
         Some(entry)
-    }
-
-    /// Emits something into the hot half and returns its address.
-    pub(super) fn place(&mut self, emit: impl FnOnce(&mut Section, &Thunks)) -> u32 {
-        let entry = self.hot;
-        let mut code = Section::new(entry);
-        emit(&mut code, &self.thunks);
-        self.memory.write(entry, &code.bytes);
-        self.hot = code.here();
-        entry
     }
 }
 

@@ -36,7 +36,7 @@ impl Translation<'_> {
         let class = class_of(i)?;
         match class {
             Class::General => self.copy(&normal_form(i)),
-            Class::Simd if self.mode.sse => {
+            Class::Simd if self.block.mode.sse => {
                 if !leaves_mxcsr_alone(i) {
                     self.want_mxcsr();
                 }

@@ -28,6 +28,13 @@ impl Section {
         self.mem(W32, &[0x8b], host::R9, indexed(host::R9, host::R8, 2, 0));
     }
 
+    /// Goes on at the linear address in R8, or at `unknown` with nothing changed.
+    pub(super) fn go_to_linear(&mut self, unknown: u32) {
+        self.find_target(unknown);
+        self.enter_page();
+        self.jmp_register(host::R9);
+    }
+
     /// The page of `Native::next` is the one being executed from here on.
     pub(super) fn enter_page(&mut self) {
         self.load(host::R8, NEXT);

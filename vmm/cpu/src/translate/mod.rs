@@ -291,8 +291,8 @@ fn run_host_code(cpu: &mut Cpu, header: OpRef) -> Option<OpRef> {
                 return interp::target(cpu, cpu.native.next);
             }
             Left::Call { site } => {
-                cpu.learn_target(cpu.native.next);
-                return Some(cpu.link_far_call(site));
+                let target = cpu.learn_target(cpu.native.next);
+                return Some(cpu.link_far_call(site, target));
             }
             Left::Jump => return interp::target(cpu, cpu.native.next),
             Left::Budget(header) => {
@@ -348,21 +348,17 @@ impl Cpu {
         self.arith.set_bits(flags >> 8 & 0xff & rflags::ARITHMETIC | (flags & 1) << 11);
     }
 
-    /// Enters where the code of a linear page is into the TLB, if a jump there was made before: only then
-    /// does a walk of the page tables change nothing.
-    fn learn_target(&mut self, linear: u64) {
-        let Some(gpa) = self.known_target(linear) else { return };
+    /// Where a linear address leads, if a jump there was made before: only then does a walk of the page tables
+    /// change nothing. Enters where the code of its page is into the TLB.
+    fn learn_target(&mut self, linear: u64) -> Option<Gpa> {
+        self.jumps.get(linear, self.jump_context)?;
+        let gpa = self.translate_block(linear).ok()?;
         let (user, mode) = (self.cpl == 3, self.mode_bits());
         let bytes = self.mmu.tuning().code_bytes;
-        let Some(code) = self.translator.code(bytes) else { return };
+        let code = self.translator.code(bytes)?;
         let entry_points = code.pages.entry_points(gpa.pfn(), mode).as_ptr() as u64;
         self.mmu.fill_code(user, linear, entry_points);
-    }
-
-    /// Where a linear address leads, if a jump there was made before.
-    fn known_target(&mut self, linear: u64) -> Option<Gpa> {
-        self.jumps.get(linear, self.jump_context)?;
-        self.translate_block(linear).ok()
+        Some(gpa)
     }
 
     /// The mode that blocks are decoded in now; valid inside blocks.

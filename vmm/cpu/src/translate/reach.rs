@@ -238,7 +238,7 @@ impl Translation<'_> {
             _ if i.flow_control() != iced_x86::FlowControl::Next => return None,
             _ => {
                 match class_of(i)? {
-                    Class::Simd if !self.mode.sse => return None,
+                    Class::Simd if !self.block.mode.sse => return None,
                     Class::Simd | Class::General => {}
                 }
                 let reads = matches!(i.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt);
