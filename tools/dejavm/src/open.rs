@@ -2,8 +2,9 @@
 
 use crate::exit::{Exit, Failure};
 use crate::record::{name, read};
+use dejavm_cpu::Tuning;
 use dejavm_machine::{Boot, Machine};
-use dejavm_replay::{External, Replayer, Timeline};
+use dejavm_replay::{External, Reached, Replayer, Timeline, TimelineOptions};
 use dejavm_units::Position;
 use std::fs::File;
 use std::io;
@@ -108,8 +109,32 @@ fn contents(external: &External) -> Result<Vec<u8>, Failure> {
     Err(Failure::new(Exit::Recording, sentence))
 }
 
+/// A recording, standing where the user says; its name, and the position.
+pub fn at(
+    path: Option<&Path>,
+    place: &str,
+    tuning: Tuning,
+) -> Result<(Timeline<File>, String, Position), Failure> {
+    let (file, name) = file(path)?;
+    let seek = || {
+        let mut replayer = Replayer::open(file)?;
+        let mut machine = machine(&mut replayer)?;
+        machine.set_tuning(tuning);
+        let mut timeline = Timeline::new(replayer, machine, TimelineOptions::default())?;
+        let at = position(&timeline, place)?;
+        if timeline.seek(at)? != Reached::Position {
+            let (start, end) = (timeline.start(), timeline.end());
+            let sentence = format!("position {at} is not in it: it replays from {start} to {end}");
+            return Err(Failure::new(Exit::Usage, sentence));
+        }
+        Ok((timeline, at))
+    };
+    let (timeline, at) = seek().map_err(|failure: Failure| failure.about(&name))?;
+    Ok((timeline, name, at))
+}
+
 /// A position as the user names it.
-pub fn place(timeline: &Timeline<File>, text: &str) -> Result<Position, Failure> {
+fn position(timeline: &Timeline<File>, text: &str) -> Result<Position, Failure> {
     if let Ok(position) = text.replace('_', "").parse() {
         return Ok(Position(position));
     }

@@ -4,7 +4,7 @@ use crate::Outcome;
 use crate::arguments::{Record, Recording};
 use crate::exit::{Exit, Failure};
 use crate::progress::rate;
-use crate::recording::{checkpoints, live, refuse_to_overwrite};
+use crate::recording::{checkpoints, going_on, live, refuse_to_overwrite};
 use crate::snapshot::Restored;
 use crate::vmx::Vmx;
 use dejavm_cpu::control;
@@ -84,20 +84,7 @@ fn go_on(checkpoint: &PathBuf, recording: &Recording) -> Result<Outcome, Failure
     refuse_to_overwrite(recording, &[Some(checkpoint)])?;
     let Restored { mut machine, header } = Restored::from_file(checkpoint)?;
     machine.set_tuning(recording.tuning.tuning());
-    let header = Header {
-        creator: CREATOR.into(),
-        semantics: SEMANTICS,
-        digest_interval: recording.digest_interval,
-        ..header
-    };
-    let options = RecordOptions {
-        header,
-        externals: Vec::new(),
-        embed_pages: true,
-        until: recording.until.map(Position),
-        checkpoints: checkpoints(recording),
-        parent: None,
-    };
+    let options = going_on(recording, header, None);
     let bits_64 = machine.cpu_state().efer & control::EFER_LMA != 0;
     eprintln!(
         "dejavm: {}: the machine goes on from position {}",

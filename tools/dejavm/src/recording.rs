@@ -8,12 +8,15 @@ use crate::exit::{Exit, Failure};
 use crate::live::{Debugging, Live};
 use crate::packing_thread;
 use crate::progress::{Meter, rate, seconds, size};
-use crate::record::{ending_text, name, recorded_json};
+use crate::record::{CREATOR, ending_text, name, recorded_json};
 use crate::terminal::{RawTerminal, read_stdin};
 use crate::unrecorded;
 use crate::world::{HostWorld, stop_on_signals};
 use dejavm_machine::Machine;
-use dejavm_replay::{CheckpointInterval, CheckpointPolicy, RecordOptions, Recorder};
+use dejavm_replay::{
+    CheckpointInterval, CheckpointPolicy, Header, Parent, RecordOptions, Recorder, SEMANTICS,
+};
+use dejavm_units::Position;
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
@@ -93,6 +96,23 @@ fn debugging(arguments: &LiveGdb, bits_64: bool) -> Result<Option<Debugging>, Fa
     let listener = Listener::open(address, bits_64)?;
     listener.announce();
     Ok(Some(Debugging { listener, wait: arguments.gdb_wait }))
+}
+
+/// How a machine is recorded that goes on from a recording or a checkpoint, whose header is given.
+pub fn going_on(recording: &Recording, header: Header, parent: Option<Parent>) -> RecordOptions {
+    RecordOptions {
+        header: Header {
+            creator: CREATOR.into(),
+            semantics: SEMANTICS,
+            digest_interval: recording.digest_interval,
+            ..header
+        },
+        externals: Vec::new(),
+        embed_pages: true,
+        until: recording.until.map(Position),
+        checkpoints: checkpoints(recording),
+        parent,
+    }
 }
 
 /// Checkpoints as the user wants them.

@@ -10,9 +10,10 @@ use crate::exit::{Exit, Failure};
 use crate::open;
 use crate::progress::size;
 use crate::record::name;
+use dejavm_cpu::Tuning;
 use dejavm_machine::Machine;
 use dejavm_memory::VGA_WINDOW;
-use dejavm_replay::{Header, Reached, Replayer, Timeline, TimelineOptions};
+use dejavm_replay::Header;
 use dejavm_units::Gpa;
 use serde_json::json;
 use std::fs::{self, File};
@@ -28,19 +29,8 @@ pub fn run(arguments: &Snapshot) -> Result<Outcome, Failure> {
     let state = &arguments.output;
     let memory = (!arguments.embed).then(|| state.with_extension("vmem"));
     check_names(arguments, memory.as_deref())?;
-    let (file, recording) = open::file(arguments.file.as_deref())?;
-    let about = |failure: Failure| failure.about(&recording);
-    let mut replayer = Replayer::open(file).map_err(Failure::from).map_err(about)?;
-    let machine = open::machine(&mut replayer).map_err(about)?;
-    let timeline = Timeline::new(replayer, machine, TimelineOptions::default());
-    let mut timeline = timeline.map_err(Failure::from).map_err(about)?;
-    let at = open::place(&timeline, &arguments.at).map_err(about)?;
-    let reached = timeline.seek(at).map_err(Failure::from).map_err(about)?;
-    if reached != Reached::Position {
-        let (start, end) = (timeline.start(), timeline.end());
-        let sentence = format!("position {at} is not in it: it replays from {start} to {end}");
-        return Err(about(Failure::new(Exit::Usage, sentence)));
-    }
+    let (timeline, recording, at) =
+        open::at(arguments.file.as_deref(), &arguments.at, Tuning::default())?;
     let (header, machine) = (timeline.header(), timeline.machine());
     let bytes = write(header, machine, state, memory.as_deref()).map_err(|(path, error)| {
         Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
