@@ -6,7 +6,7 @@ use program::{Folder, dejavm};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use vmss::Checkpoint;
-use vmss2core::Kind;
+use vmss2core::{Kind, LinuxOptions};
 
 fn gdb(core: &Path, commands: &[&str]) -> String {
     let mut gdb = Command::new("gdb");
@@ -32,7 +32,7 @@ fn gdb_opens_cores_of_both_views() {
     let (checkpoint, memory, _) = Checkpoint::open(Path::new(&state), None).unwrap();
     let vcpu = checkpoint.vcpus().unwrap().remove(0);
     let output = folder.0.join("vmss.core");
-    let convert = |kind| vmss2core::convert(kind, Path::new(&state), None, &output).unwrap();
+    let convert = |kind| vmss2core::convert(&kind, Path::new(&state), None, &output).unwrap();
 
     let linear = convert(Kind::Linear(None));
     assert_eq!(linear, [folder.0.join("vmss.core0")]);
@@ -49,10 +49,12 @@ fn gdb_opens_cores_of_both_views() {
     let said = gdb(&physical[0], &[&format!("x/1xw {:#x}", vcpu.gdtr.base)]);
     assert!(said.contains(&format!("{:#010x}", u32::from_le_bytes(word))), "{said}");
 
-    let refused = vmss2core::convert(Kind::Linux, Path::new(&state), None, &output).unwrap_err();
+    let refused =
+        vmss2core::convert(&Kind::Linux(LinuxOptions::default()), Path::new(&state), None, &output)
+            .unwrap_err();
     assert!(refused.to_string().contains("no Linux kernel was found"), "{refused}");
     let refused =
-        vmss2core::convert(Kind::Linear(Some(1)), Path::new(&state), None, &output).unwrap_err();
+        vmss2core::convert(&Kind::Linear(Some(1)), Path::new(&state), None, &output).unwrap_err();
     assert!(refused.to_string().contains("it has 1 processors"), "{refused}");
     let left: Vec<_> =
         std::fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -8,7 +8,7 @@ use program::{Folder, command, dejavm, wait};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use vmss2core::Kind;
+use vmss2core::{Kind, LinuxOptions};
 
 fn crash(vmlinux: &str, dump: &str) -> String {
     let mut crash = Command::new("crash")
@@ -54,7 +54,13 @@ fn a_panicked_guest_shows_its_panicking_stack() {
     let at = recorded["position"].to_string();
     dejavm("snapshot {} --at {} -o {}", &[&file, &at, &state]).ok();
     let core = folder.path("vmss.core");
-    vmss2core::convert(Kind::Linux, Path::new(&state), None, Path::new(&core)).unwrap();
+    vmss2core::convert(
+        &Kind::Linux(LinuxOptions::default()),
+        Path::new(&state),
+        None,
+        Path::new(&core),
+    )
+    .unwrap();
     let vmlinux = fetched("vmlinux-amd64-dbg");
     for dump in [&state, &core] {
         let said = crash(&vmlinux, dump);

@@ -91,6 +91,11 @@ impl GuestMemory {
         self.regions.iter().map(Region::bytes).sum()
     }
 
+    /// Bytes that its file takes up on disk for it, at most; as many as memory has where nobody can tell.
+    pub fn bytes_stored(&self) -> u64 {
+        self.source.stored().unwrap_or(u64::MAX).min(self.bytes())
+    }
+
     /// Reads from a guest-physical address, across regions that follow one another.
     ///
     /// # Errors

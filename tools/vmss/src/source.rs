@@ -17,6 +17,11 @@ pub trait ReadAt: Send + Sync {
     /// # Errors
     /// As the operating system has it.
     fn size(&self) -> io::Result<u64>;
+
+    /// How many of them take up room, if that can be told: files have holes.
+    fn stored(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl ReadAt for File {
@@ -26,6 +31,10 @@ impl ReadAt for File {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn stored(&self) -> Option<u64> {
+        Some(std::os::unix::fs::MetadataExt::blocks(&self.metadata().ok()?) * 512)
     }
 }
 

@@ -1,14 +1,38 @@
-//! Core files of VMware checkpoints. See `docs/formats/cores.md`.
+//! Core files of guests at rest, out of VMware checkpoints and other files. See `docs/formats/cores.md`.
 #![forbid(unsafe_code)]
 
 mod arguments;
-mod convert;
+mod conversion;
 mod dump;
 mod elf;
+mod error;
+mod guest;
+mod linear;
 mod linux;
-mod notes;
+mod output;
 mod paging;
 
-pub use arguments::{Command, Kind, USAGE};
-pub use convert::{ConvertError, convert};
+pub use arguments::{Command, Kind, LinuxOptions, Request, USAGE};
+pub use conversion::Conversion;
 pub use dump::dump;
+pub use error::Error;
+pub use guest::Guest;
+pub use output::{Progress, Silent};
+
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+
+/// Converts without telling anybody how far it is: what a test or another program wants.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn convert(
+    kind: &Kind,
+    input: &Path,
+    memory: Option<&Path>,
+    output: &Path,
+) -> Result<Vec<PathBuf>, Error> {
+    let guest = Guest::open(input, memory)?;
+    let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    Conversion { guest: &guest, output: Some(output), threads, progress: &Silent }.make(kind)
+}

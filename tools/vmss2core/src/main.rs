@@ -1,9 +1,14 @@
-//! `vmss2core`: core files of VMware checkpoints, for gdb, crash, drgn and makedumpfile.
+//! `vmss2core`: core files of guests at rest, for gdb, crash, drgn, makedumpfile and others.
 #![forbid(unsafe_code)]
 
+mod meter;
+
+use meter::Meter;
+use serde_json::json;
 use std::io::{self, Write};
+use std::num::NonZero;
 use std::process::ExitCode;
-use vmss2core::{Command, USAGE, convert, dump};
+use vmss2core::{Command, Conversion, Guest, Request, USAGE, dump};
 
 /// It could not be done.
 const FAILED: u8 = 1;
@@ -30,18 +35,38 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), String> {
     let mut out = io::stdout().lock();
-    match command {
-        Command::Help => write!(out, "{USAGE}").map_err(|error| error.to_string()),
-        Command::Dump { state, json } => dump(&state, json, &mut out)
-            .map_err(|error| format!("{}: {error}", state.display()))?
-            .map_err(|error| error.to_string()),
-        Command::Convert { kind, state, memory, output, quiet } => {
-            let cores = convert(kind, &state, memory.as_deref(), &output)
-                .map_err(|error| error.to_string())?;
-            for core in cores.iter().filter(|_| !quiet) {
-                writeln!(out, "{}", core.display()).map_err(|error| error.to_string())?;
-            }
-            Ok(())
+    let written = match command {
+        Command::Help => write!(out, "{USAGE}"),
+        Command::Version => writeln!(out, "vmss2core {}", env!("CARGO_PKG_VERSION")),
+        Command::Dump { state, json } => {
+            dump(&state, json, &mut out).map_err(|error| format!("{}: {error}", state.display()))?
         }
-    }
+        Command::Convert(request) => return convert(&request, &mut out),
+    };
+    written.map_err(|error| error.to_string())
+}
+
+fn convert(request: &Request, out: &mut impl Write) -> Result<(), String> {
+    let guest = Guest::open(&request.input, request.memory.as_deref())
+        .map_err(|error| error.to_string())?;
+    let all = || std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    let meter = Meter::new(request.quiet || request.json);
+    let conversion = Conversion {
+        guest: &guest,
+        output: request.output.as_deref(),
+        threads: request.threads.unwrap_or_else(all),
+        progress: &meter,
+    };
+    let made = conversion.make(&request.kind);
+    meter.clear();
+    let files = made.map_err(|error| error.to_string())?;
+    let written = if request.json {
+        let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+        writeln!(out, "{}", json!({ "files": names }))
+    } else if request.quiet {
+        Ok(())
+    } else {
+        files.iter().try_for_each(|file| writeln!(out, "{}", file.display()))
+    };
+    written.map_err(|error| error.to_string())
 }

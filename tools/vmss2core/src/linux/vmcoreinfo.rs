@@ -1,6 +1,7 @@
-//! What a Linux kernel left about itself in memory.
+//! VMCOREINFO: what a Linux kernel left about itself in memory, as the note that kdump would put into a core.
 
-use vmss::GuestMemory;
+use crate::error::Error;
+use crate::guest::Guest;
 
 /// How the kernel's own note begins: name with padding, then its text.
 const NOTE: &[u8] = b"VMCOREINFO\0\0OSRELEASE=";
@@ -12,19 +13,19 @@ const TEXT_MAX: u32 = 4096;
 const PIECE: u64 = 4 << 20;
 
 /// The text of VMCOREINFO, as the kernel keeps it ready for kdump.
-pub fn vmcoreinfo(memory: &GuestMemory) -> vmss::Result<Option<Vec<u8>>> {
+pub fn find(guest: &Guest) -> Result<Option<Vec<u8>>, Error> {
     let finder = memchr::memmem::Finder::new(NOTE);
     let mut piece = vec![0; PIECE as usize];
-    for region in memory.regions() {
+    for region in guest.memory.regions() {
         let mut at = region.start();
         while at < region.end() {
             let bytes = (region.end() - at).min(PIECE) as usize;
             let piece = &mut piece[..bytes];
-            memory.read(at, piece)?;
+            guest.read(at, piece)?;
             // The note is a page of its own: it does not cross pieces.
             for found in finder.find_iter(piece) {
                 let name = at + found as u64;
-                if let Some(text) = text(memory, name)? {
+                if let Some(text) = text(guest, name)? {
                     return Ok(Some(text));
                 }
             }
@@ -35,10 +36,10 @@ pub fn vmcoreinfo(memory: &GuestMemory) -> vmss::Result<Option<Vec<u8>>> {
 }
 
 /// The text behind the name at an address, if what is before the name fits.
-fn text(memory: &GuestMemory, name: u64) -> vmss::Result<Option<Vec<u8>>> {
+fn text(guest: &Guest, name: u64) -> Result<Option<Vec<u8>>, Error> {
     let mut header = [0; HEADER_BYTES as usize];
     let Some(begin) = name.checked_sub(HEADER_BYTES) else { return Ok(None) };
-    memory.read(begin, &mut header)?;
+    guest.read(begin, &mut header)?;
     let word =
         |n: usize| u32::from_le_bytes(header[4 * n..4 * n + 4].try_into().expect("four bytes"));
     let (name_bytes, text_bytes, kind) = (word(0), word(1), word(2));
@@ -46,6 +47,6 @@ fn text(memory: &GuestMemory, name: u64) -> vmss::Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let mut text = vec![0; text_bytes as usize];
-    memory.read(name + NAME_BYTES, &mut text)?;
+    guest.read(name + NAME_BYTES, &mut text)?;
     Ok(text.is_ascii().then_some(text))
 }

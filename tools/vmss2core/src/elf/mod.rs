@@ -3,6 +3,15 @@
 //! Guest memory is written once, as it lies in the checkpoint, however many addresses lead to a page: segments may share
 //! bytes of the file. So a core of an address space is no bigger than one of physical memory.
 
+pub mod notes;
+
+use crate::conversion::Conversion;
+use crate::error::Error;
+use crate::guest::Guest;
+use crate::output::{Output, Piece, copy};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
 /// `e_machine` of i386 and x86-64.
 const EM_386: u16 = 3;
 const EM_X86_64: u16 = 62;
@@ -26,6 +35,24 @@ pub struct Segment {
     pub bytes: u64,
 }
 
+impl Segment {
+    /// A segment for each region of a guest's memory.
+    pub fn regions(guest: &Guest) -> Vec<Segment> {
+        let mut offset = 0;
+        let segments = guest.memory.regions().iter().map(|region| {
+            let segment = Segment {
+                offset,
+                virtual_address: region.start(),
+                physical_address: region.start(),
+                bytes: region.bytes(),
+            };
+            offset += region.bytes();
+            segment
+        });
+        segments.collect()
+    }
+}
+
 /// What a core says before memory begins.
 pub struct Core<'a> {
     /// ELF64 for x86-64, or ELF32 for i386.
@@ -39,8 +66,32 @@ pub struct Core<'a> {
 }
 
 impl Core<'_> {
+    /// Writes a core of the guest's memory.
+    ///
+    /// # Errors
+    /// If the guest's memory cannot be read, or the core not be written.
+    pub fn write(&self, conversion: &Conversion<'_>, path: &Path) -> Result<PathBuf, Error> {
+        let guest = conversion.guest;
+        let head = self.head();
+        let mut end = head.len() as u64;
+        let pieces = guest.memory.regions().iter().map(|region| {
+            let piece = Piece { physical: region.start(), bytes: region.bytes(), offset: end };
+            end += region.bytes();
+            piece
+        });
+        let pieces: Vec<Piece> = pieces.collect();
+        conversion.progress.begin(path, guest.memory.bytes());
+        let output = Output::create(path, head.len() as u64 + guest.memory.bytes_stored())?;
+        output.checked(output.file().set_len(end))?;
+        output.checked(output.file().write_all_at(&head, 0))?;
+        copy(guest, &pieces, &output, conversion.threads, conversion.progress)?;
+        let path = output.finish()?;
+        conversion.progress.end(&path);
+        Ok(path)
+    }
+
     /// The bytes before the image of guest memory, which follows at once.
-    pub fn head(&self) -> Vec<u8> {
+    fn head(&self) -> Vec<u8> {
         let (header, entry, section) = if self.is_64 { (64, 56, 64) } else { (52, 32, 40) };
         let count = self.segments.len() as u64 + 1;
         let is_extended = count >= u64::from(PN_XNUM);

@@ -1,5 +1,6 @@
 //! The notes of a core: registers of each processor, what "process" it is, what Linux says of itself.
 
+use crate::guest::Guest;
 use vmss::{Vcpu, segment};
 
 const NT_PRSTATUS: u32 = 1;
@@ -93,6 +94,13 @@ pub fn status(vcpu: &Vcpu, n: usize, is_64: bool) -> Vec<u8> {
         out.resize(144, 0);
     }
     note("CORE", NT_PRSTATUS, &out)
+}
+
+/// [`status`] of every processor.
+pub fn statuses(guest: &Guest) -> Vec<u8> {
+    let is_64 = guest.is_64();
+    let all = guest.vcpus.iter().enumerate();
+    all.flat_map(|(n, vcpu)| status(vcpu, n, is_64)).collect()
 }
 
 /// `NT_PRPSINFO`: `struct elf_prpsinfo`.

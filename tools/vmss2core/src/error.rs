@@ -1,0 +1,64 @@
+//! Why there is no core: each a sentence for the user.
+
+use crate::output::sizes;
+use std::io;
+use std::path::PathBuf;
+
+/// Why something could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file to convert, or its memory.
+    #[error("{}: {source}", path.display())]
+    Input {
+        /// The file that was named.
+        path: PathBuf,
+        /// What is wrong.
+        source: vmss::Error,
+    },
+    /// The file to write.
+    #[error("{}: {source}", path.display())]
+    Output {
+        /// Its name.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// Checked before anything is written.
+    #[error(
+        "{}: it may need {} and its file system has {} left; make room, or name a file elsewhere with -o",
+        path.display(), sizes::shown(*needed), sizes::shown(*left)
+    )]
+    NoRoom {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// Bytes that it may need.
+        needed: u64,
+        /// Bytes that are left.
+        left: u64,
+    },
+    /// No such processor.
+    #[error("{}: it has {count} processors, numbered from 0: there is no {asked}", path.display())]
+    NoProcessor {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        asked: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The guest is no Linux, or an old one.
+    #[error(
+        "{}: no Linux kernel was found: {tried} of guest memory were searched for the VMCOREINFO note that Linux keeps since \
+         2.6.24; -M makes a core of any guest",
+        path.display()
+    )]
+    NoLinux {
+        /// The file.
+        path: PathBuf,
+        /// How much was searched.
+        tried: String,
+    },
+    /// An option of the product that is not done.
+    #[error("this version does not have that option of the product yet")]
+    NotYet,
+}

@@ -1,0 +1,57 @@
+//! The guest that a file shows: its memory and its processors, whatever kind of file that is.
+
+mod view;
+
+use crate::error::Error;
+use std::path::{Path, PathBuf};
+use vmss::{Checkpoint, GuestMemory, Vcpu};
+
+/// A guest at rest.
+pub struct Guest {
+    /// The file that was named, for sentences.
+    pub path: PathBuf,
+    /// Its physical memory.
+    pub memory: GuestMemory,
+    /// Its processors; at least one.
+    pub vcpus: Vec<Vcpu>,
+}
+
+impl Guest {
+    /// Opens a file, and the memory that belongs to it if that is a file of its own.
+    ///
+    /// # Errors
+    /// If it is of no kind that is known, or damaged, or its memory is nowhere.
+    pub fn open(path: &Path, memory: Option<&Path>) -> Result<Guest, Error> {
+        let wrong = |source| Error::Input { path: path.into(), source };
+        let (checkpoint, memory, _) = Checkpoint::open(path, memory).map_err(wrong)?;
+        let vcpus = checkpoint.vcpus().map_err(wrong)?;
+        Ok(Guest { path: path.into(), memory, vcpus })
+    }
+
+    /// Where a physical address is in an image of memory that has the regions back to back.
+    pub fn image_offset(&self, address: u64) -> Option<u64> {
+        let mut before = 0;
+        for region in self.memory.regions() {
+            if (region.start()..region.end()).contains(&address) {
+                return Some(before + address - region.start());
+            }
+            before += region.bytes();
+        }
+        None
+    }
+
+    /// Reads guest-physical memory.
+    ///
+    /// # Errors
+    /// If there is none, or the file cannot be read.
+    pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Error> {
+        let wrong = |source| Error::Input { path: self.path.clone(), source };
+        self.memory.read(address, into).map_err(wrong)
+    }
+
+    /// Whether 64-bit formats are needed.
+    pub fn is_64(&self) -> bool {
+        self.vcpus.iter().any(Vcpu::is_long_mode)
+            || self.memory.regions().iter().any(|region| region.end() > 1 << 32)
+    }
+}

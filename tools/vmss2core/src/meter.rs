@@ -1,0 +1,61 @@
+//! How far a conversion is: a line on standard error, if that is a terminal.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use vmss2core::Progress;
+
+const PERIOD: Duration = Duration::from_millis(100);
+const BAR: usize = 30;
+
+/// Shows a bar.
+pub struct Meter(Option<Mutex<State>>);
+
+struct State {
+    name: String,
+    done: u64,
+    all: u64,
+    shown: Instant,
+}
+
+impl Meter {
+    /// A bar, unless it is not wanted or there is no terminal.
+    pub fn new(is_silent: bool) -> Meter {
+        let state = State { name: String::new(), done: 0, all: 0, shown: Instant::now() };
+        Meter((!is_silent && io::stderr().is_terminal()).then(|| Mutex::new(state)))
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        if self.0.is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+impl Progress for Meter {
+    fn begin(&self, file: &Path, bytes: u64) {
+        if let Some(state) = &self.0 {
+            let mut state = state.lock().expect("nobody panics with it");
+            (state.name, state.done, state.all) = (file.display().to_string(), 0, bytes.max(1));
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        let Some(state) = &self.0 else { return };
+        let mut state = state.lock().expect("nobody panics with it");
+        state.done += bytes;
+        if state.shown.elapsed() < PERIOD {
+            return;
+        }
+        state.shown = Instant::now();
+        let part =
+            |of: u64| (u128::from(of) * u128::from(state.done) / u128::from(state.all)) as u64;
+        let full = "#".repeat(part(BAR as u64) as usize);
+        let (name, percent, mib) = (&state.name, part(100), state.done >> 20);
+        let _ = write!(io::stderr(), "\r{name} [{full:BAR$}] {percent} %, {mib} MiB\x1b[K");
+    }
+
+    fn end(&self, _file: &Path) {}
+}

@@ -1,0 +1,99 @@
+//! Copying guest memory into a file: in threads, for places are known before; zeros become holes.
+
+use crate::error::Error;
+use crate::guest::Guest;
+use crate::output::{Output, Progress};
+use std::num::NonZero;
+use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use vmss::PAGE_BYTES;
+
+/// Bytes copied at a time: few system calls, and small enough for the second-level cache.
+const CHUNK_BYTES: u64 = 256 << 10;
+
+/// Guest memory, and where in a file it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Guest-physical address.
+    pub physical: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Where in the file.
+    pub offset: u64,
+}
+
+/// Copies pieces of guest memory into a file that is large enough already; what is zero is left alone.
+///
+/// # Errors
+/// The first that a thread met.
+pub fn copy(
+    guest: &Guest,
+    pieces: &[Piece],
+    output: &Output,
+    threads: NonZero<usize>,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let chunks: Vec<Piece> = pieces.iter().flat_map(|piece| chunks(*piece)).collect();
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let failure = Mutex::new(None);
+    let work = || {
+        let mut buffer = vec![0; CHUNK_BYTES as usize];
+        while !failed.load(Ordering::Relaxed) {
+            let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            if let Err(error) = copy_chunk(guest, *chunk, output, &mut buffer) {
+                failed.store(true, Ordering::Relaxed);
+                failure.lock().expect("nobody panics with it").get_or_insert(error);
+                return;
+            }
+            progress.advance(chunk.bytes);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads.get() {
+            scope.spawn(work);
+        }
+        work();
+    });
+    failure.into_inner().expect("nobody panics with it").map_or(Ok(()), Err)
+}
+
+fn chunks(piece: Piece) -> impl Iterator<Item = Piece> {
+    (0..piece.bytes).step_by(CHUNK_BYTES as usize).map(move |from| Piece {
+        physical: piece.physical + from,
+        bytes: (piece.bytes - from).min(CHUNK_BYTES),
+        offset: piece.offset + from,
+    })
+}
+
+fn copy_chunk(
+    guest: &Guest,
+    chunk: Piece,
+    output: &Output,
+    buffer: &mut [u8],
+) -> Result<(), Error> {
+    let buffer = &mut buffer[..chunk.bytes as usize];
+    guest.read(chunk.physical, buffer)?;
+    let (mut offset, mut rest) = (chunk.offset, &*buffer);
+    while !rest.is_empty() {
+        let zeros = count_pages(rest, true);
+        (offset, rest) = (offset + zeros as u64, &rest[zeros..]);
+        let (now, then) = rest.split_at(count_pages(rest, false));
+        output.checked(output.file().write_all_at(now, offset))?;
+        (offset, rest) = (offset + now.len() as u64, then);
+    }
+    Ok(())
+}
+
+/// Bytes of the pages in front that are zero, or are not; what is less than a page counts as one.
+fn count_pages(bytes: &[u8], zero: bool) -> usize {
+    let pages = bytes.chunks(PAGE_BYTES as usize);
+    pages.take_while(|page| is_zero(page) == zero).map(<[u8]>::len).sum()
+}
+
+/// Whether all bytes are zero. Most pages that are not show it in front.
+pub fn is_zero(page: &[u8]) -> bool {
+    page.chunks(256).all(|bytes| bytes.iter().fold(0, |all, &byte| all | byte) == 0)
+}
