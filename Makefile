@@ -30,6 +30,7 @@ demo: deps ## records a Debian kernel that panics, replays it, proves both equal
 
 test: images ## runs all tests
 	@tools/install-deps.sh test
+	@tests/judges/install.sh
 	$(CARGO) test --quiet --release --workspace --doc
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	    set -x; $(CARGO) nextest run --release --workspace; \
@@ -48,6 +49,7 @@ test-second-build: images ## records with one build, replays with another
 # it is unpacked, 631 MB afterwards).
 judges: images ## runs the slow judges: VS Code's debug adapters; gdb with the vmlinux of Debian's kernel (fetches 900 MB)
 	@tools/install-deps.sh test judges
+	@tests/judges/install.sh
 	@tests/gdb/fetch-adapters.sh
 	@images/fetch-dbg.sh amd64
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
