@@ -344,7 +344,9 @@ impl Symbols {
         let bytes = self.names.get(at + prefix..at + prefix + tokens)?;
         for &token in bytes {
             let start = usize::from(self.token_index[usize::from(token)]);
-            text.extend(self.tokens.get(start..)?.iter().take_while(|&&byte| byte != 0));
+            // The next token begins behind this one's zero.
+            let next = self.token_index.get(usize::from(token) + 1).map(|&next| usize::from(next));
+            text.extend_from_slice(self.tokens.get(start..next.unwrap_or(self.tokens.len()) - 1)?);
         }
         Some(at + prefix + tokens)
     }

@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Page reads that finding a kernel may take, the copy of its image apart.
 const FIND_PAGES_MAX: u64 = 2 << 20;
+/// Page reads that following a pointer may take.
+const POINTER_PAGES_MAX: u64 = 64;
 /// vCPUs that are looked at.
 const VCPUS_MAX: usize = 256;
 
@@ -103,6 +105,8 @@ pub struct ImageFacts {
     pub release: Option<String>,
     /// The line `Linux version ...`.
     pub banner: Option<String>,
+    /// The page that holds the text of VMCOREINFO, ended by a zero.
+    pub vmcoreinfo_at: Option<Gpa>,
 }
 
 impl Kernel {
@@ -301,6 +305,7 @@ impl Kernel {
         let mut banner = None;
         let mut notes = (None, None);
         let mut stext = None;
+        let mut vmcoreinfo = None;
         if let Some(symbols) = &self.symbols {
             let [
                 text,
@@ -314,6 +319,7 @@ impl Kernel {
                 linux_banner,
                 notes_start,
                 notes_end,
+                vmcoreinfo_data,
             ] = symbols.addresses_of([
                 "_text",
                 "_stext",
@@ -326,7 +332,9 @@ impl Kernel {
                 "linux_banner",
                 "__start_notes",
                 "__stop_notes",
+                "vmcoreinfo_data",
             ]);
+            vmcoreinfo = vmcoreinfo_data;
             stext = stext_found;
             facts.text = text.or(facts.text);
             facts.etext = etext;
@@ -352,7 +360,15 @@ impl Kernel {
             (Some(said), None) => self.image.to_physical(said).is_some(),
             (None, _) => true,
         };
-        let info = Vmcoreinfo::find(view, &agrees);
+        // Where the kernel itself remembers it; else at the start of some page.
+        let remembered = vmcoreinfo.and_then(|pointer| {
+            let reader = self.reader(view, POINTER_PAGES_MAX)?;
+            let at = reader.translate(reader.pointer_at(pointer, 0)?)?;
+            Some((at, Vmcoreinfo::at(view, at).filter(|info| agrees(info))?))
+        });
+        let found = remembered.or_else(|| Vmcoreinfo::find(view, &agrees));
+        facts.vmcoreinfo_at = found.as_ref().map(|(at, _)| *at);
+        let info = found.map(|(_, info)| info);
         let banner = self.banner(copy, banner);
         self.banner_at =
             banner.as_ref().map(|(at, _)| self.image.physical.wrapping_add(*at as u64));

@@ -54,6 +54,10 @@ pub struct Layout {
     pub fpstate_regs: Option<u64>,
     // struct mm_struct
     pub pgd: Option<u64>,
+    /// What execve told the program: pairs of words, ended by `AT_NULL`.
+    pub saved_auxv: Option<u64>,
+    /// Bytes of it.
+    pub saved_auxv_bytes: Option<u64>,
     // struct signal_struct
     pub thread_head: Option<u64>,
     /// `current`: its place in the per-CPU area (or, since 6.15, its address minus the area's base).
@@ -109,6 +113,8 @@ impl Layout {
             thread_fpu_state: of_thread("fpu.state"),
             fpstate_regs: btf.offset("fpstate", "regs"),
             pgd: btf.offset("mm_struct", "pgd"),
+            saved_auxv: btf.offset("mm_struct", "saved_auxv"),
+            saved_auxv_bytes: btf.structure("mm_struct").and_then(|mm| size_of(mm, "saved_auxv")),
             thread_head: btf.offset("signal_struct", "thread_head"),
             per_cpu_current: btf.per_cpu_variable("current_task").or_else(pcpu_hot),
             inactive_frame_bytes: btf

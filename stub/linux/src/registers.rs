@@ -139,26 +139,44 @@ impl Kernel {
         Some(state)
     }
 
-    /// MXCSR and the SSE registers of a task that does not run, from what FXSAVE or XSAVE stored (SDM vol. 1, 10.5.1).
+    /// MXCSR and the SSE registers of a task that does not run.
     fn sse_registers(&self, view: &dyn GuestView, task: &Task) -> Option<(u32, [u128; 16])> {
-        const MXCSR: u64 = 24;
-        const XMM: u64 = 160;
+        let area = self.fxsave_area(view, task)?;
+        let mxcsr = u32::from_le_bytes(area[24..28].try_into().expect("four bytes"));
+        let mut xmm = [0; 16];
+        for (register, bytes) in xmm.iter_mut().zip(area[160..].chunks_exact(16)) {
+            *register = u128::from_le_bytes(bytes.try_into().expect("sixteen bytes"));
+        }
+        Some((mxcsr, xmm))
+    }
+
+    /// What FXSAVE or XSAVE stored of a task that does not run (SDM vol. 1, 10.5.1).
+    pub fn fxsave_area(&self, view: &dyn GuestView, task: &Task) -> Option<[u8; 512]> {
         let reader = self.reader(view, PAGES_MAX)?;
         let thread = reader.offset(task.address, self.layout.thread?);
-        let area = match (self.layout.thread_fpstate, self.layout.thread_fpu_state) {
+        let at = match (self.layout.thread_fpstate, self.layout.thread_fpu_state) {
             (Some(pointer), _) => {
                 reader.offset(reader.pointer_at(thread, pointer)?, self.layout.fpstate_regs?)
             }
             (None, state) => reader.offset(thread, state?),
         };
-        let mxcsr = reader.u32(reader.offset(area, MXCSR))?;
-        let mut bytes = [0; 256];
-        reader.read(reader.offset(area, XMM), &mut bytes)?;
-        let mut xmm = [0; 16];
-        for (register, bytes) in xmm.iter_mut().zip(bytes.chunks_exact(16)) {
-            *register = u128::from_le_bytes(bytes.try_into().expect("sixteen bytes"));
-        }
-        Some((mxcsr, xmm))
+        let mut area = [0; 512];
+        reader.read(at, &mut area)?;
+        Some(area)
+    }
+
+    /// What execve told a task's program (`AT_PHDR`, `AT_BASE`, ...): what a debugger finds its libraries by.
+    pub fn auxiliary_vector(&self, view: &dyn GuestView, task: &Task) -> Option<Vec<u8>> {
+        /// `AT_VECTOR_SIZE` has always been smaller.
+        const BYTES_MAX: u64 = 1024;
+        let reader = self.reader(view, PAGES_MAX)?;
+        let at = reader.offset(task.mm?, self.layout.saved_auxv?);
+        let mut vector = vec![0; self.layout.saved_auxv_bytes?.min(BYTES_MAX) as usize];
+        reader.read(at, &mut vector)?;
+        let pair = 2 * self.pointer_bytes() as usize;
+        let null = vector.chunks_exact(pair).position(|pair| pair.iter().all(|&byte| byte == 0));
+        vector.truncate((null? + 1) * pair);
+        Some(vector)
     }
 
     fn stack_top(&self, task: &Task) -> Option<u64> {

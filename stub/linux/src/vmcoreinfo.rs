@@ -23,7 +23,7 @@ impl Vmcoreinfo {
     pub(crate) fn find(
         view: &dyn GuestView,
         agrees: &dyn Fn(&Vmcoreinfo) -> bool,
-    ) -> Option<Vmcoreinfo> {
+    ) -> Option<(Gpa, Vmcoreinfo)> {
         let mut left = PAGES_MAX;
         for range in view.ram() {
             let mut at = range.start.checked_next_multiple_of(4096)?;
@@ -35,7 +35,7 @@ impl Vmcoreinfo {
                     && let Some(found) = Vmcoreinfo::at(view, Gpa(at))
                     && agrees(&found)
                 {
-                    return Some(found);
+                    return Some((Gpa(at), found));
                 }
                 at += 4096;
             }
@@ -44,7 +44,7 @@ impl Vmcoreinfo {
     }
 
     /// Parses the page at `at`.
-    fn at(view: &dyn GuestView, at: Gpa) -> Option<Vmcoreinfo> {
+    pub(crate) fn at(view: &dyn GuestView, at: Gpa) -> Option<Vmcoreinfo> {
         let mut page = [0; BYTES];
         if !view.read_physical(at, &mut page) {
             return None;

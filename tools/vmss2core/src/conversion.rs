@@ -1,6 +1,6 @@
 //! What is to be made, and with what: from here to the one who can.
 
-use crate::arguments::Kind;
+use crate::arguments::{Kind, LinuxOptions, WindowsOptions};
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::output::Progress;
@@ -27,15 +27,35 @@ impl Conversion<'_> {
         self.output.map_or_else(|| usual.into(), Path::to_owned)
     }
 
+    /// What the guest is, and what its debuggers want.
+    fn make_auto(
+        &self,
+        linux: &LinuxOptions,
+        _windows: &WindowsOptions,
+    ) -> Result<Vec<PathBuf>, Error> {
+        if let Some(what) = linux::recognise(self.guest)? {
+            self.progress.remark(&format!("the guest is {what}: a core of its kernel, as with -N"));
+            return self.make(&Kind::Linux(linux.clone()));
+        }
+        self.progress.remark("the guest is no Linux: a core of its physical memory, as with -M");
+        self.make(&Kind::Physical)
+    }
+
     /// Makes what is asked for; the names of the files.
     ///
     /// # Errors
     /// If it cannot be made: then there is nothing new under these names.
+    ///
+    /// # Panics
+    /// If a list of processes is asked for, which is no file: see [`crate::processes`].
     pub fn make(&self, kind: &Kind) -> Result<Vec<PathBuf>, Error> {
         match kind {
             Kind::Linear(only) => linear::address_spaces(self, *only),
             Kind::Physical => Ok(vec![linear::physical(self)?]),
             Kind::Linux(options) => Ok(vec![linux::core(self, options)?]),
+            Kind::Process(id, options) => Ok(vec![linux::process(self, *id, options)?]),
+            Kind::Auto(linux, windows) => self.make_auto(linux, windows),
+            Kind::Processes(_) => panic!("a list of processes is no file"),
             _ => Err(Error::NotYet),
         }
     }

@@ -58,6 +58,24 @@ pub enum Error {
         /// How much was searched.
         tried: String,
     },
+    /// The guest's kernel is no Linux, or cannot be read at this position.
+    #[error("{}: {reason}", path.display())]
+    NoKernel {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: dejavm_linux::Reason,
+    },
+    /// No core can be made of that process.
+    #[error("{}: process {id}: {what}", path.display())]
+    Process {
+        /// The file.
+        path: PathBuf,
+        /// The process.
+        id: u32,
+        /// Why not.
+        what: String,
+    },
     /// An option of the product that is not done.
     #[error("this version does not have that option of the product yet")]
     NotYet,

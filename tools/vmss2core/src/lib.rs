@@ -12,11 +12,12 @@ mod linux;
 mod output;
 mod paging;
 
-pub use arguments::{Command, Kind, LinuxOptions, Request, USAGE};
+pub use arguments::{Command, Kind, LinuxOptions, Request, Series, USAGE};
 pub use conversion::Conversion;
 pub use dump::dump;
 pub use error::Error;
 pub use guest::Guest;
+pub use linux::{Process, processes};
 pub use output::{Progress, Silent};
 
 use std::num::NonZero;

@@ -34,7 +34,7 @@ pub fn address_spaces(
 
 /// What a processor's page tables lead to.
 fn segments(guest: &Guest, n: usize) -> Vec<Segment> {
-    let runs = AddressSpace::runs(&guest.vcpus[n], &guest.memory).into_iter();
+    let runs = AddressSpace::runs(guest.space(n), guest).into_iter();
     runs.filter_map(|run| {
         Some(Segment {
             offset: guest.image_offset(run.physical)?,

@@ -8,7 +8,7 @@ use serde_json::json;
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::process::ExitCode;
-use vmss2core::{Command, Conversion, Guest, Request, USAGE, dump};
+use vmss2core::{Command, Conversion, Guest, Kind, Process, Request, USAGE, dump, processes};
 
 /// It could not be done.
 const FAILED: u8 = 1;
@@ -50,6 +50,10 @@ fn convert(request: &Request, out: &mut impl Write) -> Result<(), String> {
     let guest = Guest::open(&request.input, request.memory.as_deref())
         .map_err(|error| error.to_string())?;
     let all = || std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    if let Kind::Processes(options) = &request.kind {
+        let list = processes(&guest, options).map_err(|error| error.to_string())?;
+        return show(&list, request.json, out).map_err(|error| error.to_string());
+    }
     let meter = Meter::new(request.quiet || request.json);
     let conversion = Conversion {
         guest: &guest,
@@ -69,4 +73,21 @@ fn convert(request: &Request, out: &mut impl Write) -> Result<(), String> {
         files.iter().try_for_each(|file| writeln!(out, "{}", file.display()))
     };
     written.map_err(|error| error.to_string())
+}
+
+/// The processes as `ps` would list them.
+fn show(processes: &[Process], json: bool, out: &mut impl Write) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{:#}", json!({ "processes": processes }));
+    }
+    writeln!(out, "{:>7} S {:>7} {:>4}  {:<18} NAME", "PID", "THREADS", "CPU", "TASK")?;
+    for process in processes {
+        let Process { pid, state, threads, comm, task, .. } = process;
+        let cpu = process.cpu.map_or("?".to_owned(), |cpu| cpu.to_string());
+        // As ps marks threads of the kernel, and crash what runs.
+        let name = if process.is_kernel { format!("[{comm}]") } else { comm.clone() };
+        let cpu = if process.vcpu.is_some() { format!(">{cpu}") } else { cpu };
+        writeln!(out, "{pid:>7} {state} {threads:>7} {cpu:>4}  {task:#018x} {name}")?;
+    }
+    Ok(())
 }

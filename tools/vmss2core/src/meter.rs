@@ -10,7 +10,11 @@ const PERIOD: Duration = Duration::from_millis(100);
 const BAR: usize = 30;
 
 /// Shows a bar.
-pub struct Meter(Option<Mutex<State>>);
+pub struct Meter {
+    is_silent: bool,
+    /// Where there is a terminal.
+    bar: Option<Mutex<State>>,
+}
 
 struct State {
     name: String,
@@ -23,12 +27,13 @@ impl Meter {
     /// A bar, unless it is not wanted or there is no terminal.
     pub fn new(is_silent: bool) -> Meter {
         let state = State { name: String::new(), done: 0, all: 0, shown: Instant::now() };
-        Meter((!is_silent && io::stderr().is_terminal()).then(|| Mutex::new(state)))
+        let bar = (!is_silent && io::stderr().is_terminal()).then(|| Mutex::new(state));
+        Meter { is_silent, bar }
     }
 
     /// Takes the bar away.
     pub fn clear(&self) {
-        if self.0.is_some() {
+        if self.bar.is_some() {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
@@ -36,14 +41,14 @@ impl Meter {
 
 impl Progress for Meter {
     fn begin(&self, file: &Path, bytes: u64) {
-        if let Some(state) = &self.0 {
+        if let Some(state) = &self.bar {
             let mut state = state.lock().expect("nobody panics with it");
             (state.name, state.done, state.all) = (file.display().to_string(), 0, bytes.max(1));
         }
     }
 
     fn advance(&self, bytes: u64) {
-        let Some(state) = &self.0 else { return };
+        let Some(state) = &self.bar else { return };
         let mut state = state.lock().expect("nobody panics with it");
         state.done += bytes;
         if state.shown.elapsed() < PERIOD {
@@ -58,4 +63,12 @@ impl Progress for Meter {
     }
 
     fn end(&self, _file: &Path) {}
+
+    fn remark(&self, sentence: &str) {
+        if self.is_silent {
+            return;
+        }
+        self.clear();
+        eprintln!("vmss2core: {sentence}");
+    }
 }

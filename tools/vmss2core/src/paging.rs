@@ -1,6 +1,8 @@
 //! An address space: which linear addresses lead where, by the page tables of a processor (SDM vol. 3A, chapter 4).
 
-use vmss::{GuestMemory, Vcpu};
+use crate::guest::Guest;
+use dejavm_linux::{Paging, Space};
+use vmss::GuestMemory;
 
 /// Linear addresses that lead to physical ones, one after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +17,6 @@ pub struct Run {
 
 const PRESENT: u64 = 1;
 const LARGE: u64 = 1 << 7;
-const CR4_PSE: u64 = 1 << 4;
-const CR4_PAE: u64 = 1 << 5;
-const CR4_LA57: u64 = 1 << 12;
-const CR0_PG: u64 = 1 << 31;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// More runs than any guest has: a bound for page tables made to mislead.
 const RUNS_MAX: usize = 1 << 22;
@@ -44,11 +42,10 @@ struct Level {
 }
 
 impl AddressSpace<'_> {
-    /// All that a processor's page tables lead to, in ascending order; without paging, physical memory.
-    pub fn runs(vcpu: &Vcpu, memory: &GuestMemory) -> Vec<Run> {
-        let (cr0, cr3, cr4) = (vcpu.cr[0], vcpu.cr[3], vcpu.cr[4]);
-        if cr0 & CR0_PG == 0 {
-            let all = memory.regions().iter();
+    /// All that page tables lead to, in ascending order; without paging, physical memory.
+    pub fn runs(space: Option<Space>, guest: &Guest) -> Vec<Run> {
+        let Some(Space { root, paging }) = space else {
+            let all = guest.memory.regions().iter();
             return all
                 .map(|region| Run {
                     linear: region.start(),
@@ -56,9 +53,9 @@ impl AddressSpace<'_> {
                     bytes: region.bytes(),
                 })
                 .collect();
-        }
+        };
         let level = |shift, bits, has_pages| Level { shift, bits, has_pages };
-        let mut space = AddressSpace { memory, runs: Vec::new(), tables: 0 };
+        let mut space = AddressSpace { memory: &guest.memory, runs: Vec::new(), tables: 0 };
         let long = [
             level(48, 9, false),
             level(39, 9, false),
@@ -66,15 +63,17 @@ impl AddressSpace<'_> {
             level(21, 9, true),
             level(12, 9, true),
         ];
-        if vcpu.is_long_mode() {
-            let levels = if cr4 & CR4_LA57 != 0 { &long[..] } else { &long[1..] };
-            space.table(cr3 & ADDRESS, 8, levels, 0);
-        } else if cr4 & CR4_PAE != 0 {
-            let levels = [level(30, 2, false), level(21, 9, true), level(12, 9, true)];
-            space.table(cr3 & 0xffff_ffe0, 8, &levels, 0);
-        } else {
-            let levels = [level(22, 10, cr4 & CR4_PSE != 0), level(12, 10, true)];
-            space.table(cr3 & 0xffff_f000, 4, &levels, 0);
+        match paging {
+            // Without CR4.PSE a kernel leaves the bit of large pages clear.
+            Paging::TwoLevel => {
+                space.table(root.0, 4, &[level(22, 10, true), level(12, 10, true)], 0);
+            }
+            Paging::Pae => {
+                let levels = [level(30, 2, false), level(21, 9, true), level(12, 9, true)];
+                space.table(root.0, 8, &levels, 0);
+            }
+            Paging::FourLevel => space.table(root.0, 8, &long[1..], 0),
+            Paging::FiveLevel => space.table(root.0, 8, &long, 0),
         }
         space.runs
     }

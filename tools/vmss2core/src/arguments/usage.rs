@@ -11,11 +11,19 @@ X.vmss: a VMware checkpoint (.vmss, .vmsn). Its memory is in it, beside it, or n
 
 What to make:
   (nothing)          a core of each processor's address space, for gdb: vmss.core0, vmss.core1, ...
-  -U i               of processor i only                                      --vcpu i
-  -M                 a core of physical memory: vmss.core                     --physical
-  -N, -N4, -N6       a core of a Linux kernel, for crash, drgn and makedumpfile: vmss.core   --linux
+  -U i               of processor i only                                              --vcpu i
+  -M                 a core of physical memory: vmss.core                             --physical
+  --auto             what the guest's operating system wants: -N, -W, or -M
 
 Linux:
+  -N, -N6            a core of the kernel, for crash and drgn: vmss.core              --linux
+  -N4                of Linux 2.4, or another that keeps no VMCOREINFO
+  -P                 lists the processes, on standard output
+  -P<pid>            a core of a process, for gdb: core.PID                           --process PID
+  -l OFFSETS         where things are in the kernel, as getlinuxoffsets prints it     --offsets
+                     [default: found out]
+  -O X               the kernel runs X (hexadecimal) from where it was linked         --slide
+                     [default: found out]
 
 Everywhere:
   -o FILE            where to write; a number is appended where there are several

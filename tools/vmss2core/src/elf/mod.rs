@@ -4,11 +4,13 @@
 //! bytes of the file. So a core of an address space is no bigger than one of physical memory.
 
 pub mod notes;
+pub mod qemu;
 
 use crate::conversion::Conversion;
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::output::{Output, Piece, copy};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -66,22 +68,40 @@ pub struct Core<'a> {
 }
 
 impl Core<'_> {
-    /// Writes a core of the guest's memory.
+    /// Writes a core whose image is all of the guest's memory, the regions back to back.
     ///
     /// # Errors
     /// If the guest's memory cannot be read, or the core not be written.
     pub fn write(&self, conversion: &Conversion<'_>, path: &Path) -> Result<PathBuf, Error> {
+        let regions = conversion.guest.memory.regions().iter();
+        let image: Vec<_> = regions.map(|region| region.start()..region.end()).collect();
+        self.write_image(conversion, path, &image)
+    }
+
+    /// Writes a core with these physical addresses back to back as its image.
+    ///
+    /// # Errors
+    /// If the guest's memory cannot be read, or the core not be written.
+    pub fn write_image(
+        &self,
+        conversion: &Conversion<'_>,
+        path: &Path,
+        image: &[Range<u64>],
+    ) -> Result<PathBuf, Error> {
         let guest = conversion.guest;
         let head = self.head();
         let mut end = head.len() as u64;
-        let pieces = guest.memory.regions().iter().map(|region| {
-            let piece = Piece { physical: region.start(), bytes: region.bytes(), offset: end };
-            end += region.bytes();
+        let pieces = image.iter().map(|range| {
+            let bytes = range.end - range.start;
+            let piece = Piece { physical: range.start, bytes, offset: end };
+            end += bytes;
             piece
         });
         let pieces: Vec<Piece> = pieces.collect();
-        conversion.progress.begin(path, guest.memory.bytes());
-        let output = Output::create(path, head.len() as u64 + guest.memory.bytes_stored())?;
+        let bytes = end - head.len() as u64;
+        conversion.progress.begin(path, bytes);
+        let output =
+            Output::create(path, head.len() as u64 + bytes.min(guest.memory.bytes_stored()))?;
         output.checked(output.file().set_len(end))?;
         output.checked(output.file().write_all_at(&head, 0))?;
         copy(guest, &pieces, &output, conversion.threads, conversion.progress)?;

@@ -1,8 +1,11 @@
 //! The guest that a file shows: its memory and its processors, whatever kind of file that is.
 
+mod cache;
 mod view;
 
 use crate::error::Error;
+use cache::Cache;
+use dejavm_linux::{GuestView, Paging, Space};
 use std::path::{Path, PathBuf};
 use vmss::{Checkpoint, GuestMemory, Vcpu};
 
@@ -14,6 +17,7 @@ pub struct Guest {
     pub memory: GuestMemory,
     /// Its processors; at least one.
     pub vcpus: Vec<Vcpu>,
+    cache: Cache,
 }
 
 impl Guest {
@@ -25,7 +29,14 @@ impl Guest {
         let wrong = |source| Error::Input { path: path.into(), source };
         let (checkpoint, memory, _) = Checkpoint::open(path, memory).map_err(wrong)?;
         let vcpus = checkpoint.vcpus().map_err(wrong)?;
-        Ok(Guest { path: path.into(), memory, vcpus })
+        Ok(Guest { path: path.into(), memory, vcpus, cache: Cache::default() })
+    }
+
+    /// The address space that a processor is in; `None` while it has no paging.
+    pub fn space(&self, vcpu: usize) -> Option<Space> {
+        let state = self.cpu_state(vcpu);
+        let paging = Paging::of(&state)?;
+        Some(Space { root: paging.root(state.cr3), paging })
     }
 
     /// Where a physical address is in an image of memory that has the regions back to back.

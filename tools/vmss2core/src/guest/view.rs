@@ -46,7 +46,7 @@ impl GuestView for Guest {
     }
 
     fn read_physical(&self, at: Gpa, into: &mut [u8]) -> bool {
-        self.memory.read(at.0, into).is_ok()
+        self.cache.read(&self.memory, at.0, into).is_ok()
     }
 
     fn ram(&self) -> Vec<Range<u64>> {

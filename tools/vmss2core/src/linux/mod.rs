@@ -1,24 +1,38 @@
-//! Cores of Linux guests.
+//! Linux guests: cores of the kernel, lists of processes, cores of one of them.
 
-pub mod vmcoreinfo;
+mod kernel_core;
+mod process_core;
+mod processes;
+mod vmcoreinfo;
+
+pub use kernel_core::core;
+pub use process_core::process;
+pub use processes::{Process, processes};
 
 use crate::arguments::LinuxOptions;
-use crate::conversion::Conversion;
-use crate::elf::{Core, Segment, notes};
 use crate::error::Error;
-use crate::output::sizes;
-use std::path::PathBuf;
+use crate::guest::Guest;
+use dejavm_linux::Kernel;
 
-/// A core of the kernel, as kdump would have written it: for crash, drgn and makedumpfile.
-pub fn core(conversion: &Conversion<'_>, _options: &LinuxOptions) -> Result<PathBuf, Error> {
-    let guest = conversion.guest;
-    let Some(text) = vmcoreinfo::find(guest)? else {
-        let tried = sizes::shown(guest.memory.bytes());
-        return Err(Error::NoLinux { path: guest.path.clone(), tried });
+/// The kernel that runs in a guest.
+fn kernel(guest: &Guest, options: &LinuxOptions) -> Result<Kernel, Error> {
+    let found = match &options.offsets {
+        Some(offsets) => Kernel::with_offsets(guest, offsets),
+        None => Kernel::find(guest),
     };
-    let notes = [notes::statuses(guest), notes::vmcoreinfo(&text)].concat();
-    let segments = Segment::regions(guest);
-    // crash takes a core for one of netdump, which knows no KASLR, if segments are aligned.
-    let core = Core { is_64: guest.is_64(), notes: &notes, segments: &segments, alignment: 0 };
-    core.write(conversion, &conversion.output("vmss.core"))
+    found.map_err(|reason| Error::NoKernel { path: guest.path.clone(), reason })
+}
+
+/// The Linux that a guest is, if it is one: the first words of its own description of itself.
+pub fn recognise(guest: &Guest) -> Result<Option<String>, Error> {
+    if let Some(text) = vmcoreinfo::find(guest)? {
+        let release = String::from_utf8_lossy(&text)
+            .lines()
+            .find_map(|line| line.strip_prefix("OSRELEASE=").map(str::to_owned));
+        return Ok(Some(format!("Linux {}", release.unwrap_or_default())));
+    }
+    let banner = Kernel::find(guest).ok().and_then(|kernel| kernel.facts().banner.clone());
+    Ok(banner.map(|line| {
+        line.split(' ').filter(|word| *word != "version").take(2).collect::<Vec<_>>().join(" ")
+    }))
 }

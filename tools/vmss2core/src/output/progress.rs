@@ -12,6 +12,9 @@ pub trait Progress: Sync {
 
     /// The file stands under its name.
     fn end(&self, file: &Path);
+
+    /// Something that the user should know of the result.
+    fn remark(&self, sentence: &str);
 }
 
 /// Nobody.
@@ -23,4 +26,6 @@ impl Progress for Silent {
     fn advance(&self, _bytes: u64) {}
 
     fn end(&self, _file: &Path) {}
+
+    fn remark(&self, _sentence: &str) {}
 }
