@@ -1,12 +1,12 @@
 //! A checkpoint, opened.
 
+use crate::packed::open_memory;
 use crate::source::ReadAt;
 use crate::{
     Error, Group, GroupTable, GuestMemory, PAGE_BYTES, Paths, Region, Result, Tags, Value, Vcpu,
-    memory_beside,
+    memory_beside, open_file,
 };
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,10 +23,9 @@ impl Checkpoint {
     /// Opens the checkpoint at a path, and its memory: the file named, or what lies beside it.
     ///
     /// # Errors
-    /// If it is no checkpoint, or its memory is nowhere.
+    /// If it is no checkpoint, or its memory is nowhere, or cannot be its memory.
     pub fn open(state: &Path, memory: Option<&Path>) -> Result<(Checkpoint, GuestMemory, Paths)> {
-        let file = open(state)?;
-        let checkpoint = Checkpoint::of(Arc::new(file))?;
+        let checkpoint = Checkpoint::of(open_file(state)?)?;
         if let Some(embedded) = checkpoint.embedded_memory()? {
             return Ok((checkpoint, embedded, Paths { state: state.into(), memory: None }));
         }
@@ -34,7 +33,7 @@ impl Checkpoint {
             Some(path) => path.to_owned(),
             None => memory_beside(state)?,
         };
-        let memory = checkpoint.memory_in(Arc::new(open(&path)?))?;
+        let memory = checkpoint.memory_at(&path)?;
         Ok((checkpoint, memory, Paths { state: state.into(), memory: Some(path) }))
     }
 
@@ -98,15 +97,64 @@ impl Checkpoint {
         }
         let whole = [Region { first_page: 0, page_in_file: 0, pages: block.bytes / PAGE_BYTES }];
         let regions = if layout.regions.is_empty() { whole.to_vec() } else { layout.regions };
+        let pages = block.bytes / PAGE_BYTES;
+        let beyond = regions.iter().find(|region| {
+            region.page_in_file.checked_add(region.pages).is_none_or(|end| end > pages)
+        });
+        if let Some(region) = beyond {
+            let what = format!(
+                "the region from page {:#x} has {:#x} pages, in the file from page {:#x}, and there are {pages:#x} pages in \
+                 the file",
+                region.first_page, region.pages, region.page_in_file
+            );
+            return Err(Error::Regions(what));
+        }
         GuestMemory::new(Arc::clone(&self.source), block.position, regions).map(Some)
     }
 
-    /// The memory in another file.
+    /// The memory in another file. That may be shorter than what it stands for: where the guest never wrote, copies
+    /// are cut short. What is missing is zero, and [`GuestMemory::bytes_missing`] tells how much.
+    ///
+    /// # Errors
+    /// If it is described wrongly, or the file is empty, or larger than what is described.
+    pub fn memory_at(&self, path: &Path) -> Result<GuestMemory> {
+        let regions = self.layout()?.regions;
+        let described = self.memory_bytes(&regions)?;
+        let source = match described {
+            0 => open_file(path)?,
+            _ => open_memory(path, described)?,
+        };
+        let size = source.size().map_err(|source| Error::File { path: path.into(), source })?;
+        let other = |what: String| Err(Error::OtherMemory { path: path.into(), what });
+        if size == 0 {
+            return other("it is empty".into());
+        }
+        let memory = self.memory_of(source, regions)?.named(path);
+        if described > 0 && size > described.next_multiple_of(PAGE_BYTES) {
+            return other(format!("it has {size:#x} bytes, and {described:#x} are described"));
+        }
+        Ok(memory)
+    }
+
+    /// How many bytes a file with memory may have: as far as regions reach, or what the machine says to have; 0 if
+    /// neither is told.
+    fn memory_bytes(&self, regions: &[Region]) -> Result<u64> {
+        let ends = regions.iter().map(|region| region.page_in_file.saturating_add(region.pages));
+        let regions = ends.max().unwrap_or(0).saturating_mul(PAGE_BYTES);
+        let word = self.value("Checkpoint", "memSize", 8)?;
+        let mib = word.and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
+        Ok(regions.max(u64::from(mib.unwrap_or(0)) << 20))
+    }
+
+    /// The memory in another source.
     ///
     /// # Errors
     /// If it is described wrongly.
     pub fn memory_in(&self, source: Arc<dyn ReadAt>) -> Result<GuestMemory> {
-        let mut regions = self.layout()?.regions;
+        self.memory_of(source, self.layout()?.regions)
+    }
+
+    fn memory_of(&self, source: Arc<dyn ReadAt>, mut regions: Vec<Region>) -> Result<GuestMemory> {
         if regions.is_empty() {
             let bytes = source.size().map_err(|source| Error::Read { at: 0, source })?;
             regions.push(Region { first_page: 0, page_in_file: 0, pages: bytes / PAGE_BYTES });
@@ -135,15 +183,20 @@ impl Checkpoint {
                 _ => {}
             }
             if count > REGIONS_MAX || parts.len() as u64 > REGIONS_MAX {
-                let what = format!("more than {REGIONS_MAX} regions of memory");
-                return Err(Error::damaged(tag.position, what));
+                let what = format!(
+                    "{} regions, where {REGIONS_MAX} are more than any product writes",
+                    count.max(parts.len() as u64)
+                );
+                return Err(Error::Regions(what));
             }
         }
         for index in 0..count as u32 {
             let Some([Some(first_page), Some(page_in_file), Some(pages)]) = parts.get(&index)
             else {
-                let what = format!("region {index} of {count} is not described");
-                return Err(Error::damaged(group.position, what));
+                let what = format!(
+                    "there are {count} regions, and of the one numbered {index} it is not said where it is"
+                );
+                return Err(Error::Regions(what));
             };
             let region =
                 Region { first_page: *first_page, page_in_file: *page_in_file, pages: *pages };
@@ -157,8 +210,4 @@ impl Checkpoint {
 struct Layout {
     regions: Vec<Region>,
     block: Option<crate::Block>,
-}
-
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|source| Error::File { path: path.into(), source })
 }

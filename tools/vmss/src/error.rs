@@ -1,7 +1,7 @@
 //! What can be wrong with a checkpoint.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// [`std::result::Result`] with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -19,7 +19,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Reading failed.
-    #[error("at byte {at:#x}: {source}")]
+    #[error("its byte {at:#x} cannot be read: {source}")]
     Read {
         /// Where.
         at: u64,
@@ -47,14 +47,39 @@ pub enum Error {
     Missing(&'static str),
     /// Guest memory is in a file of its own, which is not there.
     #[error(
-        "its guest memory is in a file of its own, and there is neither {} nor {}; put it beside the checkpoint, or \
-         name it",
-        tried[0].display(),
-        tried[1].display()
+        "its guest memory is in a file of its own, and none of these is there: {}; put it beside the checkpoint, or name \
+         it (a snapshot that was taken without memory has none)",
+        listed(tried)
     )]
     NoMemoryFile {
         /// The names it would have.
-        tried: [PathBuf; 2],
+        tried: Vec<PathBuf>,
+    },
+    /// A file with guest memory that cannot be this checkpoint's.
+    #[error(
+        "{} cannot be its guest memory: {what}; name the file that was written together with it",
+        path.display()
+    )]
+    OtherMemory {
+        /// The file with memory.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// Where guest memory is cannot be.
+    #[error("it describes guest memory that cannot be: {0}")]
+    Regions(String),
+    /// A compressed file could not be unpacked.
+    #[error("{}: it could not be unpacked into a temporary file in {}: {source}{advice}", path.display(), folder.display())]
+    Unpack {
+        /// The file.
+        path: PathBuf,
+        /// Where it was to go.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+        /// What to do.
+        advice: &'static str,
     },
     /// The guest's memory cannot be described.
     #[error("the guest's memory cannot be written: {0}")]
@@ -68,4 +93,21 @@ impl Error {
     pub(crate) fn damaged(at: u64, what: impl Into<String>) -> Error {
         Error::Damaged { at, what: what.into() }
     }
+
+    /// The same, with the name of the file that could not be read, if it is another one.
+    pub(crate) fn in_file(self, path: Option<&Path>) -> Error {
+        match (self, path) {
+            (Error::Read { at, source }, Some(path)) => {
+                let source =
+                    io::Error::new(source.kind(), format!("byte {at:#x} cannot be read: {source}"));
+                Error::File { path: path.into(), source }
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    names.join(", ")
 }

@@ -70,7 +70,7 @@ pub(crate) fn read_some(source: &dyn ReadAt, into: &mut [u8], at: u64) -> Result
 pub(crate) fn read_all(source: &dyn ReadAt, into: &mut [u8], at: u64) -> Result<()> {
     let count = read_some(source, into, at)?;
     if count < into.len() {
-        return Err(Error::damaged(at + count as u64, "the file ends here"));
+        return Err(Error::damaged(at + count as u64, "the file ends there; was it copied whole?"));
     }
     Ok(())
 }

@@ -153,7 +153,7 @@ impl<'a> Tags<'a> {
             Some(end) if end <= self.size => self.at = end,
             _ => {
                 let what = format!(
-                    "a block of {bytes} bytes does not fit into a file of {} bytes",
+                    "a block of {bytes} bytes begins there, and the file ends at {:#x}; was it copied whole?",
                     self.size
                 );
                 return Err(Error::damaged(header, what));

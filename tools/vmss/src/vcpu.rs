@@ -146,7 +146,14 @@ impl Vcpu {
         for tag in Tags::new(source, group)? {
             let tag = tag?;
             if tag.name == "cpu:numVCPUs" {
-                count = tag.integer().filter(|&count| count <= VCPUS_MAX);
+                count = tag.integer();
+                if count.is_some_and(|count| count > VCPUS_MAX) {
+                    let what = format!(
+                        "{} processors, where {VCPUS_MAX} are more than any product has",
+                        count.unwrap_or(0)
+                    );
+                    return Err(Error::damaged(tag.position, what));
+                }
             }
             let Some(&n) = tag.indices.first() else { continue };
             if u64::from(n) >= count.unwrap_or(VCPUS_MAX) {

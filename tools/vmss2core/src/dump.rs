@@ -3,7 +3,6 @@
 use serde_json::{Value as Json, json};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use vmss::{Checkpoint, Tag, Value};
 
 /// Lists groups and tags. What is damaged ends the list of its group, with a sentence.
@@ -12,9 +11,7 @@ pub fn dump(
     as_json: bool,
     out: &mut impl Write,
 ) -> Result<io::Result<()>, vmss::Error> {
-    let file = std::fs::File::open(path)
-        .map_err(|source| vmss::Error::File { path: path.into(), source })?;
-    let checkpoint = Checkpoint::of(Arc::new(file))?;
+    let checkpoint = Checkpoint::of(vmss::open_file(path)?)?;
     Ok(if as_json { list_json(&checkpoint, out) } else { list(&checkpoint, out) })
 }
 
