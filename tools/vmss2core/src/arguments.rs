@@ -348,6 +348,9 @@ impl Words {
         if self.linux != LinuxOptions::default() && !is_linux {
             return Err("-l, -O and --without-free go with -N or -P".into());
         }
+        if self.linux.without_free && self.linux.kdump.is_none() {
+            return Err("--without-free goes with --kdump: an ELF core has all of memory".into());
+        }
         let kind = match chosen {
             Chosen::Auto => Kind::Auto(self.linux, self.windows),
             Chosen::Linear(only) => Kind::Linear(only),

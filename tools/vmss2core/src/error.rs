@@ -76,6 +76,14 @@ pub enum Error {
         /// Why not.
         what: String,
     },
+    /// Free pages cannot be told from others.
+    #[error("{}: which pages are free cannot be told: {why}; without --without-free they are in the core", path.display())]
+    NoFreePages {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        why: String,
+    },
     /// An option of the product that is not done.
     #[error("this version does not have that option of the product yet")]
     NotYet,

@@ -7,6 +7,7 @@ mod dump;
 mod elf;
 mod error;
 mod guest;
+mod kdump;
 mod linear;
 mod linux;
 mod output;

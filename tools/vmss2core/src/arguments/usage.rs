@@ -24,6 +24,9 @@ Linux:
                      [default: found out]
   -O X               the kernel runs X (hexadecimal) from where it was linked         --slide
                      [default: found out]
+  --kdump            with -N: in kdump's compressed format, each page by itself, zero pages for nothing
+  --compress HOW     of --kdump: zlib (what it is if nothing is said), zstd, none
+  --without-free     of --kdump: leave out pages that the kernel has free
 
 Everywhere:
   -o FILE            where to write; a number is appended where there are several

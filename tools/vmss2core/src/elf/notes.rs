@@ -104,7 +104,11 @@ pub fn thread(vcpu: &Vcpu, pid: u32, signal: u16, is_64: bool) -> Vec<u8> {
 
 /// All that there is of every processor: first what everybody reads, then what QEMU's own cores have.
 pub fn statuses(guest: &Guest) -> Vec<u8> {
-    let is_64 = guest.is_64();
+    statuses_of(guest, guest.is_64())
+}
+
+/// The same, for a kernel of 64 or of 32 bits.
+pub fn statuses_of(guest: &Guest, is_64: bool) -> Vec<u8> {
     let all = guest.vcpus.iter().enumerate();
     let mut out: Vec<u8> = all.flat_map(|(n, vcpu)| status(vcpu, n, is_64)).collect();
     out.extend(guest.vcpus.iter().flat_map(super::qemu::state));

@@ -5,6 +5,7 @@ use crate::arguments::LinuxOptions;
 use crate::conversion::Conversion;
 use crate::elf::{Core, Segment, notes};
 use crate::error::Error;
+use crate::kdump;
 use crate::output::sizes;
 use dejavm_linux::Kernel;
 use std::path::PathBuf;
@@ -15,8 +16,12 @@ use std::path::PathBuf;
 /// are still the registers that QEMU's note holds: crash finds a kernel by its interrupt table and page tables.
 pub fn core(conversion: &Conversion<'_>, options: &LinuxOptions) -> Result<PathBuf, Error> {
     let guest = conversion.guest;
+    let text = text(conversion, options)?;
+    if let Some(compression) = options.kdump {
+        return kdump::write(conversion, text.as_deref(), compression, options.without_free);
+    }
     let mut notes = notes::statuses(guest);
-    match text(conversion, options)? {
+    match text {
         Some(text) => notes.extend(notes::vmcoreinfo(&text)),
         None => notes.extend(notes::process(guest.is_64())),
     }

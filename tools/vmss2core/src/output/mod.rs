@@ -6,5 +6,5 @@ mod progress;
 pub mod sizes;
 
 pub use file::Output;
-pub use image::{Piece, copy};
+pub use image::{Piece, copy, is_zero};
 pub use progress::{Progress, Silent};
