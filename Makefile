@@ -59,6 +59,7 @@ judges: images ## runs the slow judges: VS Code's debug adapters; gdb with the v
 	fi
 	$(CARGO) test --release -p dejavm -p getlinuxoffsets --test judge_vmlinux
 	$(CARGO) test --release -p dejavm --test judge_crash
+	$(CARGO) test --release -p vmss2core --test judge_lldb
 
 # Not for a test: it ends when its time is up, not when something is shown.
 SECONDS ?= 120

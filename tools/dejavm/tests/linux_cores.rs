@@ -79,7 +79,7 @@ fn processes_are_listed_and_made_cores_of() {
     let conversion =
         Conversion { guest: &guest, output: Some(&output), threads, progress: &Silent };
     let made = conversion.make(&Kind::Process(pid, options.clone())).unwrap();
-    assert_eq!(made, [output.clone()]);
+    assert_eq!(made, std::slice::from_ref(&output));
     let said = gdb(&output, &["p/x $rip", "p/x $rsp", "p/x $rbx", "x/2xb $rip - 2", "info auxv"]);
     for register in ["RIP", "RSP", "RBX"] {
         let wanted = format!("= {:#x}\n", printed(&console, register));

@@ -28,7 +28,7 @@ pub enum Kind {
     Windows(WindowsOptions),
     /// A Mach-O core of a macOS guest, with its kernel.
     MacOs(MacOptions),
-    /// A core of what an EFI firmware was doing, with the address of its system table if it is known.
+    /// A core of what an EFI firmware was doing when it met an exception, with the address of its context if it is known.
     Firmware(Option<Gva>),
 }
 

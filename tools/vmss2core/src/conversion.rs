@@ -4,7 +4,7 @@ use crate::arguments::{Kind, LinuxOptions, WindowsOptions};
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::output::Progress;
-use crate::{linear, linux};
+use crate::{firmware, linear, linux, macos};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
@@ -54,6 +54,8 @@ impl Conversion<'_> {
             Kind::Physical => Ok(vec![linear::physical(self)?]),
             Kind::Linux(options) => Ok(vec![linux::core(self, options)?]),
             Kind::Process(id, options) => Ok(vec![linux::process(self, *id, options)?]),
+            Kind::Firmware(at) => Ok(vec![firmware::core(self, *at)?]),
+            Kind::MacOs(options) => Ok(vec![macos::core(self, options)?]),
             Kind::Auto(linux, windows) => self.make_auto(linux, windows),
             Kind::Processes(_) => panic!("a list of processes is no file"),
             _ => Err(Error::NotYet),

@@ -1,6 +1,7 @@
 //! Why there is no core: each a sentence for the user.
 
 use crate::output::sizes;
+use dejavm_units::Gva;
 use std::io;
 use std::path::PathBuf;
 
@@ -83,6 +84,40 @@ pub enum Error {
         path: PathBuf,
         /// What is missing.
         why: String,
+    },
+    /// No exception of a firmware.
+    #[error(
+        "{}: there is no EFI_SYSTEM_CONTEXT {}; -F<address> says where the firmware has put its registers",
+        path.display(),
+        at.map_or("on the stack of any processor".to_owned(), |at| format!("at {:#x}", at.0))
+    )]
+    NoContext {
+        /// The file.
+        path: PathBuf,
+        /// Where it was said to be.
+        at: Option<Gva>,
+    },
+    /// The file that was given as macOS's kernel is none.
+    #[error("{}: {what}", path.display())]
+    MachKernel {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A format with offsets of 32 bits.
+    #[error("{}: a Mach-O core of 32 bits cannot hold that much memory; -X64 and -M can", path.display())]
+    TooLargeFor32 {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Page tables made to mislead.
+    #[error("{}: its page tables lead to more than {runs} runs of memory, as no guest's do; -M needs none", path.display())]
+    TooManyRuns {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        runs: usize,
     },
     /// An option of the product that is not done.
     #[error("this version does not have that option of the product yet")]

@@ -6,14 +6,16 @@ mod conversion;
 mod dump;
 mod elf;
 mod error;
+mod firmware;
 mod guest;
 mod kdump;
 mod linear;
 mod linux;
+mod macos;
 mod output;
 mod paging;
 
-pub use arguments::{Command, Kind, LinuxOptions, Request, Series, USAGE};
+pub use arguments::{Command, Kind, LinuxOptions, MacOptions, Request, Series, USAGE};
 pub use conversion::Conversion;
 pub use dump::dump;
 pub use error::Error;

@@ -23,7 +23,7 @@ pub fn address_spaces(
         .map(|n| {
             let vcpu = &guest.vcpus[n];
             let notes = [notes::status(vcpu, n, is_64), notes::process(is_64)].concat();
-            let segments = segments(guest, n);
+            let segments = segments(guest, n)?;
             let core = Core { is_64, notes: &notes, segments: &segments, alignment: 4096 };
             let mut name = conversion.output("vmss.core").into_os_string();
             name.push(n.to_string());
@@ -33,17 +33,17 @@ pub fn address_spaces(
 }
 
 /// What a processor's page tables lead to.
-fn segments(guest: &Guest, n: usize) -> Vec<Segment> {
-    let runs = AddressSpace::runs(guest.space(n), guest).into_iter();
-    runs.filter_map(|run| {
+pub fn segments(guest: &Guest, n: usize) -> Result<Vec<Segment>, Error> {
+    let runs = AddressSpace::runs(guest.space(n), guest)?.into_iter();
+    let segments = runs.filter_map(|run| {
         Some(Segment {
             offset: guest.image_offset(run.physical)?,
             virtual_address: run.linear,
             physical_address: run.physical,
             bytes: run.bytes,
         })
-    })
-    .collect()
+    });
+    Ok(segments.collect())
 }
 
 /// A core of physical memory.

@@ -1,5 +1,6 @@
 //! An address space: which linear addresses lead where, by the page tables of a processor (SDM vol. 3A, chapter 4).
 
+use crate::error::Error;
 use crate::guest::Guest;
 use dejavm_linux::{Paging, Space};
 use vmss::GuestMemory;
@@ -18,8 +19,8 @@ pub struct Run {
 const PRESENT: u64 = 1;
 const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-/// More runs than any guest has: a bound for page tables made to mislead.
-const RUNS_MAX: usize = 1 << 22;
+/// More runs than any guest has: a bound for page tables made to mislead, and for what headers take in memory.
+const RUNS_MAX: usize = 1 << 20;
 /// Tables looked at, for the same reason.
 const TABLES_MAX: usize = 1 << 20;
 
@@ -43,16 +44,19 @@ struct Level {
 
 impl AddressSpace<'_> {
     /// All that page tables lead to, in ascending order; without paging, physical memory.
-    pub fn runs(space: Option<Space>, guest: &Guest) -> Vec<Run> {
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn runs(space: Option<Space>, guest: &Guest) -> Result<Vec<Run>, Error> {
         let Some(Space { root, paging }) = space else {
             let all = guest.memory.regions().iter();
-            return all
+            return Ok(all
                 .map(|region| Run {
                     linear: region.start(),
                     physical: region.start(),
                     bytes: region.bytes(),
                 })
-                .collect();
+                .collect());
         };
         let level = |shift, bits, has_pages| Level { shift, bits, has_pages };
         let mut space = AddressSpace { memory: &guest.memory, runs: Vec::new(), tables: 0 };
@@ -75,7 +79,10 @@ impl AddressSpace<'_> {
             Paging::FourLevel => space.table(root.0, 8, &long[1..], 0),
             Paging::FiveLevel => space.table(root.0, 8, &long, 0),
         }
-        space.runs
+        if space.runs.len() >= RUNS_MAX || space.tables > TABLES_MAX {
+            return Err(Error::TooManyRuns { path: guest.path.clone(), runs: RUNS_MAX });
+        }
+        Ok(space.runs)
     }
 
     fn table(&mut self, at: u64, entry_bytes: u64, levels: &[Level], linear: u64) {

@@ -1,3 +1,5 @@
+//! Command lines, as the product took them and as we do.
+
 use super::*;
 
 fn parse(line: &str) -> Result<Command, String> {

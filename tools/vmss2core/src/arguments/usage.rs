@@ -28,6 +28,13 @@ Linux:
   --compress HOW     of --kdump: zlib (what it is if nothing is said), zstd, none
   --without-free     of --kdump: leave out pages that the kernel has free
 
+macOS:
+  -X32 KERNEL, -X64 KERNEL   a core for LLDB; KERNEL is the guest's mach_kernel: vmss.core
+
+EFI firmware:
+  -F                 a core of what it did when it met an exception: vmss.core        --firmware
+  -F<address>        with its EFI_SYSTEM_CONTEXT there (hexadecimal) [default: on a stack]
+
 Everywhere:
   -o FILE            where to write; a number is appended where there are several
   -q                 say nothing but errors

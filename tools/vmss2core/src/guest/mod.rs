@@ -9,6 +9,9 @@ use dejavm_linux::{GuestView, Paging, Space};
 use std::path::{Path, PathBuf};
 use vmss::{Checkpoint, GuestMemory, Vcpu};
 
+/// More than that, and headers before it, 32 bits cannot address.
+const IMAGE_BYTES_MAX_32: u64 = (1 << 32) - (128 << 20);
+
 /// A guest at rest.
 pub struct Guest {
     /// The file that was named, for sentences.
@@ -29,7 +32,12 @@ impl Guest {
         let wrong = |source| Error::Input { path: path.into(), source };
         let (checkpoint, memory, _) = Checkpoint::open(path, memory).map_err(wrong)?;
         let vcpus = checkpoint.vcpus().map_err(wrong)?;
-        Ok(Guest { path: path.into(), memory, vcpus, cache: Cache::default() })
+        Ok(Guest::new(path.into(), memory, vcpus))
+    }
+
+    /// A guest of these parts; the path is for sentences.
+    pub fn new(path: PathBuf, memory: GuestMemory, vcpus: Vec<Vcpu>) -> Guest {
+        Guest { path, memory, vcpus, cache: Cache::default() }
     }
 
     /// The address space that a processor is in; `None` while it has no paging.
@@ -64,5 +72,6 @@ impl Guest {
     pub fn is_64(&self) -> bool {
         self.vcpus.iter().any(Vcpu::is_long_mode)
             || self.memory.regions().iter().any(|region| region.end() > 1 << 32)
+            || self.memory.bytes() > IMAGE_BYTES_MAX_32
     }
 }

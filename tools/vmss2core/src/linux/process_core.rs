@@ -37,7 +37,7 @@ pub fn process(
     let Some(space) = asked.pgd.and_then(|_| kernel.space_of(guest, asked)) else {
         return Err(wrong(format!("{} has ended, and given its memory back", asked.comm)));
     };
-    let runs = user_memory(guest, &kernel, space);
+    let runs = user_memory(guest, &kernel, space)?;
 
     // gdb shows the first thread first: the one that was asked for.
     let mut threads: Vec<&Task> = tasks.iter().filter(|task| task.tgid == asked.tgid).collect();
@@ -73,9 +73,9 @@ pub fn process(
 }
 
 /// What the process has in memory: not what is swapped out, nor what it has not touched of its files.
-fn user_memory(guest: &Guest, kernel: &Kernel, space: Space) -> Vec<Run> {
-    let runs = AddressSpace::runs(Some(space), guest).into_iter();
-    runs.filter(|run| !kernel.is_kernel_address(Gva(run.linear))).collect()
+fn user_memory(guest: &Guest, kernel: &Kernel, space: Space) -> Result<Vec<Run>, Error> {
+    let runs = AddressSpace::runs(Some(space), guest)?.into_iter();
+    Ok(runs.filter(|run| !kernel.is_kernel_address(Gva(run.linear))).collect())
 }
 
 /// The registers that a thread has in user mode, in the shape of a processor's.
