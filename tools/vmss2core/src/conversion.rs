@@ -4,7 +4,7 @@ use crate::arguments::{Kind, LinuxOptions, WindowsOptions};
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::output::Progress;
-use crate::{firmware, linear, linux, macos};
+use crate::{firmware, linear, linux, macos, windows};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +58,7 @@ impl Conversion<'_> {
             Kind::MacOs(options) => Ok(vec![macos::core(self, options)?]),
             Kind::Auto(linux, windows) => self.make_auto(linux, windows),
             Kind::Processes(_) => panic!("a list of processes is no file"),
+            Kind::Windows(options) => Ok(vec![windows::dump(self, options)?]),
             _ => Err(Error::NotYet),
         }
     }

@@ -119,6 +119,26 @@ pub enum Error {
         /// The bound.
         runs: usize,
     },
+    /// The guest is no Windows, or its kernel cannot be found.
+    #[error("{}: no Windows kernel was found: {tried}; -M makes a core of any guest", path.display())]
+    NoWindows {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        tried: String,
+    },
+    /// A Windows without a debugger data block.
+    #[error(
+        "{}: Windows' debugger data block was not found: {tried}; -WDDB<address> says where it is (x nt!KdDebuggerDataBlock in \
+         a debugger)",
+        path.display()
+    )]
+    NoDebuggerData {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        tried: String,
+    },
     /// An option of the product that is not done.
     #[error("this version does not have that option of the product yet")]
     NotYet,

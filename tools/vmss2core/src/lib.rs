@@ -14,14 +14,18 @@ mod linux;
 mod macos;
 mod output;
 mod paging;
+mod windows;
 
-pub use arguments::{Command, Kind, LinuxOptions, MacOptions, Request, Series, USAGE};
+pub use arguments::{
+    Command, Kind, LinuxOptions, MacOptions, Request, Series, USAGE, WindowsOptions,
+};
 pub use conversion::Conversion;
 pub use dump::dump;
 pub use error::Error;
 pub use guest::Guest;
 pub use linux::{Process, processes};
 pub use output::{Progress, Silent};
+pub use windows::recognise as is_windows;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};

@@ -28,6 +28,15 @@ Linux:
   --compress HOW     of --kdump: zlib (what it is if nothing is said), zstd, none
   --without-free     of --kdump: leave out pages that the kernel has free
 
+Windows:
+  -W, -W8            a crash dump, for WinDbg and others: memory.dmp                  --windows
+                     (whether its debugger's data is encoded, and where it is, is found out)
+  -W<num>            its build number, for one that does not say it                   --build NUM
+  -WK                pages of the kernel only                                         --kernel-only
+  --bitmap           pages of zeros are left out
+  -WDDB<hex>         where KdDebuggerDataBlock is; -W8DDB<hex>, too                   --debugger-data HEX
+  -WSCAN             search all memory at once, not the first 256 MiB first           --scan
+
 macOS:
   -X32 KERNEL, -X64 KERNEL   a core for LLDB; KERNEL is the guest's mach_kernel: vmss.core
 

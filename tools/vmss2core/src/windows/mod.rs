@@ -1,0 +1,196 @@
+//! Crash dumps of Windows guests, as WinDbg, volatility, LeechCore and others read them. See `docs/formats/cores.md`.
+//!
+//! Everything is found in memory, by the processors' registers and by structures that prove themselves; no symbols are
+//! needed.
+
+mod bitmap;
+mod context;
+mod debugger_data;
+mod encoding;
+mod header;
+mod image;
+mod kernel;
+mod patches;
+mod processors;
+mod roots;
+mod runs;
+mod shared_data;
+mod space;
+mod version_block;
+mod write;
+
+use crate::arguments::WindowsOptions;
+use crate::conversion::Conversion;
+use crate::error::Error;
+use crate::guest::Guest;
+use crate::output::sizes;
+use bitmap::Bitmap;
+use debugger_data::{DebuggerData, field};
+use header::{DumpType, Header};
+use image::Kernel;
+use patches::Patches;
+use processors::Processor;
+use shared_data::SharedData;
+use space::{Mode, Space};
+use std::path::PathBuf;
+use version_block::VersionBlock;
+
+/// Where page tables are searched for, unless all memory is: the kernel's lie low.
+const SEARCH_USUAL: u64 = 256 << 20;
+/// The code of a dump of a system that has not crashed (LIVE_SYSTEM_DUMP).
+const LIVE_SYSTEM_DUMP: u64 = 0x161;
+/// What the product takes a system for that does not say its build.
+const BUILD_USUAL_64: u32 = 6000;
+const BUILD_USUAL_32: u32 = 2195;
+
+/// Whether the guest is a Windows, as far as can be told without searching: its processors' page tables, or those
+/// that they start with, have KUSER_SHARED_DATA where only Windows has it.
+pub fn recognise(guest: &Guest) -> bool {
+    roots::find(guest).is_some()
+}
+
+/// Makes a crash dump.
+pub fn dump(conversion: &Conversion<'_>, options: &WindowsOptions) -> Result<PathBuf, Error> {
+    let guest = conversion.guest;
+    let system = System::find(guest, options)?;
+    let (header, patches) = system.describe(guest, options);
+    let path = conversion.output("memory.dmp");
+    let runs = runs::list(guest, &system.space, &system.data);
+    let fits = runs.len() <= Header::runs_max(header.is_64);
+    let dump_type = match (options.kernel_only, options.bitmap || !fits) {
+        (true, _) => DumpType::BitmapKernel,
+        (false, true) => DumpType::BitmapFull,
+        (false, false) => DumpType::Full,
+    };
+    let header = Header { dump_type, runs: if fits { runs.clone() } else { Vec::new() }, ..header };
+    let mut bitmap = match dump_type {
+        DumpType::Full => return write::full(conversion, &path, header, &patches),
+        DumpType::BitmapFull => Bitmap::of_contents(guest, &runs, conversion.threads)?,
+        DumpType::BitmapKernel => Bitmap::of_kernel(guest, &system.space, &runs),
+    };
+    let has = |page: &u64| runs.iter().any(|run| (run.first..run.end()).contains(page));
+    patches.pages().filter(has).for_each(|page| bitmap.insert(page));
+    write::by_bitmap(conversion, &path, header, &bitmap, &patches)
+}
+
+/// What was found of a Windows.
+struct System<'a> {
+    space: Space<'a>,
+    shared: SharedData,
+    kernel: Kernel,
+    version: Option<VersionBlock>,
+    data: DebuggerData,
+    processors: Vec<Processor>,
+}
+
+impl<'a> System<'a> {
+    fn find(guest: &'a Guest, options: &WindowsOptions) -> Result<System<'a>, Error> {
+        let limit = if options.scan_all { u64::MAX } else { SEARCH_USUAL };
+        let found = match roots::find(guest) {
+            None => roots::search(guest, limit)?,
+            found => found,
+        };
+        let searched = sizes::shown(guest.memory.bytes().min(limit));
+        let (space, shared) = found.ok_or_else(|| Error::NoWindows {
+            path: guest.path.clone(),
+            tried: format!(
+                "neither the page tables of its processors, nor those that processors start with, nor any that refer \
+                 to themselves in {searched} of memory, lead to KUSER_SHARED_DATA"
+            ),
+        })?;
+        let kernel = kernel::find(guest, &space).ok_or_else(|| Error::NoWindows {
+            path: guest.path.clone(),
+            tried: "KUSER_SHARED_DATA is there, but there is no image with symbols ntkrnl*.pdb in the 64 MiB below the \
+                    handlers of interrupt 0 and below where processors are"
+                .into(),
+        })?;
+        let version = VersionBlock::find(&space, &guest.vcpus, &kernel);
+        let data = match options.debugger_data {
+            Some(at) => {
+                let at = space.address(at.0);
+                DebuggerData::at(&space, &kernel, at).ok_or_else(|| Error::NoDebuggerData {
+                    path: guest.path.clone(),
+                    tried: format!("there is none at {at:#x}, neither plain nor encoded"),
+                })?
+            }
+            None => DebuggerData::find(guest, &space, &kernel, version.as_ref(), options.scan_all)?
+                .ok_or_else(|| Error::NoDebuggerData {
+                path: guest.path.clone(),
+                tried: format!(
+                    "KdVersionBlock leads to none, none is in the kernel's image at {:#x}, plain or encoded, and no \
+                         plain one anywhere in memory",
+                    kernel.base
+                ),
+            })?,
+        };
+        let processors = processors::list(&space, &data, &guest.vcpus);
+        Ok(System { space, shared, kernel, version, data, processors })
+    }
+
+    /// The header but for memory, and what the dump has otherwise than the guest.
+    fn describe(&self, guest: &Guest, options: &WindowsOptions) -> (Header, Patches) {
+        let (space, data) = (&self.space, &self.data);
+        let is_64 = space.mode.is_64();
+        let mut patches = Patches::default();
+        for processor in &self.processors {
+            let vcpu = &guest.vcpus[processor.vcpu];
+            if let Some(at) = processor.context(space, data) {
+                patches.put(space, at, &context::context(vcpu, is_64));
+            }
+            if let Some(at) = processor.special_registers(data) {
+                patches.put(space, at, &context::special_registers(vcpu, is_64));
+            }
+        }
+        if let Some(encoding) = &data.encoding {
+            patches.put(space, data.at, &data.bytes);
+            if let Some(flag) = encoding.flag(space, &self.kernel) {
+                patches.put(space, flag, &[0]);
+            }
+        }
+        let vcpu = &guest.vcpus[processors::current(&self.processors, &guest.vcpus)];
+        let root = roots::of_processor(guest, vcpu).map_or(space.root, |(space, _)| space.root);
+        let usual = if is_64 { BUILD_USUAL_64 } else { BUILD_USUAL_32 };
+        let said = self.version.as_ref().map(|version| version.minor.into());
+        let header = Header {
+            is_64,
+            is_pae: space.mode == Mode::Pae,
+            major: self.version.map_or(15, |version| version.major.into()),
+            minor: options.build.or(said).or(self.shared.build).unwrap_or(usual),
+            directory_table_base: root,
+            pfn_database: self.pfn_database(),
+            modules: data.address(field::PS_LOADED_MODULE_LIST),
+            processes: data.address(field::PS_ACTIVE_PROCESS_HEAD),
+            machine: if is_64 { 0x8664 } else { 0x14c },
+            processors: self.processors.len().max(1) as u32,
+            bugcheck: self.bugcheck(),
+            debugger_data: data.at,
+            runs: Vec::new(),
+            context: context::context(vcpu, is_64),
+            instruction: vcpu.rip,
+            dump_type: DumpType::Full,
+            required_space: 0,
+            system_time: self.shared.system_time,
+            up_time: self.shared.interrupt_time,
+            product_type: self.shared.product_type,
+            suite_mask: self.shared.suite_mask,
+        };
+        (header, patches)
+    }
+
+    /// 64-bit dumps say what is in the variable, 32-bit ones where the variable is: both as the real ones that we have.
+    fn pfn_database(&self) -> u64 {
+        let at = self.data.address(field::MM_PFN_DATABASE);
+        if self.space.mode.is_64() && self.kernel.contains(at) {
+            return self.space.pointer(at).unwrap_or(at);
+        }
+        at
+    }
+
+    /// KiBugcheckData, or that the system lives.
+    fn bugcheck(&self) -> [u64; 5] {
+        let at = self.data.address(field::KI_BUGCHECK_DATA);
+        let value = |n: u64| self.space.pointer(at.checked_add(n * self.space.pointer_bytes())?);
+        let said = [0, 1, 2, 3, 4].map(|n| value(n).unwrap_or(0));
+        if said[0] == 0 { [LIVE_SYSTEM_DUMP, 0, 0, 0, 0] } else { said }
+    }
+}
