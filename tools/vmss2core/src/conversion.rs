@@ -31,13 +31,20 @@ impl Conversion<'_> {
     fn make_auto(
         &self,
         linux: &LinuxOptions,
-        _windows: &WindowsOptions,
+        windows: &WindowsOptions,
     ) -> Result<Vec<PathBuf>, Error> {
+        // Nothing is searched for that, unlike for Linux.
+        if windows::recognise(self.guest) {
+            self.progress.remark("the guest is a Windows: a crash dump of it, as with -W");
+            return self.make(&Kind::Windows(windows.clone()));
+        }
         if let Some(what) = linux::recognise(self.guest)? {
             self.progress.remark(&format!("the guest is {what}: a core of its kernel, as with -N"));
             return self.make(&Kind::Linux(linux.clone()));
         }
-        self.progress.remark("the guest is no Linux: a core of its physical memory, as with -M");
+        self.progress.remark(
+            "the guest is no Linux and no Windows: a core of its physical memory, as with -M",
+        );
         self.make(&Kind::Physical)
     }
 
