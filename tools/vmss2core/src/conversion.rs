@@ -66,7 +66,6 @@ impl Conversion<'_> {
             Kind::Auto(linux, windows) => self.make_auto(linux, windows),
             Kind::Processes(_) => panic!("a list of processes is no file"),
             Kind::Windows(options) => Ok(vec![windows::dump(self, options)?]),
-            _ => Err(Error::NotYet),
         }
     }
 }

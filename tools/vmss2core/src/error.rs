@@ -139,7 +139,4 @@ pub enum Error {
         /// What was tried.
         tried: String,
     },
-    /// An option of the product that is not done.
-    #[error("this version does not have that option of the product yet")]
-    NotYet,
 }
