@@ -25,7 +25,19 @@ impl Checkpoint {
     /// # Errors
     /// If it is no checkpoint, or its memory is nowhere, or cannot be its memory.
     pub fn open(state: &Path, memory: Option<&Path>) -> Result<(Checkpoint, GuestMemory, Paths)> {
-        let checkpoint = Checkpoint::of(open_file(state)?)?;
+        Checkpoint::open_in(open_file(state)?, state, memory)
+    }
+
+    /// The same, where the file at the path is open.
+    ///
+    /// # Errors
+    /// As for `open`.
+    pub fn open_in(
+        source: Arc<dyn ReadAt>,
+        state: &Path,
+        memory: Option<&Path>,
+    ) -> Result<(Checkpoint, GuestMemory, Paths)> {
+        let checkpoint = Checkpoint::of(source)?;
         if let Some(embedded) = checkpoint.embedded_memory()? {
             return Ok((checkpoint, embedded, Paths { state: state.into(), memory: None }));
         }

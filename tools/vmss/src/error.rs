@@ -66,6 +66,9 @@ pub enum Error {
         /// What does not fit.
         what: String,
     },
+    /// Named like a guest dump of ESXi, and none.
+    #[error("no guest dump of ESXi, as its name says: {0}")]
+    GuestDump(String),
     /// Where guest memory is cannot be.
     #[error("it describes guest memory that cannot be: {0}")]
     Regions(String),

@@ -13,6 +13,7 @@
 mod checkpoint;
 mod error;
 mod group;
+mod guest_dump;
 mod magic;
 mod memory;
 mod packed;
@@ -26,6 +27,7 @@ mod write;
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
 pub use group::{Group, GroupTable};
+pub use guest_dump::GuestDump;
 pub use magic::Magic;
 pub use memory::{Extent, GuestMemory, PAGE_BYTES, Region};
 pub use packed::open_file;

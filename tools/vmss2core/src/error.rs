@@ -16,6 +16,14 @@ pub enum Error {
         /// What is wrong.
         source: vmss::Error,
     },
+    /// The file to convert is of no kind that is read, or contradicts itself.
+    #[error("{}: {what}", path.display())]
+    Unread {
+        /// The file that was named.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// The file to write.
     #[error("{}: {source}", path.display())]
     Output {

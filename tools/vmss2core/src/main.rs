@@ -8,7 +8,9 @@ use serde_json::json;
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::process::ExitCode;
-use vmss2core::{Command, Conversion, Guest, Kind, Process, Request, USAGE, dump, processes};
+use vmss2core::{
+    Command, Conversion, Guest, Kind, Process, Progress, Request, USAGE, dump, processes,
+};
 
 /// It could not be done.
 const FAILED: u8 = 1;
@@ -55,6 +57,7 @@ fn convert(request: &Request, out: &mut impl Write) -> Result<(), String> {
         return show(&list, request.json, out).map_err(|error| error.to_string());
     }
     let meter = Meter::new(request.quiet || request.json);
+    guest.remarks.iter().for_each(|sentence| meter.remark(sentence));
     let conversion = Conversion {
         guest: &guest,
         output: request.output.as_deref(),

@@ -1,13 +1,18 @@
 //! The guest that a file shows: its memory and its processors, whatever kind of file that is.
 
 mod cache;
+mod core_notes;
+mod elf_core;
+mod kernel_space;
+mod recognise;
 mod view;
 
 use crate::error::Error;
 use cache::Cache;
 use dejavm_linux::{GuestView, Paging, Space};
+use recognise::Parts;
 use std::path::{Path, PathBuf};
-use vmss::{Checkpoint, GuestMemory, Vcpu};
+use vmss::{GuestMemory, Vcpu};
 
 /// More than that, and headers before it, 32 bits cannot address.
 const IMAGE_BYTES_MAX_32: u64 = (1 << 32) - (128 << 20);
@@ -20,6 +25,10 @@ pub struct Guest {
     pub memory: GuestMemory,
     /// Its processors; at least one.
     pub vcpus: Vec<Vcpu>,
+    /// What Linux says of itself, where the file repeats it.
+    pub vmcoreinfo: Option<Vec<u8>>,
+    /// What the user should know of what was read.
+    pub remarks: Vec<String>,
     cache: Cache,
 }
 
@@ -29,15 +38,17 @@ impl Guest {
     /// # Errors
     /// If it is of no kind that is known, or damaged, or its memory is nowhere.
     pub fn open(path: &Path, memory: Option<&Path>) -> Result<Guest, Error> {
-        let wrong = |source| Error::Input { path: path.into(), source };
-        let (checkpoint, memory, _) = Checkpoint::open(path, memory).map_err(wrong)?;
-        let vcpus = checkpoint.vcpus().map_err(wrong)?;
-        Ok(Guest::new(path.into(), memory, vcpus))
+        recognise::open(path, memory)
     }
 
     /// A guest of these parts; the path is for sentences.
     pub fn new(path: PathBuf, memory: GuestMemory, vcpus: Vec<Vcpu>) -> Guest {
-        Guest { path, memory, vcpus, cache: Cache::default() }
+        Guest::of(&path, Parts { memory, vcpus, vmcoreinfo: None, remarks: Vec::new() })
+    }
+
+    fn of(path: &Path, parts: Parts) -> Guest {
+        let Parts { memory, vcpus, vmcoreinfo, remarks } = parts;
+        Guest { path: path.into(), memory, vcpus, vmcoreinfo, remarks, cache: Cache::default() }
     }
 
     /// The address space that a processor is in; `None` while it has no paging.

@@ -14,8 +14,11 @@ const NAME_BYTES: u64 = 12;
 const TEXT_MAX: u32 = 4096;
 const PIECE: u64 = 4 << 20;
 
-/// The text of VMCOREINFO, where the kernel's symbols lead to it, or wherever a note begins as the kernel prepares it.
+/// The text of VMCOREINFO, where the file repeats it, where the kernel's symbols lead to it, or wherever a note begins as the kernel prepares it.
 pub fn find(guest: &Guest) -> Result<Option<Vec<u8>>, Error> {
+    if let Some(text) = &guest.vmcoreinfo {
+        return Ok(Some(text.clone()));
+    }
     let at = Kernel::find(guest).ok().and_then(|kernel| kernel.facts().vmcoreinfo_at);
     if let Some(Gpa(at)) = at {
         let mut text = vec![0; TEXT_MAX as usize];

@@ -1,0 +1,119 @@
+//! What kind of file it is, by how it begins.
+
+use super::{Guest, elf_core};
+use crate::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use vmss::{Checkpoint, GuestDump, ReadAt, open_file, unwrapped};
+
+/// A guest's parts, as a kind of file has them.
+pub struct Parts {
+    /// Its physical memory.
+    pub memory: vmss::GuestMemory,
+    /// Its processors; none if the file tells nothing of them.
+    pub vcpus: Vec<vmss::Vcpu>,
+    /// What Linux says of itself, if the file repeats it.
+    pub vmcoreinfo: Option<Vec<u8>>,
+    /// What the user should know.
+    pub remarks: Vec<String>,
+}
+
+/// Files that somebody may well try, how they begin, and what to do instead.
+const OTHERS: [(&[u8], &str); 7] = [
+    (b"PAGEDU64", "it is a Windows crash dump already, which WinDbg opens as it is"),
+    (b"PAGEDUMP", "it is a Windows crash dump already, which WinDbg opens as it is"),
+    (b"MDMP", "it is a minidump of a Windows process, which holds no guest's memory"),
+    (
+        b"QEVM",
+        "it is the migration stream of a QEMU guest; QEMU's monitor command dump-guest-memory writes what is read here",
+    ),
+    (
+        b"LibvirtQemudSave",
+        "it is a saved guest of libvirt; `virsh dump --memory-only` writes what is read here",
+    ),
+    (
+        b"EMiL",
+        "it is memory as LiME stores it, without registers; an ELF core or a kdump of the guest is read",
+    ),
+    (b"DISKDUMP", "it is a dump of diskdump, which kdump has replaced; crash opens it as it is"),
+];
+
+/// Opens a file of any kind.
+pub fn open(path: &Path, memory: Option<&Path>) -> Result<Guest, Error> {
+    let path = &with_state(path);
+    let wrong = |source| Error::Input { path: path.clone(), source };
+    let source = open_file(path).map_err(wrong)?;
+    let mut begin = [0; 16];
+    read(&*source, &mut begin, 0).map_err(|source| wrong(vmss::Error::Read { at: 0, source }))?;
+    let unread = |what: &str| Err(Error::Unread { path: path.clone(), what: what.into() });
+    if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| begin.starts_with(magic)) {
+        return unread(what);
+    }
+    let parts = if begin.starts_with(b"\x7fELF") {
+        let what = "it is a core, which holds its memory; a second file belongs to no core";
+        if memory.is_some() {
+            return unread(what);
+        }
+        elf_core::open(path, source)?
+    } else if GuestDump::is_named_so(path) {
+        let (dump, memory, paths) = GuestDump::open_in(&*source, path, memory).map_err(wrong)?;
+        Parts { vcpus: dump.vcpus, ..Parts::of_memory(memory, paths.memory) }
+    } else {
+        checkpoint(path, source, memory)?
+    };
+    Ok(Guest::of(path, parts))
+}
+
+fn checkpoint(path: &Path, source: Arc<dyn ReadAt>, memory: Option<&Path>) -> Result<Parts, Error> {
+    let wrong = |source| match source {
+        vmss::Error::Magic(value) => Error::Unread {
+            path: path.into(),
+            what: format!(
+                "it is neither a VMware checkpoint nor an ELF core nor a kdump: it begins with {value:#010x}"
+            ),
+        },
+        source => Error::Input { path: path.into(), source },
+    };
+    let (checkpoint, memory, paths) = Checkpoint::open_in(source, path, memory).map_err(wrong)?;
+    let vcpus = checkpoint.vcpus().map_err(wrong)?;
+    Ok(Parts { vcpus, ..Parts::of_memory(memory, paths.memory) })
+}
+
+impl Parts {
+    fn of_memory(memory: vmss::GuestMemory, path: Option<PathBuf>) -> Parts {
+        let missing = memory.bytes_missing();
+        let mut remarks = Vec::new();
+        if let Some(path) = path.filter(|_| missing > 0) {
+            remarks.push(format!(
+                "{} ends {missing:#x} bytes before the guest's memory does, and they are taken to be zero: right if the \
+                 guest never wrote there, wrong if the file was not copied whole",
+                path.display()
+            ));
+        }
+        Parts { memory, vcpus: Vec::new(), vmcoreinfo: None, remarks }
+    }
+}
+
+/// Who names a checkpoint's memory means the checkpoint beside it.
+fn with_state(path: &Path) -> PathBuf {
+    let plain = unwrapped(path);
+    let is_memory =
+        plain.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("vmem"));
+    let beside = ["vmss", "vmsn", "guest"].map(|extension| plain.with_extension(extension));
+    let state = beside.into_iter().find(|state| is_memory && state.is_file());
+    state.unwrap_or_else(|| path.into())
+}
+
+/// Reads as many bytes as there are, up to all; how many.
+pub fn read(source: &dyn ReadAt, into: &mut [u8], at: u64) -> std::io::Result<usize> {
+    let mut done = 0;
+    while done < into.len() {
+        match source.read_at(&mut into[done..], at.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
