@@ -12,7 +12,7 @@ const LEVEL_ZERO: u32 = 1;
 const LEVEL_FREE: u32 = 16;
 
 /// How pages are packed: `page_desc.flags`, and what the header's `status` says of them.
-pub fn flag(compression: Compression) -> u32 {
+pub fn flag(compression: Compression) -> u16 {
     match compression {
         Compression::None => 0,
         Compression::Zlib => 1,
@@ -60,7 +60,7 @@ impl Header<'_> {
         // The time: a checkpoint knows none. It is aligned as a long is.
         let (alignment, time_bytes) = if self.is_64 { (8, 16) } else { (4, 8) };
         out.resize(out.len().next_multiple_of(alignment) + time_bytes, 0);
-        word(&mut out, flag(self.compression));
+        word(&mut out, flag(self.compression).into());
         word(&mut out, PAGE_BYTES as u32);
         word(&mut out, sub_blocks as u32);
         word(&mut out, u32::try_from(2 * self.bitmap_blocks()).unwrap_or(u32::MAX));

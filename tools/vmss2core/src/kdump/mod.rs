@@ -1,9 +1,11 @@
-//! kdump's compressed format, as makedumpfile writes it: each page by itself, zero pages once for all.
+//! kdump's compressed format, as makedumpfile writes it: each page by itself. Pages with the same contents are in the
+//! file once, zeros or not.
 
 mod bitmap;
 mod free;
 mod header;
 mod kernel;
+mod known;
 mod pack;
 mod pages;
 

@@ -8,6 +8,7 @@ use crate::arguments::Compression;
 use crate::conversion::Conversion;
 use crate::error::Error;
 use crate::kdump::bitmap::Bitmaps;
+use crate::kdump::known::{self, Digest, Known, Place};
 use crate::kdump::pack::Packer;
 use crate::output::{Output, is_zero};
 use std::collections::BTreeMap;
@@ -23,9 +24,9 @@ pub const DESCRIPTOR_BYTES: u64 = 24;
 /// Pieces that may wait for their turn, for each thread: some are packed at once, some take long.
 const WAITING_PER_THREAD: u64 = 8;
 /// And at most: half a MiB each.
-const WAITING_MAX: u64 = 128;
+const WAITING_MAX: u64 = 64;
 /// More would want too much memory.
-const THREADS_MAX: usize = 64;
+const THREADS_MAX: usize = 32;
 
 /// Where things are in the file.
 #[derive(Clone, Copy)]
@@ -40,9 +41,25 @@ pub struct Places {
 
 /// A piece of guest memory, packed.
 struct Piece {
-    /// Of each page: where in `data`, how many bytes, flags. No bytes: it is zero.
-    pages: Vec<(u32, u32, u32)>,
+    pages: Vec<Page>,
+    /// Packed pages, one after another.
     data: Vec<u8>,
+}
+
+/// A page of a piece.
+enum Page {
+    /// It is in the file, or is zero.
+    Stored(Place),
+    /// It is the next in the piece's data, unless one with the same contents gets into the file before.
+    Packed { digest: Digest, bytes: u16, flags: u16 },
+}
+
+/// What of a piece is to be written, and where.
+struct Placed {
+    descriptors: Vec<u8>,
+    descriptors_at: u64,
+    data: Vec<u8>,
+    data_at: u64,
 }
 
 /// What threads share.
@@ -54,6 +71,8 @@ struct State {
     /// The next piece whose turn it is.
     turn: u64,
     waiting: BTreeMap<u64, Piece>,
+    /// Pages of pieces before it.
+    known: Known,
     /// Where its first descriptor and its first page go.
     descriptor: u64,
     data: u64,
@@ -78,6 +97,7 @@ pub fn write(
         taken: 0,
         turn: 0,
         waiting: BTreeMap::new(),
+        known: Known::default(),
         descriptor: places.descriptors,
         data: places.zero + PAGE_BYTES,
         failure: None,
@@ -169,19 +189,33 @@ impl Work<'_> {
             return Ok(piece);
         }
         self.conversion.guest.read(first * PAGE_BYTES, memory)?;
-        for (page, contents) in (first..).zip(memory.chunks_exact(PAGE_BYTES as usize)) {
-            let bit = page - begin;
-            if bits[(bit / 8) as usize] >> (bit % 8) & 1 == 0 {
-                continue;
-            }
-            if is_zero(contents) {
-                piece.pages.push((0, 0, 0));
-                continue;
-            }
-            let packed = packer.pack(contents);
-            let (at, bytes) = (piece.data.len() as u32, packed.bytes.len() as u32);
-            piece.pages.push((at, bytes, packed.flags));
-            piece.data.extend_from_slice(packed.bytes);
+        let contents = memory.chunks_exact(PAGE_BYTES as usize);
+        let is_wanted =
+            |page: u64| bits[((page - begin) / 8) as usize] >> ((page - begin) % 8) & 1 != 0;
+        let wanted = (first..).zip(contents).filter(|(page, _)| is_wanted(*page));
+        let pages: Vec<(&[u8], Option<Digest>)> =
+            wanted.map(|(_, page)| (page, (!is_zero(page)).then(|| known::digest(page)))).collect();
+        // What is in the file by now needs no packing. Whether it is there already depends on the other threads, but
+        // not what becomes of it: when the piece's turn comes, it is looked up again.
+        let zero = Place { at: self.places.zero, bytes: PAGE_BYTES as u16, flags: 0 };
+        let stored: Vec<Option<Place>> = {
+            let state = self.lock();
+            let place = |digest: &Option<Digest>| match digest {
+                Some(digest) => state.known.place(*digest),
+                None => Some(zero),
+            };
+            pages.iter().map(|(_, digest)| place(digest)).collect()
+        };
+        for ((page, digest), stored) in pages.into_iter().zip(stored) {
+            piece.pages.push(match (stored, digest) {
+                (Some(place), _) => Page::Stored(place),
+                (None, Some(digest)) => {
+                    let packed = packer.pack(page);
+                    piece.data.extend_from_slice(packed.bytes);
+                    Page::Packed { digest, bytes: packed.bytes.len() as u16, flags: packed.flags }
+                }
+                (None, None) => unreachable!("pages of zeros are stored"),
+            });
         }
         Ok(piece)
     }
@@ -193,31 +227,51 @@ impl Work<'_> {
         loop {
             let turn = state.turn;
             let Some(piece) = state.waiting.remove(&turn) else { return Ok(()) };
-            let (descriptor, data) = (state.descriptor, state.data);
-            state.turn += 1;
-            state.descriptor += piece.pages.len() as u64 * DESCRIPTOR_BYTES;
-            state.data += piece.data.len() as u64;
+            let placed = state.place(piece);
             drop(state);
             self.turned.notify_all();
-            self.write(&piece, descriptor, data)?;
+            let file = self.output.file();
+            self.output.checked(file.write_all_at(&placed.descriptors, placed.descriptors_at))?;
+            self.output.checked(file.write_all_at(&placed.data, placed.data_at))?;
             state = self.lock();
         }
     }
+}
 
-    fn write(&self, piece: &Piece, descriptor: u64, data: u64) -> Result<(), Error> {
-        let mut descriptors = Vec::with_capacity(piece.pages.len() * DESCRIPTOR_BYTES as usize);
-        for &(at, bytes, flags) in &piece.pages {
-            let (place, bytes) = match bytes {
-                0 => (self.places.zero, PAGE_BYTES as u32),
-                _ => (data + u64::from(at), bytes),
+impl State {
+    /// Gives the piece whose turn it is its places.
+    fn place(&mut self, piece: Piece) -> Placed {
+        let Piece { pages, mut data } = piece;
+        let mut descriptors = Vec::with_capacity(pages.len() * DESCRIPTOR_BYTES as usize);
+        // Packed pages move to the front where others turn out to be stored.
+        let (mut from, mut kept) = (0, 0);
+        for page in pages {
+            let place = match page {
+                Page::Stored(place) => place,
+                Page::Packed { digest, bytes, flags } => {
+                    let packed = from..from + usize::from(bytes);
+                    from = packed.end;
+                    self.known.place(digest).unwrap_or_else(|| {
+                        let place = Place { at: self.data + kept as u64, bytes, flags };
+                        if kept != packed.start {
+                            data.copy_within(packed, kept);
+                        }
+                        kept += usize::from(bytes);
+                        self.known.add(digest, place);
+                        place
+                    })
+                }
             };
-            descriptors.extend_from_slice(&place.to_le_bytes());
-            descriptors.extend_from_slice(&bytes.to_le_bytes());
-            descriptors.extend_from_slice(&flags.to_le_bytes());
+            descriptors.extend_from_slice(&place.at.to_le_bytes());
+            descriptors.extend_from_slice(&u32::from(place.bytes).to_le_bytes());
+            descriptors.extend_from_slice(&u32::from(place.flags).to_le_bytes());
             descriptors.extend_from_slice(&[0; 8]);
         }
-        let file = self.output.file();
-        self.output.checked(file.write_all_at(&descriptors, descriptor))?;
-        self.output.checked(file.write_all_at(&piece.data, data))
+        data.truncate(kept);
+        let (descriptors_at, data_at) = (self.descriptor, self.data);
+        self.turn += 1;
+        self.descriptor += descriptors.len() as u64;
+        self.data += kept as u64;
+        Placed { descriptors, descriptors_at, data, data_at }
     }
 }
