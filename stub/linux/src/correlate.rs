@@ -101,11 +101,20 @@ impl Kernel {
     /// # Errors
     /// What cannot be told apart yet.
     pub fn observe(&mut self, view: &dyn GuestView) -> Result<(), Reason> {
+        self.observe_with(view, None)
+    }
+
+    /// [`Kernel::observe`] with a copy of the kernel's image, if there is one already.
+    pub(crate) fn observe_with(
+        &mut self,
+        view: &dyn GuestView,
+        copy: Option<&[u8]>,
+    ) -> Result<(), Reason> {
         if self.layout.missing().is_none() && self.candidates.is_none() {
             return Ok(());
         }
         let mut candidates = self.candidates.take().unwrap_or_default();
-        let observed = self.observe_into(view, &mut candidates);
+        let observed = self.observe_into(view, copy, &mut candidates);
         self.solve(&candidates);
         self.candidates = Some(candidates);
         observed?;
@@ -120,12 +129,16 @@ impl Kernel {
     fn observe_into(
         &self,
         view: &dyn GuestView,
+        copy: Option<&[u8]>,
         candidates: &mut Candidates,
     ) -> Result<(), Reason> {
         let reader =
             self.reader(view, PAGES_MAX).ok_or(Reason::NoTasks("the kernel is not mapped"))?;
         if candidates.ring.is_none_or(|(comm, distance)| ring(&reader, comm, distance).is_none()) {
-            candidates.ring = find_ring(&reader, &self.image, &self.image.copy(view));
+            candidates.ring = match copy {
+                Some(copy) => find_ring(&reader, &self.image, copy),
+                None => find_ring(&reader, &self.image, &self.image.copy(view)),
+            };
         }
         let (comm, distance) =
             candidates.ring.ok_or(Reason::NoTasks("no list of tasks was recognized"))?;

@@ -159,6 +159,12 @@ fn markers(image: &[u8], from: usize, to: usize) -> Vec<Markers> {
     for width in [4, 8] {
         let mut at = from.next_multiple_of(width);
         while at + 2 * width <= to {
+            // Nearly every place fails here, and most memory is zeros.
+            let second = word_at(image, at + width, width);
+            if word_at(image, at, width) != Some(0) || second.is_none_or(|step| !is_step(step)) {
+                at += width;
+                continue;
+            }
             let values = run(image, at, to, width);
             let count = values.len();
             if count >= 3 {
@@ -174,6 +180,11 @@ fn markers(image: &[u8], from: usize, to: usize) -> Vec<Markers> {
     found
 }
 
+/// Two tokens a name at least; a hundred and sixty at most on the average of a block.
+fn is_step(bytes: u64) -> bool {
+    (3 * BLOCK as u64..=160 * BLOCK as u64).contains(&bytes)
+}
+
 /// Numbers from 0 upward in steps that 256 names can take.
 fn run(image: &[u8], start: usize, to: usize, width: usize) -> Vec<u32> {
     let mut values: Vec<u32> = Vec::new();
@@ -185,10 +196,7 @@ fn run(image: &[u8], start: usize, to: usize, width: usize) -> Vec<u32> {
         };
         let fits = match values.last() {
             None => value == 0,
-            // Two tokens a name at least; a hundred and sixty at most on the average of a block.
-            Some(&last) => {
-                value > last && (3 * BLOCK..=160 * BLOCK).contains(&((value - last) as usize))
-            }
+            Some(&last) => value > last && is_step(u64::from(value - last)),
         };
         if !fits {
             break;
@@ -365,18 +373,48 @@ impl Symbols {
         }
     }
 
-    /// The addresses of the first symbols of these names, in one pass over the table.
+    /// The addresses of the first symbols of these names, in one pass over the table. A name is put together only if it is as
+    /// long as one of them: that is most of the time of finding a kernel.
     pub fn addresses_of<const N: usize>(&self, names: [&str; N]) -> [Option<Gva>; N] {
         let mut found = [None; N];
-        self.each(&mut |address, _, name| {
-            for (slot, wanted) in found.iter_mut().zip(names) {
-                if slot.is_none() && name == wanted.as_bytes() {
-                    *slot = Some(address);
+        let (mut at, mut text) = (0, Vec::new());
+        let lengths = self.token_lengths();
+        // The type letter is part of the text.
+        let mut wanted_lengths = [false; 256];
+        for name in names {
+            wanted_lengths[(name.len() + 1).min(255)] = true;
+        }
+        for &address in &self.addresses {
+            let Some((tokens, prefix)) = length(&self.names, at, self.big) else { break };
+            let Some(bytes) = self.names.get(at + prefix..at + prefix + tokens) else { break };
+            let count: usize =
+                bytes.iter().map(|&token| usize::from(lengths[usize::from(token)])).sum();
+            if wanted_lengths[count.min(255)] {
+                if self.expand(at, &mut text).is_none() {
+                    break;
+                }
+                for (slot, wanted) in found.iter_mut().zip(names) {
+                    if slot.is_none() && text.get(1..) == Some(wanted.as_bytes()) {
+                        *slot = Some(Gva(address));
+                    }
+                }
+                if found.iter().all(Option::is_some) {
+                    break;
                 }
             }
-            found.iter().any(Option::is_none)
-        });
+            at += prefix + tokens;
+        }
         found
+    }
+
+    /// Bytes of each token.
+    fn token_lengths(&self) -> [u16; 256] {
+        std::array::from_fn(|token| {
+            let next = self.token_index.get(token + 1).copied();
+            let end = next.map_or(self.tokens.len(), usize::from);
+            // Behind each is a zero.
+            (end - 1).saturating_sub(usize::from(self.token_index[token])) as u16
+        })
     }
 
     /// The address of the first symbol of this name.

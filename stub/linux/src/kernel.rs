@@ -120,11 +120,11 @@ impl Kernel {
         let copy = self.image.copy(view);
         self.learn_from_image(view, &copy);
         self.find_init_task(view, &copy);
-        drop(copy);
         if self.layout.missing().is_some() {
             // Whatever is missing yet, `check` says.
-            let _ = self.observe(view);
+            let _ = self.observe_with(view, Some(&copy));
         }
+        drop(copy);
         self.check(view);
         self
     }

@@ -304,7 +304,7 @@ impl Kernel {
         kernel.learn_from_image(view, &copy);
         if kernel.layout.missing().is_some() {
             // What the line has no field for (stack, state) may be recognized; what is not stays unknown.
-            let _ = kernel.observe(view);
+            let _ = kernel.observe_with(view, Some(&copy));
             kernel.candidates = None;
         }
         offsets.apply(&mut kernel.layout);

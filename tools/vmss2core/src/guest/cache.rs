@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use vmss::GuestMemory;
 
 const BLOCK_BYTES: usize = 64 << 10;
+const PAGE: usize = 4096;
 /// 16 MiB of them. Then it begins anew: what is read again comes back at once.
 const BLOCKS_MAX: usize = 256;
 
@@ -18,7 +19,8 @@ impl Cache {
     pub fn read(&self, memory: &GuestMemory, address: u64, into: &mut [u8]) -> vmss::Result<()> {
         let start = address & !(BLOCK_BYTES as u64 - 1);
         let from = (address - start) as usize;
-        if from + into.len() > BLOCK_BYTES {
+        // What is read in large pieces is read once.
+        if into.len() > PAGE || from + into.len() > BLOCK_BYTES {
             return memory.read(address, into);
         }
         let mut blocks = self.0.lock().expect("nobody panics with it");
