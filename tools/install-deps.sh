@@ -4,7 +4,7 @@
 #   usage: tools/install-deps.sh [build] [test] [judges] [fuzz] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
-# test:  gdb and crash, which tests drive; Python for judges that tests/judges/install.sh fetches
+# test:  gdb and crash, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
 # judges: the newest LLDB there is, and npm, for debug adapters
 # fuzz: a C++ compiler, for libFuzzer
 # bench: QEMU, the peer that `make bench` measures against
@@ -30,6 +30,8 @@ for group; do
         test)
             want gdb command -v gdb
             want crash command -v crash
+            want zstd command -v zstd
+            want qemu-system-x86 command -v qemu-system-x86_64
             # Without ensurepip a virtual environment has no pip.
             want python3-venv python3 -c "import venv, ensurepip"
             ;;

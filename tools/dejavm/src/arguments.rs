@@ -123,6 +123,9 @@ pub struct Snapshot {
     /// Write guest memory into the checkpoint itself, as ESX did
     #[arg(long)]
     pub embed: bool,
+    /// Compress by zstd, to ship: .vmss.zst and .vmem.zst, which vmss2core and `record --from` read as they are
+    #[arg(long)]
+    pub compress: bool,
     /// Overwrite files that exist
     #[arg(long)]
     pub force: bool,

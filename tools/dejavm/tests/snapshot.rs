@@ -24,14 +24,17 @@ fn a_machine_goes_on_from_a_checkpoint() {
         ("paging", "apart.vmss", ""),
         ("paging", "within.vmsn", "--embed"),
         ("timer", "timer.vmss", ""),
+        ("paging", "packed.vmss", "--compress"),
+        ("timer", "packed.vmsn.zst", "--compress --embed"),
     ] {
         let folder = Folder::new(&format!("snapshot_{name}"));
         let (file, whole) = recorded(&folder, guest);
         let at = (whole["position"].as_u64().unwrap() / 2).to_string();
-        let checkpoint = folder.path(name);
         let line = format!("snapshot {{}} --at {{}} -o {{}} --json {how}");
-        let written = dejavm(&line, &[&file, &at, &checkpoint]).ok().json();
-        assert_eq!(written["memory"].is_null(), how == "--embed");
+        let written = dejavm(&line, &[&file, &at, &folder.path(name)]).ok().json();
+        assert_eq!(written["memory"].is_null(), how.ends_with("--embed"));
+        let checkpoint = folder.path(written["state"].as_str().unwrap());
+        assert_eq!(checkpoint.ends_with(".zst"), how.starts_with("--compress"));
         let again = folder.path("again.dvr");
         let arguments = "record --from {} -o {} --idle skip --json --console {}";
         let gone_on = dejavm(arguments, &[&checkpoint, &again, &folder.path("said")]).ok().json();
@@ -95,6 +98,35 @@ fn crash_parses_it() {
         &format!("{:X}", vcpu.rip),
     ] {
         assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+}
+
+/// What is compressed is what would have been written: the real zstd unpacks it, and cores of both are the same.
+#[test]
+fn zstd_unpacks_what_is_compressed() {
+    let folder = Folder::new("snapshot_zstd");
+    let (file, whole) = recorded(&folder, "paging");
+    let at = (whole["position"].as_u64().unwrap() / 2).to_string();
+    dejavm("snapshot {} --at {} -o {}", &[&file, &at, &folder.path("plain.vmss")]).ok();
+    let packed = folder.path("packed.vmss");
+    dejavm("snapshot {} --at {} -o {} --compress", &[&file, &at, &packed]).ok();
+    let core = |name: &str| {
+        let state = folder.path(name);
+        let output = folder.0.join("core");
+        let made = vmss2core::convert(&vmss2core::Kind::Physical, Path::new(&state), None, &output);
+        std::fs::read(&made.unwrap()[0]).unwrap()
+    };
+    assert!(core("plain.vmss") == core("packed.vmss.zst"));
+    for part in ["vmss", "vmem"] {
+        let path = folder.path(&format!("packed.{part}.zst"));
+        let ran = Command::new("zstd").args(["-d", "-q", &path]).output();
+        let ran = ran.expect("zstd is installed: `tools/install-deps.sh test`");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let [plain, unpacked] = ["plain", "packed"]
+            .map(|name| std::fs::read(folder.path(&format!("{name}.{part}"))).unwrap());
+        assert!(plain == unpacked, "{part}");
+        let size = std::fs::metadata(&path).unwrap().len();
+        assert!(size < 1 << 20, "{part}: {size} bytes");
     }
 }
 

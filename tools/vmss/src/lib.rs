@@ -30,7 +30,7 @@ pub use group::{Group, GroupTable};
 pub use guest_dump::GuestDump;
 pub use magic::Magic;
 pub use memory::{Extent, GuestMemory, PAGE_BYTES, Region};
-pub use packed::open_file;
+pub use packed::{SeekableWriter, open_file};
 pub use pair::{Paths, memory_beside, unwrapped};
 pub use source::ReadAt;
 pub use sparse::SparseFile;

@@ -172,7 +172,7 @@ impl Writer {
     ///
     /// # Errors
     /// As the operating system has it.
-    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    pub fn write(&self, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         let written = self.write_groups(out, &self.memory, 0)?;
         let least = HEADER_BYTES + (self.groups.len() as u64 + 1) * BYTES_PER_GROUP_IN_CRASH;
         let padding = least.saturating_sub(written) as usize;
@@ -183,7 +183,7 @@ impl Writer {
     ///
     /// # Errors
     /// As the operating system has it, or `contents`.
-    pub fn write_embedded<W: Write>(
+    pub fn write_embedded<W: Write + ?Sized>(
         &self,
         out: &mut W,
         contents: impl FnOnce(&mut W) -> io::Result<()>,
@@ -205,7 +205,12 @@ impl Writer {
     }
 
     /// Writes all but `behind` bytes of the last group, and its end if there are none; how many bytes that was.
-    fn write_groups(&self, out: &mut impl Write, memory: &TagList, behind: u64) -> io::Result<u64> {
+    fn write_groups(
+        &self,
+        out: &mut (impl Write + ?Sized),
+        memory: &TagList,
+        behind: u64,
+    ) -> io::Result<u64> {
         let mut head = Vec::new();
         for word in [Magic::Normal.value(), VERSION, self.groups.len() as u32 + 1] {
             head.extend_from_slice(&word.to_le_bytes());

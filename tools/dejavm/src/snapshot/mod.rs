@@ -1,5 +1,6 @@
 //! `dejavm snapshot`: a VMware checkpoint of the machine at a position of a recording.
 
+mod file;
 mod state;
 
 pub use state::Restored;
@@ -15,27 +16,26 @@ use dejavm_machine::Machine;
 use dejavm_memory::VGA_WINDOW;
 use dejavm_replay::Header;
 use dejavm_units::Gpa;
+use file::Partial;
 use serde_json::json;
-use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use vmss::{PAGE_BYTES, Product, Region, SparseFile, Writer};
+use std::path::PathBuf;
+use vmss::{PAGE_BYTES, Product, Region, Writer, unwrapped};
 
 /// Bytes of guest memory written at a time.
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// Replays up to there and writes what the machine is.
 pub fn run(arguments: &Snapshot) -> Result<Outcome, Failure> {
-    let state = &arguments.output;
-    let memory = (!arguments.embed).then(|| state.with_extension("vmem"));
-    check_names(arguments, memory.as_deref())?;
+    let names = names(arguments)?;
+    let (state, memory) = (names.state.as_path(), names.memory.as_deref());
     let (timeline, recording, at) =
         open::at(arguments.file.as_deref(), &arguments.at, Tuning::default())?;
     let (header, machine) = (timeline.header(), timeline.machine());
-    let bytes = write(header, machine, state, memory.as_deref()).map_err(|(path, error)| {
+    let bytes = write(header, machine, &names).map_err(|(path, error)| {
         Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
     })?;
-    let shown = memory.as_deref().map_or(String::new(), |memory| format!(" and {}", name(memory)));
+    let shown = memory.map_or(String::new(), |memory| format!(" and {}", name(memory)));
     eprintln!(
         "dejavm: {}{shown}: the machine at position {at} of {recording}; {} of memory, {} on disk",
         name(state),
@@ -44,7 +44,7 @@ pub fn run(arguments: &Snapshot) -> Result<Outcome, Failure> {
     );
     Ok(Outcome::ok(json!({
         "state": name(state),
-        "memory": memory.as_deref().map(name),
+        "memory": memory.map(name),
         "recording": recording,
         "position": at.0,
         "memory_bytes": machine.ram().layout().total_bytes(),
@@ -52,18 +52,36 @@ pub fn run(arguments: &Snapshot) -> Result<Outcome, Failure> {
     })))
 }
 
+/// The files to write.
+struct Names {
+    state: PathBuf,
+    /// Unless memory goes into the other.
+    memory: Option<PathBuf>,
+    compress: bool,
+}
+
 /// Names that other programs recognize, of files that are not there.
-fn check_names(arguments: &Snapshot, memory: Option<&Path>) -> Result<(), Failure> {
-    let state = &arguments.output;
-    let extension = state.extension().and_then(|extension| extension.to_str());
-    if !matches!(extension, Some("vmss" | "vmsn")) {
+fn names(arguments: &Snapshot) -> Result<Names, Failure> {
+    let plain = unwrapped(&arguments.output);
+    let compress = arguments.compress || plain != arguments.output;
+    let extension = plain.extension().and_then(|extension| extension.to_str());
+    let is_gzip = arguments.output.extension().is_some_and(|extension| extension == "gz");
+    if !matches!(extension, Some("vmss" | "vmsn")) || is_gzip {
         let sentence = format!(
-            "{}: a checkpoint's name ends in .vmss or .vmsn, for other programs go by that",
-            state.display()
+            "{}: a checkpoint's name ends in .vmss or .vmsn, for other programs go by that, and in .zst behind that if it \
+             is compressed",
+            arguments.output.display()
         );
         return Err(Failure::new(Exit::Usage, sentence));
     }
-    for path in [Some(state.as_path()), memory].into_iter().flatten() {
+    let named = |path: PathBuf| {
+        let mut name = path.into_os_string();
+        name.push(if compress { ".zst" } else { "" });
+        PathBuf::from(name)
+    };
+    let memory = (!arguments.embed).then(|| named(plain.with_extension("vmem")));
+    let names = Names { state: named(plain), memory, compress };
+    for path in [Some(&names.state), names.memory.as_ref()].into_iter().flatten() {
         if path.exists() && !arguments.force {
             let sentence = format!(
                 "{}: the file exists; choose another name, or overwrite it with --force",
@@ -72,7 +90,7 @@ fn check_names(arguments: &Snapshot, memory: Option<&Path>) -> Result<(), Failur
             return Err(Failure::new(Exit::Failed, sentence));
         }
     }
-    Ok(())
+    Ok(names)
 }
 
 /// Where RAM is, in the order of the file.
@@ -88,62 +106,51 @@ fn regions(machine: &Machine) -> Vec<Region> {
 }
 
 /// Writes all, under other names first; returns the bytes on disk.
-fn write(
-    header: &Header,
-    machine: &Machine,
-    state: &Path,
-    memory: Option<&Path>,
-) -> Result<u64, (PathBuf, io::Error)> {
+fn write(header: &Header, machine: &Machine, names: &Names) -> Result<u64, (PathBuf, io::Error)> {
+    let Names { state, memory, compress } = names;
     let product = Product { name: "dejavm".into(), version: env!("CARGO_PKG_VERSION").into() };
     let saved = machine.save();
-    let at_state = |error| (state.to_owned(), error);
+    let at_state = |error| (state.clone(), error);
     let mut writer = Writer::new(&product, &[state::vcpu(&saved.cpu)], &regions(machine))
         .map_err(|error| at_state(io::Error::other(error)))?;
     writer.group(state::GROUP, state::tags(header, &saved));
-    let new_state = partial(state);
-    let result = match memory {
-        Some(memory) => {
-            let new_memory = partial(memory);
-            let written = sparse(&new_memory, |file| write_memory(machine, file))
-                .map_err(|error| (memory.to_owned(), error));
-            let written = written.and_then(|bytes| {
-                let more = sparse(&new_state, |file| writer.write(file)).map_err(at_state)?;
-                fs::rename(&new_memory, memory).map_err(|error| (memory.to_owned(), error))?;
-                Ok(bytes + more)
-            });
-            written.inspect_err(|_| drop(fs::remove_file(&new_memory)))
-        }
-        None => sparse(&new_state, |file| {
-            writer.write_embedded(file, |file| write_memory(machine, file))
-        })
-        .map_err(at_state),
+    if !compress {
+        let at_most = machine.ram().layout().total_bytes();
+        let path = memory.as_ref().unwrap_or(state);
+        file::check_room(path, at_most, || bytes_of_contents(machine)).map_err(at_state)?;
+    }
+    let Some(memory) = memory else {
+        let file = Partial::write(state, *compress, |out| {
+            writer.write_embedded(out, |out| write_memory(machine, out))
+        });
+        return file.and_then(Partial::finish).map_err(at_state);
     };
-    let result = result.and_then(|bytes| {
-        fs::rename(&new_state, state).map_err(at_state)?;
-        Ok(bytes)
-    });
-    result.inspect_err(|_| drop(fs::remove_file(&new_state)))
-}
-
-/// The name of a file that is not whole yet.
-fn partial(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    name.into()
-}
-
-fn sparse(
-    path: &Path,
-    contents: impl FnOnce(&mut SparseFile) -> io::Result<()>,
-) -> io::Result<u64> {
-    let mut file = SparseFile::new(File::create(path)?)?;
-    contents(&mut file)?;
-    let file = file.finish()?;
-    Ok(std::os::unix::fs::MetadataExt::blocks(&file.metadata()?) * 512)
+    let at_memory = |error| (memory.clone(), error);
+    let contents = Partial::write(memory, *compress, |out| write_memory(machine, out));
+    let contents = contents.map_err(at_memory)?;
+    let rest = Partial::write(state, *compress, |out| writer.write(out)).map_err(at_state)?;
+    let bytes = contents.finish().map_err(at_memory)?;
+    Ok(bytes + rest.finish().map_err(at_state)?)
 }
 
 /// The regions one after another. Behind the VGA window there is no RAM: zeros.
-fn write_memory(machine: &Machine, file: &mut SparseFile) -> io::Result<()> {
+fn write_memory(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
+    for_pieces(machine, |piece| out.write_all(piece))
+}
+
+/// Bytes of pages that are not zero.
+fn bytes_of_contents(machine: &Machine) -> io::Result<u64> {
+    let mut bytes = 0;
+    for_pieces(machine, |piece| {
+        let pages = piece.chunks(PAGE_BYTES as usize);
+        let contents = pages.filter(|page| page.iter().fold(0, |all, &byte| all | byte) != 0);
+        bytes += contents.count() as u64 * PAGE_BYTES;
+        Ok(())
+    })?;
+    Ok(bytes)
+}
+
+fn for_pieces(machine: &Machine, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let ram = machine.ram();
     let layout = ram.layout();
     let mut piece = vec![0; PIECE_BYTES as usize];
@@ -158,7 +165,7 @@ fn write_memory(machine: &Machine, file: &mut SparseFile) -> io::Result<()> {
         } else {
             ram.read(Gpa(start), &mut piece).map_err(io::Error::other)?;
         }
-        file.write_all(&piece)?;
+        take(&piece)?;
     }
     Ok(())
 }

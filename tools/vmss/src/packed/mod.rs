@@ -6,6 +6,9 @@
 
 mod seekable;
 mod unpack;
+mod write;
+
+pub use write::SeekableWriter;
 
 use crate::pair::unwrapped;
 use crate::source::{ReadAt, read_some};
