@@ -12,13 +12,14 @@ set -eu
 
 source_dir=$images_dir/initramfs
 
-# The sorted list of what the archive holds. $1: busybox, $2: calc, $3: hunt.
+# The sorted list of what the archive holds. $1: busybox, $2: calc, $3: facts, $4: hunt.
 archive() {
     inode=0
     cpio_entry bin 0040755 ''
     cpio_entry bin/busybox 0100755 "$1"
     cpio_entry bin/calc 0100755 "$2"
-    cpio_entry bin/hunt 0100755 "$3"
+    cpio_entry bin/facts 0100755 "$3"
+    cpio_entry bin/hunt 0100755 "$4"
     cpio_entry dev 0040755 ''
     rdev_major=5 rdev_minor=1
     cpio_entry dev/console 0020600 ''
@@ -48,10 +49,14 @@ build() {
         -fno-asynchronous-unwind-tables -mgeneral-regs-only -Wall -Wextra -Werror -Wl,--build-id=none \
         -ffile-prefix-map="$source_dir=." -gno-record-gcc-switches -o "$work/hunt" "$source_dir/hunt.c" ||
         die "gcc cannot build $source_dir/hunt.c with $machine"
+    gcc "$machine" -O2 -std=gnu11 -ffreestanding -nostdlib -static -fno-pie -no-pie -fno-stack-protector \
+        -fno-asynchronous-unwind-tables -mgeneral-regs-only -Wall -Wextra -Werror -Wl,--build-id=none -s \
+        -o "$work/facts" "$source_dir/facts.c" ||
+        die "gcc cannot build $source_dir/facts.c with $machine"
     cp "$work/hunt" "$out_dir/hunt-$arch.elf"
     cp "$work/calc" "$out_dir/calc-$arch"
     cp "$work/bin/busybox" "$out_dir/busybox-$arch"
-    archive "$work/bin/busybox" "$work/calc" "$work/hunt" >"$work/cpio"
+    archive "$work/bin/busybox" "$work/calc" "$work/facts" "$work/hunt" >"$work/cpio"
     gzip -9 -n <"$work/cpio" >"$work/gz"
     mv "$work/gz" "$output"
     rm -rf "$work"
