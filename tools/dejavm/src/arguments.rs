@@ -100,7 +100,7 @@ pub struct Branch {
     /// The recording to branch from; it stays as it is
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Where: a position, or the name of a mark
+    /// Where: a position, the name of a mark, `start` or `end`
     #[arg(long, value_name = "POSITION|MARK")]
     pub at: String,
     /// The branch's own recording
@@ -114,7 +114,7 @@ pub struct Snapshot {
     /// The recording; it stays as it is
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Where: a position, or the name of a mark
+    /// Where: a position, the name of a mark, `start` or `end`
     #[arg(long, value_name = "POSITION|MARK")]
     pub at: String,
     /// The checkpoint to write, .vmss or .vmsn; guest memory goes into the .vmem beside it

@@ -138,9 +138,17 @@ fn position(timeline: &Timeline<File>, text: &str) -> Result<Position, Failure> 
     if let Ok(position) = text.replace('_', "").parse() {
         return Ok(Position(position));
     }
-    let mark = timeline.marks().iter().rev().find(|mark| mark.name == text);
-    mark.map(|mark| mark.at.position).ok_or_else(|| {
-        let sentence = format!("{text:?} is neither a position nor one of its marks");
-        Failure::new(Exit::NotFound, sentence)
-    })
+    if let Some(mark) = timeline.marks().iter().rev().find(|mark| mark.name == text) {
+        return Ok(mark.at.position);
+    }
+    match text {
+        "start" => Ok(timeline.start()),
+        "end" => Ok(timeline.end()),
+        _ => {
+            let sentence = format!(
+                "{text:?} is neither a position, nor one of its marks, nor `start` or `end`"
+            );
+            Err(Failure::new(Exit::NotFound, sentence))
+        }
+    }
 }

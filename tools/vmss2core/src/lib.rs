@@ -17,7 +17,7 @@ mod paging;
 mod windows;
 
 pub use arguments::{
-    Command, Kind, LinuxOptions, MacOptions, Request, Series, USAGE, WindowsOptions,
+    Command, Compression, Kind, LinuxOptions, MacOptions, Request, Series, USAGE, WindowsOptions,
 };
 pub use conversion::Conversion;
 pub use dump::dump;

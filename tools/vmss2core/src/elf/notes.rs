@@ -107,10 +107,11 @@ pub fn statuses(guest: &Guest) -> Vec<u8> {
     statuses_of(guest, guest.is_64())
 }
 
-/// The same, for a kernel of 64 or of 32 bits.
+/// The same, for a kernel of 64 or of 32 bits. Where there are QEMU's notes, drgn takes a thread's number for the processor's,
+/// from 1, as QEMU writes it.
 pub fn statuses_of(guest: &Guest, is_64: bool) -> Vec<u8> {
-    let all = guest.vcpus.iter().enumerate();
-    let mut out: Vec<u8> = all.flat_map(|(n, vcpu)| status(vcpu, n, is_64)).collect();
+    let all = (1..).zip(&guest.vcpus);
+    let mut out: Vec<u8> = all.flat_map(|(n, vcpu)| thread(vcpu, n, SIGNAL, is_64)).collect();
     out.extend(guest.vcpus.iter().flat_map(super::qemu::state));
     out
 }

@@ -1,0 +1,178 @@
+//! Programs that no one here wrote, on checkpoints and cores of a Debian guest: they see what the guest said of itself.
+//! See `tests/judges`.
+
+mod program;
+
+use dejavm_judges::{ask, script};
+use program::facts::{self, Facts, Guest, Task};
+use program::{Folder, dejavm};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use vmss::{Checkpoint, GuestMemory, Vcpu};
+use vmss2core::{Kind, LinuxOptions};
+
+fn opened(checkpoint: &str) -> (Vec<Vcpu>, GuestMemory) {
+    let (checkpoint, memory, _) = Checkpoint::open(Path::new(checkpoint), None).unwrap();
+    (checkpoint.vcpus().unwrap(), memory)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Pages here and there in a guest's regions, mostly such as hold something; as words for a judge.
+fn pages(memory: &GuestMemory, regions: &[(u64, u64)]) -> Vec<String> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut found: BTreeSet<u64> = regions.iter().map(|&(start, _)| start).collect();
+    found.extend(regions.iter().map(|&(start, bytes)| start + bytes - 4096));
+    let mut somewhere = (0..20_000).map(|_| {
+        let (start, bytes) = regions[random() as usize % regions.len()];
+        start + random() % (bytes / 4096) * 4096
+    });
+    // Small guests live in the first megabytes.
+    let low = (0..4 << 20).step_by(4096);
+    let is_filled = |page: &u64| page_of(memory, *page) != [0; 4096];
+    found.extend(somewhere.by_ref().take(8));
+    found.extend(somewhere.filter(is_filled).take(24));
+    found.extend(low.filter(is_filled).take(8));
+    assert!(found.iter().filter(|page| is_filled(page)).count() >= 8, "it is an empty guest");
+    found.iter().map(|page| format!("{page:x}")).collect()
+}
+
+fn page_of(memory: &GuestMemory, page: u64) -> [u8; 4096] {
+    let mut contents = [0; 4096];
+    memory.read(page, &mut contents).unwrap();
+    contents
+}
+
+/// Demands that a judge saw the pages that it was asked for.
+#[track_caller]
+fn assert_pages(memory: &GuestMemory, asked: &[String], seen: &Value, who: &str) {
+    for (page, seen) in asked.iter().zip(seen.as_array().unwrap()) {
+        let ours = page_of(memory, u64::from_str_radix(page, 16).unwrap());
+        assert!(seen.as_str() == Some(&hex(&ours)), "{who}: the page at {page}");
+    }
+}
+
+fn convert(guest: &Guest, checkpoint: &str, kind: &Kind, name: &str) -> String {
+    let output = guest.folder.path(name);
+    vmss2core::convert(kind, Path::new(checkpoint), None, Path::new(&output)).unwrap();
+    output
+}
+
+/// Demands that drgn saw in a core of the kernel what the guest said.
+fn assert_kernel(facts: &Facts, vcpu: &Vcpu, seen: &Value, who: &str) {
+    assert_eq!(seen["is_kernel"], true, "{who}");
+    let release = format!("OSRELEASE={}\n", facts.release);
+    assert!(seen["vmcoreinfo"].as_str().unwrap().starts_with(&release), "{who}");
+    assert_eq!(seen["banner"].as_str().unwrap().trim_end(), facts.version, "{who}");
+    assert_eq!(seen["memory_total_kb"], facts.memory_total, "{who}");
+    let modules: Vec<String> = serde_json::from_value(seen["modules"].clone()).unwrap();
+    assert_eq!(modules, facts.modules, "{who}");
+    let tasks: BTreeSet<Task> = serde_json::from_value(seen["tasks"].clone()).unwrap();
+    facts.assert_tasks(&tasks, who);
+    assert_eq!(seen["current"], facts.spinner, "{who}");
+    for (pid, seed) in [(facts.holder, facts::SEED), (facts.child, facts::CHILD_SEED)] {
+        let process = &seen["processes"][pid.to_string()];
+        assert!(process["pattern"].as_str() == Some(&hex(&facts::pattern(seed))), "{who}: {pid}");
+        let maps: Vec<(u64, u64)> = serde_json::from_value(process["maps"].clone()).unwrap();
+        assert_eq!(maps, facts.maps[&pid], "{who}");
+        let files: BTreeMap<u64, String> =
+            serde_json::from_value(process["files"].clone()).unwrap();
+        let pipes = |name: &String| {
+            if name.starts_with("pipe:") { "[pipefs]".into() } else { name.clone() }
+        };
+        let said: BTreeMap<u64, String> =
+            facts.files[&pid].iter().map(|(&at, name)| (at, pipes(name))).collect();
+        assert_eq!(files, said, "{who}");
+    }
+    for (name, value) in
+        [("rip", vcpu.rip), ("rsp", vcpu.gpr[4]), ("rbx", vcpu.gpr[3]), ("r15", vcpu.gpr[15])]
+    {
+        assert_eq!(seen["registers"][name], format!("{value:#x}"), "{who}: {name}");
+    }
+}
+
+/// With the kernel's own types: no debugging information is needed.
+#[test]
+fn drgn_sees_what_the_guest_said() {
+    let guest = Guest::record("judges_drgn", "cloud-amd64", "512", "");
+    let state = guest.checkpoint("guest.vmss", "");
+    let (vcpus, _) = opened(&state);
+    let core = convert(&guest, &state, &Kind::Linux(LinuxOptions::default()), "vmss.core");
+    let kdump =
+        LinuxOptions { kdump: Some(vmss2core::Compression::Zstd), ..LinuxOptions::default() };
+    let kdump = convert(&guest, &state, &Kind::Linux(kdump), "vmss.kdump");
+    for file in [core, kdump] {
+        let seen = ask(&script("kernel.py"), &[&file]);
+        assert_kernel(&guest.facts, &vcpus[0], &seen, &file);
+    }
+}
+
+/// Memory above the hole below 4 GiB too.
+#[test]
+fn volatility_and_leechcore_read_both_regions() {
+    let guest = Guest::record("judges_regions", "cloud-amd64", "4096", "");
+    let state = guest.checkpoint("guest.vmss", "");
+    let (_, memory) = opened(&state);
+    let regions = [(0, 3 << 30), (4 << 30, 1 << 30)];
+    let asked = pages(&memory, &regions);
+    let vmem = guest.folder.path("guest.vmem");
+    let arguments: Vec<&String> = [&vmem].into_iter().chain(&asked).collect();
+    // First address, bytes, first byte in the file.
+    let expected = serde_json::json!([[0, 3_u64 << 30, 0], [4_u64 << 30, 1 << 30, 3_u64 << 30]]);
+
+    let seen = ask(&script("volatility.py"), &arguments);
+    assert_eq!(seen["primary"], "VmwareLayer");
+    assert_eq!(seen["mapping"], expected);
+    assert_pages(&memory, &asked, &seen["pages"], "volatility3");
+
+    let seen = ask(&script("leechcore.py"), &arguments);
+    assert_eq!(seen["regions"], expected);
+    assert_pages(&memory, &asked, &seen["pages"], "LeechCore");
+}
+
+#[test]
+fn volatility_finds_the_guest_in_checkpoint_and_core() {
+    let guest = Guest::record("judges_volatility", "cloud-amd64", "256", "");
+    let state = guest.checkpoint("guest.vmss", "");
+    let (_, memory) = opened(&state);
+    let asked = pages(&memory, &[(0, 256 << 20)]);
+    let core = convert(&guest, &state, &Kind::Linux(LinuxOptions::default()), "vmss.core");
+    let banner = String::from("--banners");
+    for (file, layer) in [(guest.folder.path("guest.vmem"), "VmwareLayer"), (core, "Elf64Layer")] {
+        let arguments: Vec<&String> = [&file, &banner].into_iter().chain(&asked).collect();
+        let seen = ask(&script("volatility.py"), &arguments);
+        assert_eq!(seen["primary"], layer);
+        let banners = seen["banners"].as_array().unwrap();
+        assert!(banners.iter().any(|banner| *banner == guest.facts.version), "{banners:?}");
+        assert_pages(&memory, &asked, &seen["pages"], layer);
+    }
+}
+
+/// It reads memory in the checkpoint itself from files of more than 256 MB.
+#[test]
+fn leechcore_reads_embedded_memory() {
+    let folder = Folder::new("judges_embedded");
+    let (kernel, file) = (folder.guest("paging"), folder.path("guest.dvr"));
+    let line = "record --kernel {} -m 320 -o {} --idle skip --json --console {}";
+    dejavm(line, &[&kernel, &file, &folder.path("console")]).ok();
+    let state = folder.path("guest.vmsn");
+    dejavm("snapshot {} --at end -o {} --embed", &[&file, &state]).ok();
+    let (_, memory) = opened(&state);
+    let asked = pages(&memory, &[(0, 320 << 20)]);
+    let seen = ask(&script("leechcore.py"), &[&[state], &*asked].concat());
+    let regions = seen["regions"].as_array().unwrap();
+    assert_eq!(
+        (regions.len(), &regions[0][0], &regions[0][1]),
+        (1, &0.into(), &(320 << 20).into())
+    );
+    assert_pages(&memory, &asked, &seen["pages"], "LeechCore");
+}
