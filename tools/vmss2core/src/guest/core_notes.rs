@@ -44,12 +44,22 @@ impl Notes {
                 self.statuses.extend(status(contents));
             }
             (b"QEMU", 0) if self.states.len() < VCPUS_MAX => self.states.extend(state(contents)),
-            (b"VMCOREINFO", 0) => {
-                let end = contents.iter().position(|&byte| byte == 0).unwrap_or(contents.len());
-                self.vmcoreinfo = Some(contents[..end].to_vec());
-            }
+            (b"VMCOREINFO", 0) => self.take_vmcoreinfo(contents),
             _ => {}
         }
+    }
+
+    fn take_vmcoreinfo(&mut self, text: &[u8]) {
+        let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+        if end > 0 {
+            self.vmcoreinfo = Some(text[..end].to_vec());
+        }
+    }
+
+    /// The same, with VMCOREINFO that stood elsewhere, unless that is empty.
+    pub fn with_vmcoreinfo(mut self, text: &[u8]) -> Notes {
+        self.take_vmcoreinfo(text);
+        self
     }
 
     /// The guest that has this memory and these notes.

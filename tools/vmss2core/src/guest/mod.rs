@@ -3,6 +3,7 @@
 mod cache;
 mod core_notes;
 mod elf_core;
+mod kdump;
 mod kernel_space;
 mod recognise;
 mod view;

@@ -1,6 +1,6 @@
 //! What kind of file it is, by how it begins.
 
-use super::{Guest, elf_core};
+use super::{Guest, elf_core, kdump};
 use crate::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,12 +49,24 @@ pub fn open(path: &Path, memory: Option<&Path>) -> Result<Guest, Error> {
     if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| begin.starts_with(magic)) {
         return unread(what);
     }
-    let parts = if begin.starts_with(b"\x7fELF") {
-        let what = "it is a core, which holds its memory; a second file belongs to no core";
-        if memory.is_some() {
-            return unread(what);
+    let (source, begin) = match begin.starts_with(kdump::FLATTENED_SIGNATURE) {
+        true => {
+            let source: Arc<dyn ReadAt> = match kdump::Flattened::new(source) {
+                Ok(source) => Arc::new(source),
+                Err(what) => return unread(&what),
+            };
+            read(&*source, &mut begin, 0)
+                .map_err(|source| wrong(vmss::Error::Read { at: 0, source }))?;
+            (source, begin)
         }
-        elf_core::open(path, source)?
+        false => (source, begin),
+    };
+    let is_elf = begin.starts_with(b"\x7fELF");
+    let parts = if is_elf || begin.starts_with(kdump::SIGNATURE) {
+        if memory.is_some() {
+            return unread("it is a core, which holds its memory: there is no second file to name");
+        }
+        if is_elf { elf_core::open(path, source)? } else { kdump::open(path, source)? }
     } else if GuestDump::is_named_so(path) {
         let (dump, memory, paths) = GuestDump::open_in(&*source, path, memory).map_err(wrong)?;
         Parts { vcpus: dump.vcpus, ..Parts::of_memory(memory, paths.memory) }
