@@ -146,7 +146,7 @@ fn position(timeline: &Timeline<File>, text: &str) -> Result<Position, Failure> 
         "end" => Ok(timeline.end()),
         _ => {
             let sentence = format!(
-                "{text:?} is neither a position, nor one of its marks, nor `start` or `end`"
+                "{text:?} is neither a position nor one of its marks (`start` and `end` always are)"
             );
             Err(Failure::new(Exit::NotFound, sentence))
         }

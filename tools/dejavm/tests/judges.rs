@@ -1,5 +1,5 @@
-//! Programs that no one here wrote, on checkpoints and cores of a Debian guest: they see what the guest said of itself.
-//! See `tests/judges`.
+//! Programs that no one here wrote, on checkpoints and cores of Debian guests: they see what the guest said of itself. See
+//! `tests/judges`.
 
 mod program;
 
@@ -9,6 +9,7 @@ use program::{Folder, dejavm};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use vmss::{Checkpoint, GuestMemory, Vcpu};
 use vmss2core::{Kind, LinuxOptions};
 
@@ -63,8 +64,9 @@ fn assert_pages(memory: &GuestMemory, asked: &[String], seen: &Value, who: &str)
 
 fn convert(guest: &Guest, checkpoint: &str, kind: &Kind, name: &str) -> String {
     let output = guest.folder.path(name);
-    vmss2core::convert(kind, Path::new(checkpoint), None, Path::new(&output)).unwrap();
-    output
+    let made = vmss2core::convert(kind, Path::new(checkpoint), None, Path::new(&output)).unwrap();
+    assert_eq!(made.len(), 1, "{made:?}");
+    made[0].to_str().unwrap().to_owned()
 }
 
 /// Demands that drgn saw in a core of the kernel what the guest said.
@@ -175,4 +177,93 @@ fn leechcore_reads_embedded_memory() {
         (1, &0.into(), &(320 << 20).into())
     );
     assert_pages(&memory, &asked, &seen["pages"], "LeechCore");
+}
+
+/// What gdb prints of a core, and memory that it reads out of it.
+struct Gdb {
+    said: String,
+    memory: Vec<Vec<u8>>,
+}
+
+impl Gdb {
+    /// `wanted`: addresses and numbers of bytes.
+    fn ask(core: &str, commands: &[&str], wanted: &[(u64, usize)]) -> Gdb {
+        let files: Vec<String> = (0..wanted.len()).map(|n| format!("{core}.read{n}")).collect();
+        let mut gdb = Command::new("gdb");
+        gdb.args(["-nx", "-batch", "-ex", "set style enabled off", "-core", core]);
+        for (file, (at, bytes)) in files.iter().zip(wanted) {
+            let end = at + *bytes as u64;
+            gdb.args(["-ex", &format!("dump binary memory {file} {at:#x} {end:#x}")]);
+        }
+        for command in commands {
+            gdb.args(["-ex", command]);
+        }
+        let ran = gdb.stdin(Stdio::null()).output();
+        let ran = ran.expect("gdb is installed: `tools/install-deps.sh test`");
+        let said = [ran.stdout, ran.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let read = |file| std::fs::read(file).unwrap_or_else(|error| panic!("{error}: {said}"));
+        let memory = files.iter().map(read).collect();
+        Gdb { said, memory }
+    }
+}
+
+/// Registers and memory, in the processor's address space, in physical memory, and in each of two processes that have
+/// different bytes at the same address.
+#[track_caller]
+fn assert_gdb(flavour: &str, registers: [(&str, usize); 3], pc: &str) {
+    let guest = Guest::record(&format!("judges_gdb_{flavour}"), flavour, "256", "");
+    let facts = &guest.facts;
+    let state = guest.checkpoint("guest.vmss", "");
+    let (vcpus, memory) = opened(&state);
+    let vcpu = &vcpus[0];
+
+    let linear = convert(&guest, &state, &Kind::Linear(Some(0)), "linear.core");
+    let print: Vec<String> = registers.iter().map(|(name, _)| format!("print/x ${name}")).collect();
+    let mut commands: Vec<&str> = print.iter().map(String::as_str).collect();
+    let print_pc = format!("print/x ${pc}");
+    commands.push(&print_pc);
+    let gdb = Gdb::ask(&linear, &commands, &[(vcpu.rip - 16, 32)]);
+    // inc eax, and the jump back to it.
+    let loops: &[u8] = if pc == "rip" { b"\xff\xc0\xeb\xfc" } else { b"\x40\xeb\xfd" };
+    let is_there = gdb.memory[0].windows(loops.len()).any(|bytes| bytes == loops);
+    assert!(is_there, "{:x?}: {}", gdb.memory, gdb.said);
+    for value in registers.iter().map(|&(_, number)| vcpu.gpr[number]).chain([vcpu.rip]) {
+        assert!(gdb.said.contains(&format!("= {value:#x}\n")), "{value:#x}: {}", gdb.said);
+    }
+
+    let physical = convert(&guest, &state, &Kind::Physical, "physical.core");
+    let pages = pages(&memory, &[(0, 256 << 20)]);
+    let wanted = pages.iter().map(|page| (u64::from_str_radix(page, 16).unwrap(), 4096));
+    let wanted: Vec<(u64, usize)> = wanted.collect();
+    let gdb = Gdb::ask(&physical, &[], &wanted);
+    for (&(page, _), seen) in wanted.iter().zip(&gdb.memory) {
+        assert!(*seen == page_of(&memory, page), "{page:#x}: {}", gdb.said);
+    }
+
+    for (pid, seed) in [(facts.holder, facts::SEED), (facts.child, facts::CHILD_SEED)] {
+        let kind = Kind::Process(pid as u32, LinuxOptions::default());
+        let core = convert(&guest, &state, &kind, &format!("core.{pid}"));
+        let memory = [(facts::PATTERN_AT, facts::PATTERN_BYTES)];
+        let gdb = Gdb::ask(&core, &["info threads", "thread apply all x/1i $pc"], &memory);
+        assert!(gdb.memory[0] == facts::pattern(seed), "{pid}: {}", gdb.said);
+        let threads = facts.tasks.iter().filter(|(of, _, _)| *of == pid);
+        for (_, thread, _) in threads.clone() {
+            assert!(gdb.said.contains(&format!("LWP {thread})")), "{thread}: {}", gdb.said);
+        }
+        // Each waits in a system call: in the program's text, which is in the core.
+        let shown = gdb.said.matches("=> 0x").count();
+        assert_eq!(shown, threads.count(), "{}", gdb.said);
+        assert!(gdb.said.contains("Core was generated by `facts"), "{}", gdb.said);
+    }
+}
+
+#[test]
+fn gdb_opens_cores_of_a_64_bit_guest() {
+    assert_gdb("cloud-amd64", [("rbx", 3), ("r15", 15), ("rsp", 4)], "rip");
+}
+
+#[test]
+fn gdb_opens_cores_of_a_32_bit_guest() {
+    assert_gdb("686-pae", [("ebx", 3), ("edi", 7), ("esp", 4)], "eip");
 }
