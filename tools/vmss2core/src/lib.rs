@@ -20,6 +20,7 @@ pub use arguments::{
     Command, Compression, Kind, LinuxOptions, MacOptions, Request, Series, USAGE, WindowsOptions,
 };
 pub use conversion::Conversion;
+pub use dejavm_units::Gva;
 pub use dump::dump;
 pub use error::Error;
 pub use guest::Guest;
