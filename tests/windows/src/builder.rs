@@ -9,6 +9,8 @@ use crate::{Options, Windows, image};
 use vmss::Region;
 
 const MIB: u64 = 1 << 20;
+/// Where memory that is handed out begins: first the System process's page tables, where Windows 10 has them.
+const FRAMES: u64 = 0x1a_a000;
 /// Where processors start.
 const LOW_STUB: u64 = 0x1_3000;
 /// Places in the kernel's data.
@@ -78,7 +80,7 @@ pub fn build(options: &Options) -> Windows {
     let layout = options.system.layout();
     let is_64 = options.system.is_64();
     let mut memory = Memory::default();
-    let mut frames = Frames::from(0x10_0000);
+    let mut frames = Frames::from(FRAMES);
     let self_reference = options.self_reference.then_some(layout.self_reference);
     let space = match is_64 {
         true => Space::long(&mut memory, &mut frames, self_reference),
@@ -87,7 +89,12 @@ pub fn build(options: &Options) -> Windows {
     let mut builder = Builder { memory, frames, space, is_64, kernel: layout.kernel };
     put_image(&mut builder, options, &layout);
     let (system_time, up_time, product, suite) = put_shared_data(&mut builder, &layout);
-    builder.map_new(layout.pool, 16);
+    builder.map_new(layout.pool, 0x10);
+    for n in 0x10..options.pool_pages {
+        let linear = layout.pool + 0x100_0000 + n * 4096;
+        builder.map_new(linear, 1);
+        builder.put(linear + 0x10, &n.to_le_bytes());
+    }
 
     let version_block = builder.data(at::VERSION_BLOCK);
     let mut contexts = Vec::new();
@@ -112,6 +119,10 @@ pub fn build(options: &Options) -> Windows {
     }
     if options.low_stub {
         put_low_stub(&mut builder);
+    }
+    if !is_64 {
+        // Users' code. volatility 3 reads a whole page where PAE's root of 32 bytes is, so the next must be there.
+        builder.map_new(0x40_1000, 1);
     }
     // What nobody looks for, at both ends of memory.
     let mut random = Random(options.seed);

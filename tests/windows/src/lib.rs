@@ -42,6 +42,8 @@ pub struct Options {
     pub data_in_pool: bool,
     /// There is a debugger data block.
     pub data_block: bool,
+    /// Pages of pool memory, each of which holds something.
+    pub pool_pages: u64,
     /// KPRCB has no pointer to CONTEXT, as in older systems.
     pub context_in_prcb: bool,
     /// KiBugcheckData.
@@ -68,6 +70,7 @@ impl Options {
             version_block: true,
             data_in_pool: false,
             data_block: true,
+            pool_pages: 0x10,
             context_in_prcb: false,
             bugcheck: [0; 5],
             runs: None,

@@ -185,3 +185,6 @@ impl Header {
         out.0
     }
 }
+
+#[cfg(test)]
+mod tests;
