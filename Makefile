@@ -73,7 +73,7 @@ silicon: ## compares the software CPU with this processor over 100 million new c
 bench: images ## measures side by side with QEMU: BENCH="--rounds 5 --json"
 	@tools/install-deps.sh bench
 	@images/build-bench.sh
-	$(CARGO) build --release -p dejavm -p dejavm-bench
+	$(CARGO) build --release -p dejavm -p vmss2core -p dejavm-bench
 	target/release/dejavm-bench $(BENCH)
 
 ci: ## what the integration machine runs

@@ -4,10 +4,10 @@
 #   usage: tools/install-deps.sh [build] [test] [judges] [fuzz] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
-# test:  gdb and crash, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
+# test:  gdb, crash and makedumpfile, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
 # judges: the newest LLDB there is, and npm, for debug adapters
 # fuzz: a C++ compiler, for libFuzzer
-# bench: QEMU, the peer that `make bench` measures against
+# bench: QEMU and makedumpfile, the peers that `make bench` measures against
 set -eu
 
 missing=
@@ -30,6 +30,7 @@ for group; do
         test)
             want gdb command -v gdb
             want crash command -v crash
+            want makedumpfile command -v makedumpfile
             want zstd command -v zstd
             want qemu-system-x86 command -v qemu-system-x86_64
             # Without ensurepip a virtual environment has no pip.
@@ -48,6 +49,7 @@ for group; do
         bench)
             want qemu-system-x86 command -v qemu-system-x86_64
             want qemu-utils command -v qemu-img
+            want makedumpfile command -v makedumpfile
             ;;
         *)
             echo "install-deps.sh: unknown group '$group' (known: build test judges fuzz bench)" >&2

@@ -4,6 +4,7 @@ mod breakpoints;
 mod child;
 mod conditions;
 mod console;
+mod cores;
 mod cost;
 mod debug;
 mod options;
@@ -114,6 +115,10 @@ fn measure(part: Part, options: &Options) -> Result<Found, String> {
         Part::Breakpoints => {
             let breakpoints = breakpoints::measure(programs, guest, work, limit, rounds)?;
             found(breakpoints.line(), breakpoints.json())
+        }
+        Part::Cores => {
+            let cores = cores::measure(programs, guest, work, limit, rounds)?;
+            found(cores.table(), cores.json())
         }
     })
 }

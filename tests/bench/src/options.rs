@@ -28,6 +28,7 @@ usage: dejavm-bench [OPTION]...
                       conditions   of breakpoints
                       breakpoints  forward with ten that are never met
                       debug        the last three
+                      cores        cores of a checkpoint of 4 GiB (12 GB of disk, or of memory for its cache)
   --cpu             programs and tiers by processor time of the emulators: for a machine that has other work
   --json            the result as JSON on standard output; the table goes to standard error
 Kernel and initramfs come from $DEJAVM_IMAGES, $DEJAVM_CACHE/images or .cache/images.
@@ -70,9 +71,11 @@ pub enum Part {
     Conditions,
     /// Forward speed with breakpoints.
     Breakpoints,
+    /// Cores of a checkpoint, beside a copy of its memory.
+    Cores,
 }
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part::Run,
     Part::Programs,
     Part::Tiers,
@@ -80,6 +83,7 @@ const PARTS: [Part; 7] = [
     Part::Debugging,
     Part::Conditions,
     Part::Breakpoints,
+    Part::Cores,
 ];
 
 impl Part {
@@ -93,6 +97,7 @@ impl Part {
             Part::Debugging => "debugging",
             Part::Conditions => "conditions",
             Part::Breakpoints => "breakpoints",
+            Part::Cores => "cores",
         }
     }
 }
@@ -199,7 +204,7 @@ mod tests {
         assert_eq!(names, ["programs", "debugging", "conditions", "breakpoints"]);
         let names: Vec<&str> = chosen.programs.iter().map(|program| program.name).collect();
         assert_eq!(names, ["gzip", "fib"]);
-        assert_eq!(Chosen::only("run,programs,tiers,cost,debug"), Ok(Chosen::all()));
+        assert_eq!(Chosen::only("run,programs,tiers,cost,debug,cores"), Ok(Chosen::all()));
         assert!(Chosen::only("run,doom").unwrap_err().contains("--only doom: known are run,"));
     }
 }
