@@ -19,14 +19,9 @@ use dejavm_units::Gpa;
 use file::Partial;
 use serde_json::json;
 use std::io::{self, Write};
-<<<<<<< HEAD
 use std::path::PathBuf;
-use vmss::{PAGE_BYTES, Product, Region, Writer, unwrapped};
-=======
-use std::path::{Path, PathBuf};
 use std::time::Instant;
-use vmss::{PAGE_BYTES, Product, Region, SparseFile, Writer};
->>>>>>> 56b7f0d (make bench BENCH="--only cores": conversions of a checkpoint of 4 GiB beside a copy of its memory, and kdump cores beside makedumpfile's)
+use vmss::{PAGE_BYTES, Product, Region, Writer, unwrapped};
 
 /// Bytes of guest memory written at a time.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -38,12 +33,8 @@ pub fn run(arguments: &Snapshot) -> Result<Outcome, Failure> {
     let (timeline, recording, at) =
         open::at(arguments.file.as_deref(), &arguments.at, Tuning::default())?;
     let (header, machine) = (timeline.header(), timeline.machine());
-<<<<<<< HEAD
-    let bytes = write(header, machine, &names).map_err(|(path, error)| {
-=======
     let begun = Instant::now();
-    let bytes = write(header, machine, state, memory.as_deref()).map_err(|(path, error)| {
->>>>>>> 56b7f0d (make bench BENCH="--only cores": conversions of a checkpoint of 4 GiB beside a copy of its memory, and kdump cores beside makedumpfile's)
+    let bytes = write(header, machine, &names).map_err(|(path, error)| {
         Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
     })?;
     let shown = memory.map_or(String::new(), |memory| format!(" and {}", name(memory)));
