@@ -4,7 +4,7 @@ use super::{Guest, elf_core, kdump};
 use crate::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vmss::{Checkpoint, GuestDump, ReadAt, open_file, unwrapped};
+use vmss::{Checkpoint, GuestDump, Magic, ReadAt, open_file, unwrapped};
 
 /// A guest's parts, as a kind of file has them.
 pub struct Parts {
@@ -44,8 +44,12 @@ pub fn open(path: &Path, memory: Option<&Path>) -> Result<Guest, Error> {
     let wrong = |source| Error::Input { path: path.clone(), source };
     let source = open_file(path).map_err(wrong)?;
     let mut begin = [0; 16];
-    read(&*source, &mut begin, 0).map_err(|source| wrong(vmss::Error::Read { at: 0, source }))?;
+    let count = read(&*source, &mut begin, 0)
+        .map_err(|source| wrong(vmss::Error::Read { at: 0, source }))?;
     let unread = |what: &str| Err(Error::Unread { path: path.clone(), what: what.into() });
+    if count == 0 {
+        return unread("it is empty");
+    }
     if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| begin.starts_with(magic)) {
         return unread(what);
     }
@@ -71,24 +75,18 @@ pub fn open(path: &Path, memory: Option<&Path>) -> Result<Guest, Error> {
         let (dump, memory, paths) = GuestDump::open_in(&*source, path, memory).map_err(wrong)?;
         Parts { vcpus: dump.vcpus, ..Parts::of_memory(memory, paths.memory) }
     } else {
-        checkpoint(path, source, memory)?
+        let word = u32::from_le_bytes([begin[0], begin[1], begin[2], begin[3]]);
+        if Magic::of(word).is_none() {
+            return unread(&format!(
+                "it is neither a VMware checkpoint nor an ELF core nor a kdump: it begins with {word:#010x}"
+            ));
+        }
+        let (checkpoint, memory, paths) =
+            Checkpoint::open_in(source, path, memory).map_err(wrong)?;
+        let vcpus = checkpoint.vcpus().map_err(wrong)?;
+        Parts { vcpus, ..Parts::of_memory(memory, paths.memory) }
     };
     Ok(Guest::of(path, parts))
-}
-
-fn checkpoint(path: &Path, source: Arc<dyn ReadAt>, memory: Option<&Path>) -> Result<Parts, Error> {
-    let wrong = |source| match source {
-        vmss::Error::Magic(value) => Error::Unread {
-            path: path.into(),
-            what: format!(
-                "it is neither a VMware checkpoint nor an ELF core nor a kdump: it begins with {value:#010x}"
-            ),
-        },
-        source => Error::Input { path: path.into(), source },
-    };
-    let (checkpoint, memory, paths) = Checkpoint::open_in(source, path, memory).map_err(wrong)?;
-    let vcpus = checkpoint.vcpus().map_err(wrong)?;
-    Ok(Parts { vcpus, ..Parts::of_memory(memory, paths.memory) })
 }
 
 impl Parts {
