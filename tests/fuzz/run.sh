@@ -11,7 +11,7 @@ shift
 project_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 tools=${DEJAVM_CACHE:-$project_dir/.cache}/fuzz
 cd "$project_dir"
-[ $# -gt 0 ] || set -- debugger_client recording_file guest_code translated_code
+[ $# -gt 0 ] || set -- debugger_client recording_file checkpoint_file guest_code translated_code
 
 PATH=$PATH:$tools/bin
 if ! cargo fuzz --version >/dev/null 2>&1; then
@@ -24,7 +24,10 @@ cargo run --quiet --release -p dejavm-hostile --example seeds -- tests/fuzz/corp
 export RUSTC_BOOTSTRAP=1
 for target; do
     # A case is limited in what it may do, not in time: five seconds have been seen alone, more beside others.
-    options=(-max_total_time="$seconds" -len_control=0 -max_len=16384 -timeout=120 -print_final_stats=1)
+    max_len=16384
+    # A guest with a little memory.
+    [ "$target" != checkpoint_file ] || max_len=1048576
+    options=(-max_total_time="$seconds" -len_control=0 -max_len=$max_len -timeout=120 -print_final_stats=1)
     if [ -f "tests/fuzz/$target.dict" ]; then
         options+=(-dict="$project_dir/tests/fuzz/$target.dict")
     fi

@@ -1,7 +1,7 @@
 //! Writes what fuzzers begin with: `seeds FOLDER` fills `FOLDER/TARGET` for each target of `tests/fuzz`.
 
-use dejavm_hostile::seed_recording;
-use std::path::PathBuf;
+use dejavm_hostile::{Seed, seed_recording};
+use std::path::{Path, PathBuf};
 
 /// What debuggers say, a packet a line. The first byte is the target's: live or a replay.
 const CLIENTS: [&str; 6] = [
@@ -12,6 +12,36 @@ const CLIENTS: [&str; 6] = [
     "0?\nqRcmd,676f746f20656e64\nqRcmd,6c6173742d7772697465203078313030303030\nqRcmd,77686e\nvFile:open:2f6b65726e656c,0,0\nvFile:pread:1,10,0\n",
     "0?\nqXfer:memory-map:read::0,400\nqOffsets\nqqemu.PhyMemMode\nQqemu.PhyMemMode:1\nqqemu.sstepbits\nQqemu.sstep=1\nvKill;1\nk\n",
 ];
+
+/// Larger files are nothing for a fuzzer.
+const CHECKPOINT_BYTES_MAX: usize = 1 << 20;
+
+/// Files of guests with the three bytes before them that the target wants.
+fn checkpoints() -> std::io::Result<Vec<(&'static str, Vec<u8>)>> {
+    let folder = tempfile::tempdir()?;
+    let mut all = Vec::new();
+    for seed in Seed::all(folder.path()) {
+        let from = seed.folder.join("in");
+        let state = std::fs::read(from.join(seed.name))?;
+        let memory = std::fs::read(from.join(Path::new(seed.name).with_extension("vmem")));
+        let (apart, first) = match (&memory, u16::try_from(state.len())) {
+            (Ok(_), Ok(bytes)) => (0x80, bytes),
+            _ => (0, 0),
+        };
+        let which = apart | u8::from(seed.name.ends_with(".guest"));
+        let mut file = vec![which];
+        file.extend(first.to_le_bytes());
+        file.extend(state);
+        // What is cut off is zero.
+        let memory = memory.unwrap_or_default();
+        let used = memory.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        file.extend(&memory[..used]);
+        if file.len() < CHECKPOINT_BYTES_MAX {
+            all.push((seed.name, file));
+        }
+    }
+    Ok(all)
+}
 
 fn main() -> std::io::Result<()> {
     let folder = PathBuf::from(std::env::args().nth(1).expect("usage: seeds FOLDER"));
@@ -34,6 +64,9 @@ fn main() -> std::io::Result<()> {
             write("guest_code", &format!("{name}-{mode}"), &code)?;
             write("translated_code", &format!("{name}-{mode}"), &code)?;
         }
+    }
+    for (name, file) in checkpoints()? {
+        write("checkpoint_file", name, &file)?;
     }
     for (number, client) in CLIENTS.iter().enumerate() {
         write("debugger_client", &format!("client-{number}"), client.as_bytes())?;

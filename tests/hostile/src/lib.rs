@@ -3,11 +3,17 @@
 //! them what a fuzzer finds.
 #![forbid(unsafe_code)]
 
+mod checkpoint_file;
+mod checkpoint_rounds;
+mod checkpoint_seeds;
 mod debugger_client;
 mod guest_code;
 mod random;
 mod recording_file;
 
+pub use checkpoint_file::{Converted, checkpoint_bytes, checkpoint_file};
+pub use checkpoint_rounds::{Tally, checkpoint_rounds};
+pub use checkpoint_seeds::{Change, Seed};
 pub use debugger_client::{debugger_bytes, debugger_packets};
 pub use guest_code::{Mode, guest_code, translated_code};
 pub use random::Random;
