@@ -7,7 +7,8 @@ vmss2core: makes the core file that a debugger wants, of a guest at rest
 usage: vmss2core [options] X.vmss [X.vmem]
        vmss2core dump [--json] X.vmss
 
-X.vmss: a VMware checkpoint (.vmss, .vmsn). Its memory is in it, beside it, or named.
+X.vmss: a VMware checkpoint (.vmss, .vmsn, debug.guest). Its memory is in it, beside it, or named. Or a core of a guest:
+QEMU's dump-guest-memory, kdump, makedumpfile, vmss2core's own. Each may be compressed by gzip or zstd.
 
 What to make:
   (nothing)          a core of each processor's address space, for gdb: vmss.core0, vmss.core1, ...
