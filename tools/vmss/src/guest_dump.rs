@@ -27,8 +27,11 @@ const HEADER_BYTES: u64 = 8;
 const CONTROL_BYTES: usize = 4 + 14 * 8;
 /// Of a processor: 21 registers in the order of Linux's `pt_regs`.
 const GENERAL_BYTES: usize = 21 * 8;
-/// Reserved behind them, and a page.
-const REST_BYTES: u64 = 65 + PAGE_BYTES;
+/// Reserved behind them.
+const REST_BYTES: u64 = 65;
+/// CR0: ET, which is always set, and all bits that there are (SDM vol. 3A, 2.5).
+const CR0_ET: u64 = 1 << 4;
+const CR0_BITS: u64 = 0xe005_003f;
 /// More than any product has.
 const VCPUS_MAX: u32 = 1024;
 /// There is room for two.
@@ -61,6 +64,8 @@ impl Layout {
     }
 }
 
+/// Each processor has a page behind what is known of it. crash's comments say that it comes before the next processor,
+/// crash's code says that it comes after them all: the control registers tell.
 impl GuestDump {
     /// Whether a file is named like one.
     pub fn is_named_so(path: &Path) -> bool {
@@ -133,15 +138,24 @@ impl GuestDump {
             return no(format!("it says that there are {count} processors"));
         }
         let each = CONTROL_BYTES as u64 + layout.gap + GENERAL_BYTES as u64 + REST_BYTES;
-        let expected = at + u64::from(count) * each;
+        let count = u64::from(count);
+        let expected = at + count * (each + PAGE_BYTES);
         let size = source.size().map_err(|source| Error::Read { at: 0, source })?;
         if size != expected {
             return no(format!(
                 "with {count} processors in version {version} it would have {expected} bytes, and it has {size}"
             ));
         }
-        let vcpus = (0..u64::from(count)).map(|n| vcpu(source, at + n * each, layout.gap));
-        Ok(GuestDump { version, vcpus: vcpus.collect::<Result<_>>()?, regions })
+        let read = |step: u64| -> Result<Vec<Vcpu>> {
+            (0..count).map(|n| vcpu(source, at + n * step, layout.gap)).collect()
+        };
+        let [apart, together] = [read(each + PAGE_BYTES)?, read(each)?];
+        let likely = |vcpus: &[Vcpu]| {
+            let cr0 = vcpus.iter().map(|vcpu| vcpu.cr[0]);
+            cr0.filter(|cr0| cr0 & CR0_ET != 0 && cr0 & !CR0_BITS == 0).count()
+        };
+        let vcpus = if likely(&together) > likely(&apart) { together } else { apart };
+        Ok(GuestDump { version, vcpus, regions })
     }
 }
 
@@ -235,7 +249,7 @@ mod tests {
     use super::*;
 
     /// A dump as the table in `docs/formats/vmss.md` has it, with a hole from 3 to 4 GiB.
-    fn dump(version: u32, vcpus: u32) -> Vec<u8> {
+    fn dump(version: u32, vcpus: u32, apart: bool) -> Vec<u8> {
         let (before, narrow, behind, gap) = match version {
             1 => (13, true, 8 + 4, 45),
             3 => (14, false, 0, 45),
@@ -276,15 +290,20 @@ mod tests {
             for register in 0..21 {
                 out.extend((0xffff_8000_0000_0000 + 0x100 * n + register).to_le_bytes());
             }
-            out.resize(out.len() + 65 + 4096, 0xcc);
+            out.resize(out.len() + 65 + if apart { 4096 } else { 0 }, 0xcc);
         }
+        let pages = if apart { 0 } else { vcpus as usize };
+        out.resize(out.len() + 4096 * pages, 0xcc);
         out
     }
 
     #[test]
     fn every_version_is_read() {
-        for (version, bytes) in [(1, 69), (3, 78), (4, 78), (5, 78), (6, 79), (7, 83)] {
-            let file = dump(version, 2);
+        let versions = [(1, 69), (3, 78), (4, 78), (5, 78), (6, 79), (7, 83)];
+        for (version, bytes, apart) in
+            versions.into_iter().flat_map(|(n, bytes)| [(n, bytes, true), (n, bytes, false)])
+        {
+            let file = dump(version, 2, apart);
             let each = if version < 4 { 4490 } else { 4487 };
             assert_eq!(file.len(), bytes + 2 * each, "as crash reckons");
             let dump = GuestDump::of(&file).unwrap();
@@ -310,7 +329,7 @@ mod tests {
     #[test]
     fn what_does_not_agree_is_refused() {
         let said = |change: &dyn Fn(&mut Vec<u8>)| {
-            let mut file = dump(7, 1);
+            let mut file = dump(7, 1, true);
             change(&mut file);
             GuestDump::of(&file).map(|dump| dump.version).unwrap_err().to_string()
         };
