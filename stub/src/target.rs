@@ -235,6 +235,14 @@ pub trait Target {
     fn checkpoint(&mut self) -> Result<String, Refusal> {
         Refusal::unsupported("checkpoints are made of replays only")
     }
+    /// Writes the machine, as it stands, as a checkpoint for other programs, under a name that the user or the target chooses;
+    /// a line that says where. The machine does not notice.
+    ///
+    /// # Errors
+    /// Where that is impossible.
+    fn snapshot(&mut self, _name: Option<&str>) -> Result<String, Refusal> {
+        Refusal::unsupported("no checkpoint can be written here")
+    }
     /// Makes a live machine of a replay, from here on; some lines that say what that means.
     ///
     /// # Errors

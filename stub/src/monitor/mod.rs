@@ -106,6 +106,16 @@ const COMMANDS: &[Command] = &[
         ..NOTHING
     },
     Command {
+        name: "snapshot",
+        arguments: "[NAME.vmss]",
+        summary: "writes the machine as it stands as a VMware checkpoint, beside the recording",
+        more: "NAME.vmem beside it holds the memory; other programs open both, and `dejavm record --from` goes on from them.\n\
+               Ending in .zst: compressed. Without a name: the recording's, and the position. The machine does not notice.",
+        most: 1,
+        run: |bridge, arguments| bridge.target.snapshot(arguments.first().copied()),
+        ..NOTHING
+    },
+    Command {
         name: "branch",
         summary: "makes a live machine of the replay, from this position on",
         more: "Registers and memory can be written then; there is no way back in time until the session\n\

@@ -4,6 +4,7 @@ use crate::console::Console;
 use crate::live::Live;
 use crate::packing_thread;
 use crate::record::{CREATOR, name};
+use crate::snapshot;
 use dejavm_cpu::CpuState;
 use dejavm_machine::Output;
 use dejavm_replay::{
@@ -198,9 +199,9 @@ impl Target for Branching {
             parent: Some(parent),
         };
         let (path, file) = self.create()?;
-        let path = name(&path);
+        let shown = name(&path);
         let mut recorder = Recorder::new(machine, file, &options)
-            .map_err(|error| Refusal::Failed(format!("{path}: {error}")))?;
+            .map_err(|error| Refusal::Failed(format!("{shown}: {error}")))?;
         let packer = packing_thread::for_host()
             .map_err(|error| Refusal::Failed(format!("a thread cannot be started: {error}")))?;
         if let Some(packer) = packer {
@@ -210,11 +211,20 @@ impl Target for Branching {
         let console = Console::new(None, true).map_err(|error| Refusal::Failed(error.sentence))?;
         let world = Solitude { stop: Arc::clone(&self.stop), flushed: Instant::now(), console };
         let text = format!(
-            "a live machine from position {at} on, recorded into {path}: registers and memory can be \
+            "a live machine from position {at} on, recorded into {shown}: registers and memory can be \
              written\n`monitor goto POSITION` ends it and returns to the recording, which stays as it is\n"
         );
-        self.live = Some(Live::new(recorder, world, path, self.is_64_bit()));
+        let bits_64 = self.is_64_bit();
+        self.live = Some(Live::new(recorder, world, path, options.header, bits_64));
         Ok(text)
+    }
+    fn snapshot(&mut self, name: Option<&str>) -> Result<String, Refusal> {
+        if let Some(live) = &mut self.live {
+            return live.snapshot(name);
+        }
+        let timeline = self.replaying.timeline();
+        snapshot::beside(&self.path, timeline.header(), timeline.machine(), name)
+            .map_err(Refusal::Failed)
     }
     fn pace(&self) -> Option<u32> {
         self.target().pace()

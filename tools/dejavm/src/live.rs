@@ -2,18 +2,23 @@
 
 use crate::debugger::{Left, Listener, serve};
 use crate::progress::size;
-use crate::record::ending_text;
+use crate::record::{ending_text, name};
+use crate::snapshot;
 use crate::world::HostWorld;
 use dejavm_cpu::{CpuState, Stops};
 use dejavm_machine::{Input, Machine, Stop, register_writes};
-use dejavm_replay::{Advance, Ending, RecordError, Recorded, Recorder, World, is_mark_name};
+use dejavm_replay::{
+    Advance, Ending, Header, RecordError, Recorded, Recorder, World, is_mark_name,
+};
 use dejavm_stub::{
     Capabilities, Direction, Inspect, Interrupted, Judge, Lasting, Layout, Mark, Options, Refusal,
     Resume, Stopped, Target, Vcpu,
 };
 use dejavm_units::{Gpa, Gva, PAGE_SIZE, Position};
 use std::fs::File;
-use std::sync::atomic::AtomicBool;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where debuggers come from, and what they find.
 pub struct Debugging {
@@ -27,8 +32,11 @@ pub struct Debugging {
 pub struct Live<W> {
     recorder: Recorder<Machine, File>,
     world: W,
-    /// The recording's, for people.
-    name: String,
+    /// The recording.
+    path: PathBuf,
+    header: Header,
+    /// Set by whoever wants a checkpoint.
+    snapshot: Arc<AtomicBool>,
     bits_64: bool,
     marks: Vec<Mark>,
     /// What debuggers leave to those that come after.
@@ -65,6 +73,7 @@ impl Live<HostWorld<'_>> {
                 Advance::Running | Advance::Limit | Advance::Stopped(_) => {}
                 Advance::Ended(ending) => self.ended = Some(ending),
             }
+            self.snapshot_if_wanted();
             if let Some(debugging) = debugging
                 && self.ended.is_none()
                 && debugging.listener.has_client()
@@ -103,15 +112,33 @@ impl Live<HostWorld<'_>> {
 }
 
 impl<W: World> Live<W> {
-    /// A machine whose recording has begun in the file `name`. `bits_64`: gdb sees registers of 64 bits.
+    /// A machine whose recording has begun in the file at `path`, with that header. `bits_64`: gdb sees registers of 64 bits.
     pub fn new(
         recorder: Recorder<Machine, File>,
         world: W,
-        name: String,
+        path: PathBuf,
+        header: Header,
         bits_64: bool,
     ) -> Live<W> {
         let (marks, lasting, ended, failed) = (Vec::new(), Lasting::default(), None, None);
-        Live { recorder, world, name, bits_64, marks, lasting, ended, failed }
+        let snapshot = Arc::default();
+        Live { recorder, world, path, header, snapshot, bits_64, marks, lasting, ended, failed }
+    }
+
+    /// A checkpoint is written whenever `wanted` is set, which is cleared.
+    pub fn snapshots_on(mut self, wanted: Arc<AtomicBool>) -> Live<W> {
+        self.snapshot = wanted;
+        self
+    }
+
+    fn snapshot_if_wanted(&mut self) {
+        if self.snapshot.swap(false, Ordering::Relaxed) {
+            // A checkpoint that cannot be written ends no recording.
+            match self.snapshot(None) {
+                Ok(said) => eprintln!("\ndejavm: {said}"),
+                Err(refusal) => eprintln!("\ndejavm: {refusal}"),
+            }
+        }
     }
 
     /// Ends the recording here, if it has not failed already.
@@ -163,6 +190,7 @@ impl<W: World> Live<W> {
             {
                 return Ok(stopped);
             }
+            self.snapshot_if_wanted();
             if interrupted() {
                 return Ok(Stopped::Interrupted);
             }
@@ -298,17 +326,25 @@ impl<W: World> Target for Live<W> {
         Ok(())
     }
 
+    fn snapshot(&mut self, name: Option<&str>) -> Result<String, Refusal> {
+        let said = snapshot::beside(&self.path, &self.header, self.machine(), name);
+        // While it was written, no time passed for the machine.
+        self.world.resumed();
+        said.map_err(Refusal::Failed)
+    }
+
     fn info(&self) -> String {
         let progress = self.recorder.progress();
         format!(
             "a live machine, recorded into {}: {}, of which log {}\n",
-            self.name,
+            name(&self.path),
             size(progress.file_bytes),
             size(progress.log_bytes),
         )
     }
 
     fn quiet(&mut self) {
+        self.snapshot_if_wanted();
         if self.failed.is_none() {
             self.failed = self.recorder.flush().err();
         }

@@ -9,9 +9,9 @@ use crate::live::{Debugging, Live};
 use crate::packing_thread;
 use crate::progress::{Meter, rate, seconds, size};
 use crate::record::{CREATOR, ending_text, name, recorded_json};
-use crate::terminal::{RawTerminal, read_stdin};
+use crate::terminal::{RawTerminal, Wishes, read_stdin};
 use crate::unrecorded;
-use crate::world::{HostWorld, stop_on_signals};
+use crate::world::{HostWorld, snapshot_on_signal, stop_on_signals};
 use dejavm_machine::Machine;
 use dejavm_replay::{
     CheckpointInterval, CheckpointPolicy, Header, Parent, RecordOptions, Recorder, SEMANTICS,
@@ -40,6 +40,9 @@ pub fn live(
     let stop = stop_on_signals().map_err(|error| {
         Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
     })?;
+    let snapshot = snapshot_on_signal().map_err(|error| {
+        Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
+    })?;
     let bits_64 = recording.gdb.gdb_bits.as_deref().map_or(bits_64, |bits| bits == "64");
     let debugging = debugging(&recording.gdb, bits_64)?;
     let packer = packing_thread::for_host().map_err(|error| {
@@ -53,7 +56,8 @@ pub fn live(
     let console_on_terminal =
         recording.report.console.is_none() && (recording.report.json || io::stdout().is_terminal());
     let mut meter = Meter::new(recording.report.progress, console_on_terminal);
-    let input = read_stdin(typed, stop.clone());
+    let wishes = Wishes { stop: Arc::clone(&stop), snapshot: Arc::clone(&snapshot) };
+    let input = read_stdin(typed, wishes);
     let result = {
         let _raw = RawTerminal::enter();
         let mut world = HostWorld::new(input, Arc::clone(&stop), idle, &mut console, &mut meter);
@@ -68,7 +72,9 @@ pub fn live(
                 Some(packer) => recorder.packed_by(Box::new(packer)),
                 None => recorder,
             };
-            Live::new(recorder, world, name(&recording.output), bits_64)
+            let (path, header) = (recording.output.clone(), options.header.clone());
+            Live::new(recorder, world, path, header, bits_64)
+                .snapshots_on(snapshot)
                 .run(debugging.as_ref(), &stop)
         })
     };

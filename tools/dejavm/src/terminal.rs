@@ -8,13 +8,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 /// What Ctrl-A h shows.
-pub const HELP: &str = "\r\ndejavm: Ctrl-A x stops the recording, Ctrl-A Ctrl-A sends one Ctrl-A, \
-                        Ctrl-A h shows this\r\n";
+pub const HELP: &str = "\r\ndejavm: Ctrl-A x stops the recording, Ctrl-A s writes a checkpoint of the machine, \
+                        Ctrl-A Ctrl-A sends one Ctrl-A, Ctrl-A h shows this\r\n";
 
 /// Bytes that one read of standard input takes at most.
 const READ_BYTES: usize = 1024;
 /// Reads that may wait for the guest; then standard input waits.
 const READS_MAX: usize = 64;
+
+/// What the user's keys can ask of the program, seen where the machine runs.
+pub struct Wishes {
+    /// End the recording.
+    pub stop: Arc<AtomicBool>,
+    /// Write a checkpoint.
+    pub snapshot: Arc<AtomicBool>,
+}
 
 /// The terminal in raw mode; restored when this is dropped, also by a panic. Signals that would end the
 /// program only ask for the end, so it is dropped then too.
@@ -58,6 +66,8 @@ pub struct Keys {
     pub guest: Vec<u8>,
     /// The recording is to end.
     pub stop: bool,
+    /// A checkpoint is to be written.
+    pub snapshot: bool,
     /// The user wants to know the keys.
     pub help: bool,
 }
@@ -80,6 +90,7 @@ impl Escapes {
             match key {
                 CTRL_A => keys.guest.push(CTRL_A),
                 b'x' | b'X' => keys.stop = true,
+                b's' | b'S' => keys.snapshot = true,
                 // Any other key is a slip; tell which there are.
                 _ => keys.help = true,
             }
@@ -90,16 +101,16 @@ impl Escapes {
 
 /// Reads standard input in a thread. Keys are looked for only if a user types them: what comes from a
 /// file or a pipe is for the guest, every byte. The channel closes at the end of the input.
-pub fn read_stdin(typed: bool, stop: Arc<AtomicBool>) -> Receiver<Vec<u8>> {
+pub fn read_stdin(typed: bool, wishes: Wishes) -> Receiver<Vec<u8>> {
     let (sender, receiver) = bounded(READS_MAX);
     // The thread ends with the program: it sleeps in `read`, which nothing can wake.
     let _ = thread::Builder::new()
         .name("stdin".into())
-        .spawn(move || forward(io::stdin().lock(), typed, &stop, &sender));
+        .spawn(move || forward(io::stdin().lock(), typed, &wishes, &sender));
     receiver
 }
 
-fn forward(mut input: impl Read, typed: bool, stop: &AtomicBool, sender: &Sender<Vec<u8>>) {
+fn forward(mut input: impl Read, typed: bool, wishes: &Wishes, sender: &Sender<Vec<u8>>) {
     let mut escapes = Escapes::default();
     let mut buffer = [0; READ_BYTES];
     loop {
@@ -114,7 +125,10 @@ fn forward(mut input: impl Read, typed: bool, stop: &AtomicBool, sender: &Sender
             false => Keys { guest: got.to_vec(), ..Keys::default() },
         };
         if keys.stop {
-            stop.store(true, Ordering::Relaxed);
+            wishes.stop.store(true, Ordering::Relaxed);
+        }
+        if keys.snapshot {
+            wishes.snapshot.store(true, Ordering::Relaxed);
         }
         if keys.help {
             eprint!("{HELP}");
@@ -131,7 +145,7 @@ mod tests {
 
     #[test]
     fn our_keys_are_taken_out_wherever_the_reads_are_cut() {
-        let typed = b"ab\x01\x01c\x01hd\x01?e\x01x";
+        let typed = b"ab\x01\x01c\x01hd\x01?\x01se\x01x";
         for cut in 0..=typed.len() {
             let mut escapes = Escapes::default();
             let first = escapes.feed(&typed[..cut]);
@@ -139,15 +153,16 @@ mod tests {
             assert_eq!([first.guest, second.guest].concat(), b"ab\x01cde", "cut at {cut}");
             assert!(first.stop || second.stop, "cut at {cut}");
             assert!(first.help || second.help, "cut at {cut}");
+            assert!(first.snapshot || second.snapshot, "cut at {cut}");
         }
     }
 
     #[test]
     fn a_pipe_is_not_typed() {
         let (sender, receiver) = bounded(4);
-        let stop = AtomicBool::new(false);
-        forward(&b"\x01x"[..], false, &stop, &sender);
-        assert_eq!(receiver.try_recv().as_deref(), Ok(&b"\x01x"[..]));
-        assert!(!stop.load(Ordering::Relaxed));
+        let wishes = Wishes { stop: Arc::default(), snapshot: Arc::default() };
+        forward(&b"\x01x\x01s"[..], false, &wishes, &sender);
+        assert_eq!(receiver.try_recv().as_deref(), Ok(&b"\x01x\x01s"[..]));
+        assert!(!wishes.stop.load(Ordering::Relaxed) && !wishes.snapshot.load(Ordering::Relaxed));
     }
 }

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, never};
 use dejavm_machine::{Input, Output};
 use dejavm_replay::{IdleAnswer, Polled, Progress, World};
 use dejavm_units::GuestNs;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -34,6 +34,13 @@ pub fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     Ok(stop)
+}
+
+/// The signal that asks for a checkpoint of the machine as it is: SIGUSR1.
+pub fn snapshot_on_signal() -> io::Result<Arc<AtomicBool>> {
+    let snapshot = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGUSR1, Arc::clone(&snapshot))?;
+    Ok(snapshot)
 }
 
 /// A machine's surroundings on this host.

@@ -1,8 +1,10 @@
 //! `dejavm snapshot`: a VMware checkpoint of the machine at a position of a recording.
 
+mod beside;
 mod file;
 mod state;
 
+pub use beside::beside;
 pub use state::Restored;
 
 use crate::Outcome;
@@ -19,7 +21,7 @@ use dejavm_units::Gpa;
 use file::Partial;
 use serde_json::json;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use vmss::{PAGE_BYTES, Product, Region, Writer, unwrapped};
 
@@ -28,7 +30,8 @@ const PIECE_BYTES: u64 = 1 << 20;
 
 /// Replays up to there and writes what the machine is.
 pub fn run(arguments: &Snapshot) -> Result<Outcome, Failure> {
-    let names = names(arguments)?;
+    let Snapshot { output, embed, compress, force, .. } = arguments;
+    let names = names(output, *embed, *compress, *force)?;
     let (state, memory) = (names.state.as_path(), names.memory.as_deref());
     let (timeline, recording, at) =
         open::at(arguments.file.as_deref(), &arguments.at, Tuning::default())?;
@@ -64,16 +67,16 @@ struct Names {
 }
 
 /// Names that other programs recognize, of files that are not there.
-fn names(arguments: &Snapshot) -> Result<Names, Failure> {
-    let plain = unwrapped(&arguments.output);
-    let compress = arguments.compress || plain != arguments.output;
+fn names(output: &Path, embed: bool, compress: bool, force: bool) -> Result<Names, Failure> {
+    let plain = unwrapped(output);
+    let compress = compress || plain != output;
     let extension = plain.extension().and_then(|extension| extension.to_str());
-    let is_gzip = arguments.output.extension().is_some_and(|extension| extension == "gz");
+    let is_gzip = output.extension().is_some_and(|extension| extension == "gz");
     if !matches!(extension, Some("vmss" | "vmsn")) || is_gzip {
         let sentence = format!(
             "{}: a checkpoint's name ends in .vmss or .vmsn, for other programs go by that, and in .zst behind that if it \
              is compressed",
-            arguments.output.display()
+            output.display()
         );
         return Err(Failure::new(Exit::Usage, sentence));
     }
@@ -82,10 +85,10 @@ fn names(arguments: &Snapshot) -> Result<Names, Failure> {
         name.push(if compress { ".zst" } else { "" });
         PathBuf::from(name)
     };
-    let memory = (!arguments.embed).then(|| named(plain.with_extension("vmem")));
+    let memory = (!embed).then(|| named(plain.with_extension("vmem")));
     let names = Names { state: named(plain), memory, compress };
     for path in [Some(&names.state), names.memory.as_ref()].into_iter().flatten() {
-        if path.exists() && !arguments.force {
+        if path.exists() && !force {
             let sentence = format!(
                 "{}: the file exists; choose another name, or overwrite it with --force",
                 path.display()
