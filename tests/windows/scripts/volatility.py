@@ -49,7 +49,7 @@ if number("DumpType") == 5:
 # Its own search for page tables, and the header's.
 found = windows.WindowsIntelStacker.stack(context, dump.name)
 seen["found"] = None if found is None else [type(found).__name__, found.config["page_map_offset"]]
-kind = intel.WindowsIntel32e if is_64 else intel.WindowsIntelPAE
+kind = intel.WindowsIntel32e if is_64 else intel.WindowsIntelPAE if number("PaeEnabled") == 1 else intel.WindowsIntel
 context.config["intel.memory_layer"] = dump.name
 context.config["intel.page_map_offset"] = number("DirectoryTableBase")
 space = kind(context, "intel", "intel", metadata={"os": "Windows"})

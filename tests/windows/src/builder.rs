@@ -5,7 +5,7 @@ use crate::memory::Memory;
 use crate::processors;
 use crate::space::{Frames, Space};
 use crate::system::Layout;
-use crate::{Options, Windows, image};
+use crate::{Options, System, Windows, image};
 use vmss::Region;
 
 const MIB: u64 = 1 << 20;
@@ -84,6 +84,9 @@ pub fn build(options: &Options) -> Windows {
     let self_reference = options.self_reference.then_some(layout.self_reference);
     let space = match is_64 {
         true => Space::long(&mut memory, &mut frames, self_reference),
+        false if options.system == System::Xp32 => {
+            Space::legacy(&mut memory, &mut frames, self_reference)
+        }
         false => Space::pae(&mut memory, &mut frames),
     };
     let mut builder = Builder { memory, frames, space, is_64, kernel: layout.kernel };
@@ -102,7 +105,9 @@ pub fn build(options: &Options) -> Windows {
         let (prcb, context) = processors::put_kpcr(&mut builder, options, n, version_block);
         let slot = builder.data(at::PROCESSOR_BLOCK) + n as u64 * builder.long();
         builder.pointer(slot, prcb);
-        contexts.push(context);
+        if layout.prcb_context != 0 {
+            contexts.push(context);
+        }
     }
     put_modules(&mut builder, &layout);
     let regions = regions(is_64);
@@ -190,7 +195,7 @@ fn put_image(builder: &mut Builder, options: &Options, layout: &Layout) {
     builder.map_new(base, 3);
     builder.put(base, &image::front(builder.is_64, layout.symbols));
     let text = base + u64::from(image::TEXT);
-    if text.is_multiple_of(2 * MIB) {
+    if builder.is_64 && text.is_multiple_of(2 * MIB) {
         builder.space.map_large(&mut builder.memory, &mut builder.frames, text);
     } else {
         builder.map_new(text, 4);

@@ -66,7 +66,8 @@ impl Fields {
             (0x2f2, self.prcb_special),
             (0x338, self.prcb_context),
         ];
-        for (at, offset) in offsets {
+        // Older blocks end before.
+        for (at, offset) in offsets.into_iter().filter(|(at, _)| at + 2 <= self.bytes as usize) {
             out[at..at + 2].copy_from_slice(&offset.to_le_bytes());
         }
         out

@@ -13,7 +13,7 @@ pub const DATA_BYTES: u32 = 0x1_0000;
 pub const HANDLER: u64 = 0x20_13c0;
 
 /// The first three pages: headers and read-only data.
-pub fn front(is_64: bool, symbols: &str) -> Vec<u8> {
+pub fn front(is_64: bool, symbols: Option<&str>) -> Vec<u8> {
     let mut out = vec![0; 0x3000];
     let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
     const PE: usize = 0xf8;
@@ -31,9 +31,11 @@ pub fn front(is_64: bool, symbols: &str) -> Vec<u8> {
     put(optional + 60, &0x600u32.to_le_bytes());
     let directories = optional + if is_64 { 0x70 } else { 0x60 };
     put(directories - 4, &16u32.to_le_bytes());
-    // The debug directory: two entries, of which the second is the one.
-    put(directories + 6 * 8, &(RDATA + 0x40).to_le_bytes());
-    put(directories + 6 * 8 + 4, &56u32.to_le_bytes());
+    // The export directory, with the name.
+    put(directories, &(RDATA + 0x400).to_le_bytes());
+    put(directories + 4, &40u32.to_le_bytes());
+    put(RDATA as usize + 0x400 + 12, &(RDATA + 0x440).to_le_bytes());
+    put(RDATA as usize + 0x440, b"ntoskrnl.exe\0");
     let sections: [(&[u8], u32, u32, u32); 4] = [
         (b".rdata", RDATA, 0x2000, 0x4800_0040),
         (b"INIT", 0x3000, 0x1f_d000, 0x6200_0020),
@@ -47,6 +49,10 @@ pub fn front(is_64: bool, symbols: &str) -> Vec<u8> {
         put(entry + 12, &at.to_le_bytes());
         put(entry + 36, &characteristics.to_le_bytes());
     }
+    let Some(symbols) = symbols else { return out };
+    // The debug directory: two entries, of which the second is the one.
+    put(directories + 6 * 8, &(RDATA + 0x40).to_le_bytes());
+    put(directories + 6 * 8 + 4, &56u32.to_le_bytes());
     let debug = RDATA as usize + 0x40;
     put(debug + 12, &13u32.to_le_bytes());
     put(debug + 28 + 12, &2u32.to_le_bytes());

@@ -41,7 +41,7 @@ pub fn put_kpcr(
     gate[8..12].copy_from_slice(&((handler >> 32) as u32).to_le_bytes());
     builder.put(idt(kpcr), &gate[..if is_64 { 16 } else { 8 }]);
 
-    let context = if options.context_in_prcb {
+    let context = if options.context_in_prcb || layout.prcb_context == 0 {
         prcb + u64::from(layout.prcb_context_frame)
     } else {
         // From one page into the next.
@@ -89,6 +89,11 @@ pub fn vcpu(options: &Options, n: usize, cr3: u64, rip: u64) -> Vcpu {
     } else {
         ([0x23, 0x08, 0x10, 0x23, 0x30, 0, 0, 0x28], [0x23, 0x1b, 0x23, 0x23, 0x3b, 0, 0, 0x28])
     };
+    let cr4 = match options.system {
+        // PSE, no PAE.
+        System::Xp32 => 0x6d9,
+        System::Seven32 | System::Seven64 | System::Ten64 => 0x6f9,
+    };
     let selectors: [u16; 8] = if in_kernel { kernel_selectors } else { user_selectors };
     let mut segments: [SegmentRegister; 8] =
         selectors.map(|selector| SegmentRegister { selector, ..SegmentRegister::default() });
@@ -109,7 +114,7 @@ pub fn vcpu(options: &Options, n: usize, cr3: u64, rip: u64) -> Vcpu {
             0x40_1000
         },
         eflags: 0x246,
-        cr: [0x8005_0033, 0, 0x1000 + n as u64, cr3, if is_64 { 0x6f8 } else { 0x6f9 }, 0, 0, 0, 0],
+        cr: [0x8005_0033, 0, 0x1000 + n as u64, cr3, cr4, 0, 0, 0, 0],
         dr: [1, 2, 3, 4, 0, 0, 0xffff_0ff0, 0x400],
         segments,
         gdtr: Table { base: (kpcr & !0xfff) + 0x2e00, limit: 0x6f },

@@ -32,12 +32,23 @@ impl Frames {
     }
 }
 
+/// How page tables are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Two levels, entries of 32 bits.
+    Legacy,
+    /// Three levels, the first with four entries.
+    Pae,
+    /// Four levels.
+    Long,
+}
+
 /// An address space.
 #[derive(Clone)]
 pub struct Space {
     /// What CR3 is.
     pub root: u64,
-    is_64: bool,
+    mode: Mode,
     /// Linear page to physical address.
     mapped: BTreeMap<u64, u64>,
 }
@@ -49,7 +60,7 @@ impl Space {
         if let Some(index) = self_reference {
             memory.put(root + index * 8, &(root | ENTRY).to_le_bytes());
         }
-        Space { root, is_64: true, mapped: BTreeMap::new() }
+        Space { root, mode: Mode::Long, mapped: BTreeMap::new() }
     }
 
     /// An empty one of PAE: its root is 32 bytes somewhere in a page, and the fourth directory has all four of them.
@@ -61,12 +72,21 @@ impl Space {
             memory.put(root + n * 8, &(directory | 1).to_le_bytes());
             memory.put(directories + 3 * PAGE + n * 8, &(directory | ENTRY).to_le_bytes());
         }
-        Space { root, is_64: false, mapped: BTreeMap::new() }
+        Space { root, mode: Mode::Pae, mapped: BTreeMap::new() }
+    }
+
+    /// An empty one of two levels, with an entry for itself at an index.
+    pub fn legacy(memory: &mut Memory, frames: &mut Frames, self_reference: Option<u64>) -> Space {
+        let root = frames.take(1);
+        if let Some(index) = self_reference {
+            memory.put(root + index * 4, &((root | ENTRY) as u32).to_le_bytes());
+        }
+        Space { root, mode: Mode::Legacy, mapped: BTreeMap::new() }
     }
 
     /// Another address space with the same upper half.
     pub fn sibling(&self, memory: &mut Memory, frames: &mut Frames, self_reference: u64) -> Space {
-        assert!(self.is_64);
+        assert_eq!(self.mode, Mode::Long);
         let sibling = Space::long(memory, frames, None);
         let upper = memory.read(self.root + 0x800, 0x800);
         memory.put(sibling.root + 0x800, &upper);
@@ -85,8 +105,10 @@ impl Space {
     /// Maps a page.
     pub fn map(&mut self, memory: &mut Memory, frames: &mut Frames, linear: u64, physical: u64) {
         let table = self.table(memory, frames, linear, 12);
-        let index = linear >> 12 & 511;
-        memory.put(table + index * 8, &(physical | ENTRY).to_le_bytes());
+        let entry = (physical | ENTRY).to_le_bytes();
+        let bytes = self.entry_bytes();
+        let index = linear >> 12 & (4096 / bytes - 1);
+        memory.put(table + index * bytes, &entry[..bytes as usize]);
         self.mapped.insert(linear / PAGE, physical);
     }
 
@@ -103,18 +125,32 @@ impl Space {
 
     /// The table whose entries lead to so many bytes (as log2).
     fn table(&self, memory: &mut Memory, frames: &mut Frames, linear: u64, shift: u32) -> u64 {
-        let levels: &[u32] = if self.is_64 { &[39, 30, 21] } else { &[30, 21] };
-        levels.iter().filter(|&&level| level > shift).fold(self.root, |table, &level| {
-            let index = linear >> level & if level == 30 && !self.is_64 { 3 } else { 511 };
-            let at = table + index * 8;
-            let entry = u64::from_le_bytes(memory.read(at, 8).try_into().expect("eight bytes"));
-            if entry & 1 != 0 {
-                return entry & 0x000f_ffff_ffff_f000;
-            }
-            let new = frames.take(1);
-            memory.put(at, &(new | ENTRY).to_le_bytes());
-            new
-        })
+        // log2 of the bytes that an entry leads to, and of the entries.
+        let levels: &[(u32, u32)] = match self.mode {
+            Mode::Legacy => &[(22, 10)],
+            Mode::Pae => &[(30, 2), (21, 9)],
+            Mode::Long => &[(39, 9), (30, 9), (21, 9)],
+        };
+        let bytes = self.entry_bytes();
+        levels.iter().filter(|(level, _)| *level > shift).fold(
+            self.root,
+            |table, &(level, bits)| {
+                let at = table + (linear >> level & ((1 << bits) - 1)) * bytes;
+                let mut entry = memory.read(at, bytes as usize);
+                entry.resize(8, 0);
+                let entry = u64::from_le_bytes(entry.try_into().expect("eight bytes"));
+                if entry & 1 != 0 {
+                    return entry & 0x000f_ffff_ffff_f000;
+                }
+                let new = frames.take(1);
+                memory.put(at, &(new | ENTRY).to_le_bytes()[..bytes as usize]);
+                new
+            },
+        )
+    }
+
+    fn entry_bytes(&self) -> u64 {
+        if self.mode == Mode::Legacy { 4 } else { 8 }
     }
 
     /// Where a linear address leads.

@@ -3,6 +3,8 @@
 /// A Windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum System {
+    /// Windows XP without PAE: its debugger data block does not say where KPRCB has CONTEXT.
+    Xp32,
     /// Windows 7 with Service Pack 1, 32-bit with PAE.
     Seven32,
     /// The same, 64-bit.
@@ -20,8 +22,8 @@ pub struct Layout {
     pub version: (u32, u32),
     /// The kernel's first byte.
     pub kernel: u64,
-    /// The symbols of the kernel.
-    pub symbols: &'static str,
+    /// The symbols of the kernel; without, it is known by its export directory.
+    pub symbols: Option<&'static str>,
     /// The page tables' index of themselves.
     pub self_reference: u64,
     /// KUSER_SHARED_DATA.
@@ -48,21 +50,38 @@ pub struct Layout {
 
 impl System {
     /// All of them.
-    pub const ALL: [System; 3] = [System::Seven32, System::Seven64, System::Ten64];
+    pub const ALL: [System; 4] = [System::Xp32, System::Seven32, System::Seven64, System::Ten64];
 
     /// Whether it is a 64-bit system.
     pub fn is_64(self) -> bool {
-        self != System::Seven32
+        matches!(self, System::Seven64 | System::Ten64)
     }
 
     /// Where it has things.
     pub fn layout(self) -> Layout {
         match self {
+            System::Xp32 => Layout {
+                build: 2600,
+                version: (5, 1),
+                kernel: 0x804d_7000,
+                symbols: None,
+                self_reference: 0x300,
+                shared_data: 0xffdf_0000,
+                kpcr: (0xf783_c000, 0x4000),
+                kpcr_pages: 4,
+                prcb: 0x120,
+                pool: 0x8160_0000,
+                data_bytes: 0x290,
+                prcb_context: 0,
+                prcb_context_frame: 0,
+                prcb_special: 0,
+                prcb_number: 0x10,
+            },
             System::Seven32 => Layout {
                 build: 7601,
                 version: (6, 1),
                 kernel: 0x8284_5000,
-                symbols: "ntkrpamp.pdb",
+                symbols: Some("ntkrpamp.pdb"),
                 self_reference: 3,
                 shared_data: 0xffdf_0000,
                 kpcr: (0x807c_4000, 0x1_0000),
@@ -79,7 +98,7 @@ impl System {
                 build: 7601,
                 version: (6, 1),
                 kernel: 0xffff_f800_02a1_4000,
-                symbols: "ntkrnlmp.pdb",
+                symbols: Some("ntkrnlmp.pdb"),
                 self_reference: 0x1ed,
                 shared_data: 0xffff_f780_0000_0000,
                 kpcr: (0xffff_f880_02f6_4000, 0x7_1000),
@@ -96,7 +115,7 @@ impl System {
                 build: 19041,
                 version: (10, 0),
                 kernel: 0xffff_f805_1040_0000,
-                symbols: "ntkrnlmp.pdb",
+                symbols: Some("ntkrnlmp.pdb"),
                 self_reference: 0x1a3,
                 shared_data: 0xffff_f780_0000_0000,
                 kpcr: (0xffff_f805_0c22_3000, 0x9_7000),

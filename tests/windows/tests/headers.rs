@@ -134,20 +134,27 @@ fn assert_context_32(context: &[u8], dump: &Dump, n: usize) {
 
 #[test]
 fn headers_of_32_bit_systems() {
-    let dump = usual(&Options::new(System::Seven32));
+    for system in [System::Xp32, System::Seven32] {
+        check_32(system);
+    }
+}
+
+fn check_32(system: System) {
+    let dump = usual(&Options::new(system));
     let guest = &dump.guest;
     assert_filler(&dump, &[REAL_32, BEYOND_32]);
     let word = |at: u64| u64::from(dump.word(at));
     assert_eq!(dump.bytes(0, 8), b"PAGEDUMP");
-    assert_eq!((word(0x08), word(0x0c)), (15, 7601));
+    assert_eq!((word(0x08), word(0x0c)), (15, system.layout().build.into()));
     assert_eq!(word(0x10), guest.space.root, "with the five bits that PAE's root has in a page");
-    assert_eq!(word(0x10) & 0xfff, 0x2e0);
+    assert_eq!(word(0x10) & 0xfff, if system == System::Xp32 { 0 } else { 0x2e0 });
     assert_eq!(word(0x14), guest.pfn_database.0, "where MmPfnDatabase is");
     assert_eq!((word(0x18), word(0x1c)), (guest.modules, guest.processes));
     assert_eq!((word(0x20), word(0x24)), (0x14c, 2));
     assert_eq!(word(0x28), 0x161, "LIVE_SYSTEM_DUMP");
     assert_eq!(dump.bytes(0x2c, 17), [0; 17]);
-    assert_eq!(dump.bytes(0x5c, 1), [1], "PaeEnabled");
+    let pae = u8::from(system == System::Seven32);
+    assert_eq!(dump.bytes(0x5c, 1), [pae], "PaeEnabled");
     assert_eq!(word(0x60), guest.debugger_data.0);
     assert_eq!((word(0x64), word(0x68)), (2, 0x9e + 0x3f00));
     assert_eq!([word(0x6c), word(0x70), word(0x74), word(0x78)], [1, 0x9e, 0x100, 0x3f00]);

@@ -87,10 +87,11 @@ fn volatility_reads_full_dumps() {
             assert_eq!(seen["header"][name], value, "{name}");
         }
         assert_eq!(seen["version"], system.layout().version.0);
-        let kernel = [json!(guest.kernel), json!(system.layout().symbols)];
-        let found = seen["kernel"][0].as_array();
-        let found = found.unwrap_or_else(|| panic!("{system:?}: {}", seen["kernel"]));
-        assert_eq!(found[..2], kernel);
+        if let Some(symbols) = system.layout().symbols {
+            let found = seen["kernel"][0].as_array();
+            let found = found.unwrap_or_else(|| panic!("{system:?}: {}", seen["kernel"]));
+            assert_eq!(found[..2], [json!(guest.kernel), json!(symbols)]);
+        }
         if system.is_64() {
             assert_eq!(seen["found"], json!(["WindowsIntel32e", guest.space.root]));
         }
@@ -109,7 +110,7 @@ fn volatility_reads_bitmap_dumps() {
         let mapped: u64 =
             seen["mapping"].as_array().unwrap().iter().map(|run| run[1].as_u64().unwrap()).sum();
         assert_eq!(mapped, dump.long(at + 0x28) * 4096);
-        assert_eq!(seen["kernel"][0][0], dump.guest.kernel);
+        assert_eq!(seen["version"], system.layout().version.0);
     }
 }
 

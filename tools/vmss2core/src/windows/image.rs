@@ -9,6 +9,7 @@ const MACHINE_AMD64: u16 = 0x8664;
 /// `PE32` and `PE32+`
 const MAGIC_32: u16 = 0x10b;
 const MAGIC_64: u16 = 0x20b;
+const EXPORT_DIRECTORY: u64 = 0;
 const DEBUG_DIRECTORY: u64 = 6;
 const DEBUG_TYPE_CODEVIEW: u32 = 2;
 const SECTION_EXECUTE: u32 = 0x2000_0000;
@@ -24,8 +25,6 @@ pub struct Kernel {
     pub base: u64,
     /// Bytes.
     pub bytes: u64,
-    /// Its symbols: `ntkrnlmp.pdb` and the like.
-    pub symbols: String,
     /// Where data is, then where code is.
     pub sections: Vec<Range<u64>>,
 }
@@ -52,16 +51,23 @@ impl Kernel {
             return None;
         }
         let bytes = u64::from(space.word(optional + 56)?).clamp(PAGE, IMAGE_BYTES_MAX);
-        let debug = optional + directories + DEBUG_DIRECTORY * 8;
-        let symbols = symbols(space, base, space.word(debug)?, space.word(debug + 4)?)?;
-        let name = symbols.to_ascii_lowercase();
-        if !(name.starts_with("ntkrnl")
-            || name.starts_with("ntkrp")
-            || name.starts_with("ntoskrnl"))
-        {
+        let directory = |n: u64| {
+            let entry = optional + directories + n * 8;
+            Some((space.word(entry)?, space.word(entry + 4)?))
+        };
+        let name = || export_name(space, base, directory(EXPORT_DIRECTORY)?.0);
+        let symbols = || {
+            let (at, bytes) = directory(DEBUG_DIRECTORY)?;
+            symbols(space, base, at, bytes)
+        };
+        let is_kernel = |name: String| {
+            let name = name.to_ascii_lowercase();
+            ["ntoskrnl", "ntkrnl", "ntkrp"].iter().any(|known| name.starts_with(known))
+        };
+        if !symbols().is_some_and(is_kernel) && !name().is_some_and(is_kernel) {
             return None;
         }
-        let mut kernel = Kernel { base, bytes, symbols, sections: Vec::new() };
+        let mut kernel = Kernel { base, bytes, sections: Vec::new() };
         let count = u64::from(space.half(header + 6)?).min(SECTIONS_MAX);
         let table = optional + u64::from(space.half(header + 20)?);
         kernel.sections = sections(space, &kernel, table, count);
@@ -97,7 +103,13 @@ impl Kernel {
     }
 }
 
-/// The name in the debug directory: RSDS, a GUID, an age, a name.
+/// The name that an image has in its own export directory, whatever its file was called.
+fn export_name(space: &Space<'_>, base: u64, directory: u32) -> Option<String> {
+    let name = space.word(base + u64::from(directory) + 12)?;
+    (directory != 0).then(|| text(space, base + u64::from(name)))
+}
+
+/// The name of the symbols in the debug directory: RSDS, a GUID, an age, a name; NB10 before that.
 fn symbols(space: &Space<'_>, base: u64, at: u32, bytes: u32) -> Option<String> {
     const ENTRY: u64 = 28;
     let entries = (u64::from(bytes) / ENTRY).min(DEBUG_ENTRIES_MAX);
@@ -107,16 +119,21 @@ fn symbols(space: &Space<'_>, base: u64, at: u32, bytes: u32) -> Option<String> 
             return None;
         }
         let record = base + u64::from(space.word(entry + 20)?);
-        if space.bytes(record)? != *b"RSDS" {
-            return None;
+        match &space.bytes(record)? {
+            b"RSDS" => Some(text(space, record + 24)),
+            b"NB10" => Some(text(space, record + 16)),
+            _ => None,
         }
-        // A byte at a time: what follows the name may not be there.
-        let name = (0..32).map_while(|n| {
-            let [byte] = space.bytes(record + 24 + n)?;
-            byte.is_ascii_graphic().then_some(char::from(byte))
-        });
-        Some(name.collect())
     })
+}
+
+/// Letters up to something else. A byte at a time: what follows may not be there.
+fn text(space: &Space<'_>, at: u64) -> String {
+    let letters = (0..32).map_while(|n| {
+        let [byte] = space.bytes(at + n)?;
+        byte.is_ascii_graphic().then_some(char::from(byte))
+    });
+    letters.collect()
 }
 
 /// Where data is, then where code is; without a table that makes sense, all of it.

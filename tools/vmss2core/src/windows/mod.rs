@@ -53,10 +53,14 @@ pub fn recognise(guest: &Guest) -> bool {
 pub fn dump(conversion: &Conversion<'_>, options: &WindowsOptions) -> Result<PathBuf, Error> {
     let guest = conversion.guest;
     let system = System::find(guest, options)?;
-    let (header, patches) = system.describe(guest, options);
+    let (header, patches) = system.describe(conversion, options);
     let path = conversion.output("memory.dmp");
     let runs = runs::list(guest, &system.space, &system.data);
     let fits = runs.len() <= Header::runs_max(header.is_64);
+    if !fits && !options.bitmap && !options.kernel_only {
+        let sentence = "Windows' memory has more runs than a full dump can list: a bitmap dump, as with --bitmap";
+        conversion.progress.remark(sentence);
+    }
     let dump_type = match (options.kernel_only, options.bitmap || !fits) {
         (true, _) => DumpType::BitmapKernel,
         (false, true) => DumpType::BitmapFull,
@@ -100,7 +104,7 @@ impl<'a> System<'a> {
         })?;
         let kernel = kernel::find(guest, &space).ok_or_else(|| Error::NoWindows {
             path: guest.path.clone(),
-            tried: "KUSER_SHARED_DATA is there, but there is no image with symbols ntkrnl*.pdb in the 64 MiB below the \
+            tried: "KUSER_SHARED_DATA is there, but there is no kernel (ntoskrnl.exe, ntkrnl*.pdb) in the 64 MiB below the \
                     handlers of interrupt 0 and below where processors are"
                 .into(),
         })?;
@@ -128,25 +132,11 @@ impl<'a> System<'a> {
     }
 
     /// The header but for memory, and what the dump has otherwise than the guest.
-    fn describe(&self, guest: &Guest, options: &WindowsOptions) -> (Header, Patches) {
+    fn describe(&self, conversion: &Conversion<'_>, options: &WindowsOptions) -> (Header, Patches) {
+        let guest = conversion.guest;
         let (space, data) = (&self.space, &self.data);
         let is_64 = space.mode.is_64();
-        let mut patches = Patches::default();
-        for processor in &self.processors {
-            let vcpu = &guest.vcpus[processor.vcpu];
-            if let Some(at) = processor.context(space, data) {
-                patches.put(space, at, &context::context(vcpu, is_64));
-            }
-            if let Some(at) = processor.special_registers(data) {
-                patches.put(space, at, &context::special_registers(vcpu, is_64));
-            }
-        }
-        if let Some(encoding) = &data.encoding {
-            patches.put(space, data.at, &data.bytes);
-            if let Some(flag) = encoding.flag(space, &self.kernel) {
-                patches.put(space, flag, &[0]);
-            }
-        }
+        let patches = self.patches(conversion);
         let vcpu = &guest.vcpus[processors::current(&self.processors, &guest.vcpus)];
         let root = roots::of_processor(guest, vcpu).map_or(space.root, |(space, _)| space.root);
         let usual = if is_64 { BUILD_USUAL_64 } else { BUILD_USUAL_32 };
@@ -175,6 +165,43 @@ impl<'a> System<'a> {
             suite_mask: self.shared.suite_mask,
         };
         (header, patches)
+    }
+
+    /// What debuggers do not find in the guest as they want it; the user is told what cannot be put in its place.
+    fn patches(&self, conversion: &Conversion<'_>) -> Patches {
+        let (space, data, vcpus) = (&self.space, &self.data, &conversion.guest.vcpus);
+        let is_64 = space.mode.is_64();
+        let mut patches = Patches::default();
+        let mut placed = 0;
+        for processor in &self.processors {
+            let vcpu = &vcpus[processor.vcpu];
+            if let Some(at) = processor.context(space, data) {
+                placed += usize::from(patches.put(space, at, &context::context(vcpu, is_64)));
+            }
+            if let Some(at) = processor.special_registers(data) {
+                patches.put(space, at, &context::special_registers(vcpu, is_64));
+            }
+        }
+        if placed < vcpus.len() {
+            conversion.progress.remark(&format!(
+                "Windows has a place for the registers of {placed} of {} processors: debuggers know the others' not, but for \
+                 those in the header",
+                vcpus.len()
+            ));
+        }
+        if let Some(encoding) = &data.encoding {
+            patches.put(space, data.at, &data.bytes);
+            match encoding.flag(space, &self.kernel) {
+                Some(flag) => {
+                    patches.put(space, flag, &[0]);
+                }
+                None => conversion.progress.remark(
+                    "the debugger data block is decoded in the dump, but the kernel's mark that it is encoded \
+                     (KdpDataBlockEncoded) was not found: a debugger that asks for it may decode once more",
+                ),
+            }
+        }
+        patches
     }
 
     /// 64-bit dumps say what is in the variable, 32-bit ones where the variable is: both as the real ones that we have.

@@ -15,17 +15,20 @@ pub struct Patches {
 }
 
 impl Patches {
-    /// Replaces what is at a linear address, where there is memory.
-    pub fn put(&mut self, space: &Space<'_>, linear: u64, bytes: &[u8]) {
+    /// Replaces what is at a linear address, where there is memory; whether there is for all of it.
+    pub fn put(&mut self, space: &Space<'_>, linear: u64, bytes: &[u8]) -> bool {
+        let mut is_whole = true;
         let (mut linear, mut bytes) = (linear, bytes);
         while !bytes.is_empty() {
             let count = ((PAGE - linear % PAGE) as usize).min(bytes.len());
             let (now, rest) = bytes.split_at(count);
-            if let Some(physical) = space.physical(linear) {
-                self.pieces.push((physical, now.to_vec()));
+            match space.physical(linear) {
+                Some(physical) => self.pieces.push((physical, now.to_vec())),
+                None => is_whole = false,
             }
             (linear, bytes) = (linear.wrapping_add(count as u64), rest);
         }
+        is_whole
     }
 
     /// The pages that they are in.
