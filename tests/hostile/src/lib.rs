@@ -10,6 +10,7 @@ mod debugger_client;
 mod guest_code;
 mod random;
 mod recording_file;
+mod windows_guest;
 
 pub use checkpoint_file::{Converted, checkpoint_bytes, checkpoint_file};
 pub use checkpoint_rounds::{Tally, checkpoint_rounds};
@@ -18,3 +19,4 @@ pub use debugger_client::{debugger_bytes, debugger_packets};
 pub use guest_code::{Mode, guest_code, translated_code};
 pub use random::Random;
 pub use recording_file::{recording_file, repair, seed_recording, timeline};
+pub use windows_guest::windows_guest;

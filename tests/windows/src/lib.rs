@@ -6,6 +6,7 @@ mod debugger_data;
 mod file;
 mod image;
 mod memory;
+mod open;
 mod processors;
 mod space;
 mod system;
