@@ -68,6 +68,12 @@ fn main() -> std::io::Result<()> {
     for (name, file) in checkpoints()? {
         write("checkpoint_file", name, &file)?;
     }
+    // Each guest with each kind of dump; what to change in them, fuzzers find.
+    for guest in 0..7u8 {
+        for kind in 0..3u8 {
+            write("windows_guest", &format!("guest-{guest}-{kind}"), &[guest, kind])?;
+        }
+    }
     for (number, client) in CLIENTS.iter().enumerate() {
         write("debugger_client", &format!("client-{number}"), client.as_bytes())?;
     }
