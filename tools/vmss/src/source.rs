@@ -1,6 +1,7 @@
 //! Where bytes come from.
 
 use crate::{Error, Result};
+use rustix::fs::SeekFrom;
 use std::fs::File;
 use std::io;
 
@@ -35,6 +36,50 @@ impl ReadAt for File {
 
     fn stored(&self) -> Option<u64> {
         Some(std::os::unix::fs::MetadataExt::blocks(&self.metadata().ok()?) * 512)
+    }
+}
+
+/// A file whose holes are not read: what a sparse file has not, need not come through the page cache.
+pub(crate) struct Sparse(File);
+
+/// Shorter reads are done as fast as one finds out where a hole is.
+const LONG_READ_BYTES: usize = 64 << 10;
+
+impl Sparse {
+    /// Takes the file: its position is of no meaning from now on.
+    pub(crate) fn new(file: File) -> Sparse {
+        Sparse(file)
+    }
+
+    /// Bytes of the hole that a place is in, up to as many.
+    fn hole(&self, at: u64, bytes: usize) -> usize {
+        let hole = match rustix::fs::seek(&self.0, SeekFrom::Data(at)) {
+            Ok(data) => data.saturating_sub(at),
+            // All the rest.
+            Err(rustix::io::Errno::NXIO) => self.0.size().map_or(0, |size| size.saturating_sub(at)),
+            // Not every file system knows.
+            Err(_) => 0,
+        };
+        usize::try_from(hole).unwrap_or(usize::MAX).min(bytes)
+    }
+}
+
+impl ReadAt for Sparse {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let hole = if into.len() < LONG_READ_BYTES { 0 } else { self.hole(at, into.len()) };
+        if hole == 0 {
+            return self.0.read_at(into, at);
+        }
+        into[..hole].fill(0);
+        Ok(hole)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn stored(&self) -> Option<u64> {
+        self.0.stored()
     }
 }
 
@@ -73,4 +118,28 @@ pub(crate) fn read_all(source: &dyn ReadAt, into: &mut [u8], at: u64) -> Result<
         return Err(Error::damaged(at + count as u64, "the file ends there; was it copied whole?"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn holes_are_zeros() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(3 << 20).unwrap();
+        file.write_all_at(&[1; 5000], 1 << 20).unwrap();
+        file.write_all_at(&[2; 5000], (2 << 20) - 100).unwrap();
+        let source = Sparse::new(file.try_clone().unwrap());
+        assert!(source.hole(0, usize::MAX) >= 1 << 19, "file systems that tests run on know holes");
+        for at in
+            [0, 77, (1 << 20) - 7, (1 << 20) + 4990, (2 << 20) - 200, (3 << 20) - 70_000, 3 << 20]
+        {
+            let (mut read, mut expected) = (vec![9; 1 << 20], vec![9; 1 << 20]);
+            let count = read_some(&source, &mut read, at).unwrap();
+            assert_eq!(count, read_some(&file, &mut expected, at).unwrap(), "{at:#x}");
+            assert!(read == expected, "{at:#x}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ mod write;
 pub use write::SeekableWriter;
 
 use crate::pair::unwrapped;
-use crate::source::{ReadAt, read_some};
+use crate::source::{ReadAt, Sparse, read_some};
 use crate::{Error, Result};
 use seekable::Seekable;
 use std::fs::File;
@@ -78,7 +78,7 @@ fn open(path: &Path, memory_bytes: Option<u64>) -> Result<Arc<dyn ReadAt>> {
                 let what = "its name says that it is compressed, and it does not begin so";
                 return Err(Error::File { path: path.into(), source: std::io::Error::other(what) });
             }
-            _ => return Ok(Arc::new(file)),
+            _ => return Ok(Arc::new(Sparse::new(file))),
         }
     };
     if packing == Packing::Zstd
@@ -88,5 +88,6 @@ fn open(path: &Path, memory_bytes: Option<u64>) -> Result<Arc<dyn ReadAt>> {
     }
     // A little more shows that it is the wrong file.
     let limit = memory_bytes.map_or(u64::MAX, |bytes| bytes.saturating_add(crate::PAGE_BYTES));
-    unpack::unpack(path, file, packing, limit).map(|file| Arc::new(file) as Arc<dyn ReadAt>)
+    let file = unpack::unpack(path, file, packing, limit)?;
+    Ok(Arc::new(Sparse::new(file)))
 }
