@@ -220,6 +220,18 @@ impl GuestMemory {
         Ok(())
     }
 
+    /// How many bytes from an address on are zero, as far as that is known without reading them.
+    pub fn zeros(&self, address: u64) -> u64 {
+        let next = self.extents.partition_point(|extent| extent.end() <= address);
+        match self.extents.get(next).map(|extent| (extent, extent.from(address))) {
+            Some((whole, rest)) if whole.address <= address => {
+                self.source.zeros(rest.offset).min(rest.bytes)
+            }
+            Some((whole, _)) => whole.address - address,
+            None => u64::MAX - address,
+        }
+    }
+
     /// What extents have of the bytes from an address, and zeros elsewhere.
     fn read_extents(&self, address: u64, into: &mut [u8]) -> Result<()> {
         let end = address + into.len() as u64;
@@ -347,6 +359,8 @@ mod tests {
         for (at, value) in expected {
             assert_eq!(byte(at), value, "{at:#x}");
         }
+        assert_eq!([0x1000, 0x1100, 0x2000].map(|at| memory.zeros(at)), [0x100, 0, 0]);
+        assert_eq!(memory.zeros(0x5900), u64::MAX - 0x5900);
         let mut page = [0xff; 0x2000];
         memory.read(0x1000, &mut page).unwrap();
         let counts = [0, 1, 5].map(|value| page.iter().filter(|&&byte| byte == value).count());

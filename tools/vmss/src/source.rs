@@ -19,6 +19,11 @@ pub trait ReadAt: Send + Sync {
     /// As the operating system has it.
     fn size(&self) -> io::Result<u64>;
 
+    /// How many bytes from a place on are zero, as far as that is known without reading them.
+    fn zeros(&self, _at: u64) -> u64 {
+        0
+    }
+
     /// How many of them take up room, if that can be told: files have holes.
     fn stored(&self) -> Option<u64> {
         None
@@ -50,28 +55,28 @@ impl Sparse {
     pub(crate) fn new(file: File) -> Sparse {
         Sparse(file)
     }
+}
 
-    /// Bytes of the hole that a place is in, up to as many.
-    fn hole(&self, at: u64, bytes: usize) -> usize {
-        let hole = match rustix::fs::seek(&self.0, SeekFrom::Data(at)) {
+impl ReadAt for Sparse {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let zeros = if into.len() < LONG_READ_BYTES { 0 } else { self.zeros(at) };
+        if zeros == 0 {
+            return self.0.read_at(into, at);
+        }
+        let count = usize::try_from(zeros).unwrap_or(usize::MAX).min(into.len());
+        into[..count].fill(0);
+        Ok(count)
+    }
+
+    /// Those of the hole that the place is in.
+    fn zeros(&self, at: u64) -> u64 {
+        match rustix::fs::seek(&self.0, SeekFrom::Data(at)) {
             Ok(data) => data.saturating_sub(at),
             // All the rest.
             Err(rustix::io::Errno::NXIO) => self.0.size().map_or(0, |size| size.saturating_sub(at)),
             // Not every file system knows.
             Err(_) => 0,
-        };
-        usize::try_from(hole).unwrap_or(usize::MAX).min(bytes)
-    }
-}
-
-impl ReadAt for Sparse {
-    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
-        let hole = if into.len() < LONG_READ_BYTES { 0 } else { self.hole(at, into.len()) };
-        if hole == 0 {
-            return self.0.read_at(into, at);
         }
-        into[..hole].fill(0);
-        Ok(hole)
     }
 
     fn size(&self) -> io::Result<u64> {
@@ -132,7 +137,7 @@ mod tests {
         file.write_all_at(&[1; 5000], 1 << 20).unwrap();
         file.write_all_at(&[2; 5000], (2 << 20) - 100).unwrap();
         let source = Sparse::new(file.try_clone().unwrap());
-        assert!(source.hole(0, usize::MAX) >= 1 << 19, "file systems that tests run on know holes");
+        assert!(source.zeros(0) >= 1 << 19, "file systems that tests run on know holes");
         for at in
             [0, 77, (1 << 20) - 7, (1 << 20) + 4990, (2 << 20) - 200, (3 << 20) - 70_000, 3 << 20]
         {

@@ -6,7 +6,7 @@ use crate::output::{Output, Progress};
 use std::num::NonZero;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use vmss::PAGE_BYTES;
 
@@ -35,15 +35,15 @@ pub fn copy(
     threads: NonZero<usize>,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
-    let chunks: Vec<Piece> = pieces.iter().flat_map(|piece| chunks(*piece)).collect();
-    let next = AtomicUsize::new(0);
+    let chunks = Chunks::of(pieces);
+    let next = AtomicU64::new(0);
     let failed = AtomicBool::new(false);
     let failure = Mutex::new(None);
     let work = || {
         let mut buffer = vec![0; CHUNK_BYTES as usize];
         while !failed.load(Ordering::Relaxed) {
             let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-            if let Err(error) = copy_chunk(guest, *chunk, output, &mut buffer) {
+            if let Err(error) = copy_chunk(guest, chunk, output, &mut buffer) {
                 failed.store(true, Ordering::Relaxed);
                 failure.lock().expect("nobody panics with it").get_or_insert(error);
                 return;
@@ -60,12 +60,33 @@ pub fn copy(
     failure.into_inner().expect("nobody panics with it").map_or(Ok(()), Err)
 }
 
-fn chunks(piece: Piece) -> impl Iterator<Item = Piece> {
-    (0..piece.bytes).step_by(CHUNK_BYTES as usize).map(move |from| Piece {
-        physical: piece.physical + from,
-        bytes: (piece.bytes - from).min(CHUNK_BYTES),
-        offset: piece.offset + from,
-    })
+/// Pieces cut into chunks, without a list of them: terabytes have millions.
+struct Chunks<'a> {
+    pieces: &'a [Piece],
+    /// Chunks up to the end of each piece.
+    ends: Vec<u64>,
+}
+
+impl Chunks<'_> {
+    fn of(pieces: &[Piece]) -> Chunks<'_> {
+        let ends = pieces.iter().scan(0, |end, piece| {
+            *end += piece.bytes.div_ceil(CHUNK_BYTES);
+            Some(*end)
+        });
+        Chunks { pieces, ends: ends.collect() }
+    }
+
+    fn get(&self, index: u64) -> Option<Piece> {
+        let n = self.ends.partition_point(|&end| end <= index);
+        let piece = self.pieces.get(n)?;
+        let first = n.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let from = (index - first) * CHUNK_BYTES;
+        Some(Piece {
+            physical: piece.physical + from,
+            bytes: (piece.bytes - from).min(CHUNK_BYTES),
+            offset: piece.offset + from,
+        })
+    }
 }
 
 fn copy_chunk(
@@ -74,6 +95,9 @@ fn copy_chunk(
     output: &Output,
     buffer: &mut [u8],
 ) -> Result<(), Error> {
+    if guest.memory.zeros(chunk.physical) >= chunk.bytes {
+        return Ok(());
+    }
     let buffer = &mut buffer[..chunk.bytes as usize];
     guest.read(chunk.physical, buffer)?;
     let (mut offset, mut rest) = (chunk.offset, &*buffer);
@@ -96,4 +120,23 @@ fn count_pages(bytes: &[u8], zero: bool) -> usize {
 /// Whether all bytes are zero. Most pages that are not show it in front.
 pub fn is_zero(page: &[u8]) -> bool {
     page.chunks(256).all(|bytes| bytes.iter().fold(0, |all, &byte| all | byte) == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_all_of_all_pieces() {
+        let piece = |physical, bytes, offset| Piece { physical, bytes, offset };
+        let pieces = [piece(0, CHUNK_BYTES + 1, 5), piece(9, 0, 9), piece(1 << 32, CHUNK_BYTES, 7)];
+        let chunks = Chunks::of(&pieces);
+        let all: Vec<Piece> = (0..).map_while(|index| chunks.get(index)).collect();
+        let expected = [
+            piece(0, CHUNK_BYTES, 5),
+            piece(CHUNK_BYTES, 1, 5 + CHUNK_BYTES),
+            piece(1 << 32, CHUNK_BYTES, 7),
+        ];
+        assert_eq!(all, expected);
+    }
 }
