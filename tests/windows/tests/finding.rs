@@ -73,6 +73,25 @@ fn the_kernel_is_found_without_descriptor_tables() {
     }
 }
 
+/// Nothing leads into the kernel but what its debugger data block says.
+#[test]
+fn the_kernel_is_found_by_its_debugger_data() {
+    for data_in_pool in [false, true] {
+        let system = System::Seven64;
+        let options = Options { low_stub: false, data_in_pool, ..Options::new(system) };
+        let mut guest = Windows::new(&options);
+        for vcpu in &mut guest.vcpus {
+            (vcpu.idtr.base, vcpu.rip) = (0, 0x7ff7_1234_0000);
+        }
+        let kpcr = system.layout().kpcr;
+        for n in 0..2 {
+            let table = guest.space.physical(kpcr.0 + n * kpcr.1 + 0x38);
+            guest.memory.put(table, &[0; 8]);
+        }
+        check(&of(guest, &WindowsOptions::default()).unwrap());
+    }
+}
+
 #[test]
 fn the_debugger_data_block_is_found_anywhere() {
     for system in System::ALL {

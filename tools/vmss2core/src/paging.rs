@@ -24,10 +24,42 @@ const RUNS_MAX: usize = 1 << 20;
 /// Tables looked at, for the same reason.
 const TABLES_MAX: usize = 1 << 20;
 
-/// The page tables of a processor.
-pub struct AddressSpace<'a> {
+/// Told what page tables lead to.
+pub trait Visitor {
+    /// A table, at a physical address.
+    fn table(&mut self, physical: u64);
+
+    /// Linear addresses that lead to physical ones, whether there is memory or not; whether to go on.
+    fn page(&mut self, linear: u64, physical: u64, bytes: u64) -> bool;
+}
+
+/// Shows a visitor all that page tables lead to, in ascending order of linear addresses; whether that was all.
+pub fn visit(space: Space, memory: &GuestMemory, visitor: &mut dyn Visitor) -> bool {
+    let level = |shift, bits, has_pages| Level { shift, bits, has_pages };
+    let mut walk = Walk { memory, visitor, tables: 0 };
+    let long = [
+        level(48, 9, false),
+        level(39, 9, false),
+        level(30, 9, true),
+        level(21, 9, true),
+        level(12, 9, true),
+    ];
+    let root = space.root.0;
+    match space.paging {
+        // Without CR4.PSE a kernel leaves the bit of large pages clear.
+        Paging::TwoLevel => walk.table(root, 4, &[level(22, 10, true), level(12, 10, true)], 0),
+        Paging::Pae => {
+            let levels = [level(30, 2, false), level(21, 9, true), level(12, 9, true)];
+            walk.table(root, 8, &levels, 0)
+        }
+        Paging::FourLevel => walk.table(root, 8, &long[1..], 0),
+        Paging::FiveLevel => walk.table(root, 8, &long, 0),
+    }
+}
+
+struct Walk<'a> {
     memory: &'a GuestMemory,
-    runs: Vec<Run>,
+    visitor: &'a mut dyn Visitor,
     tables: usize,
 }
 
@@ -42,56 +74,18 @@ struct Level {
     has_pages: bool,
 }
 
-impl AddressSpace<'_> {
-    /// All that page tables lead to, in ascending order; without paging, physical memory.
-    ///
-    /// # Errors
-    /// If there are too many.
-    pub fn runs(space: Option<Space>, guest: &Guest) -> Result<Vec<Run>, Error> {
-        let Some(Space { root, paging }) = space else {
-            let all = guest.memory.regions().iter();
-            return Ok(all
-                .map(|region| Run {
-                    linear: region.start(),
-                    physical: region.start(),
-                    bytes: region.bytes(),
-                })
-                .collect());
-        };
-        let level = |shift, bits, has_pages| Level { shift, bits, has_pages };
-        let mut space = AddressSpace { memory: &guest.memory, runs: Vec::new(), tables: 0 };
-        let long = [
-            level(48, 9, false),
-            level(39, 9, false),
-            level(30, 9, true),
-            level(21, 9, true),
-            level(12, 9, true),
-        ];
-        match paging {
-            // Without CR4.PSE a kernel leaves the bit of large pages clear.
-            Paging::TwoLevel => {
-                space.table(root.0, 4, &[level(22, 10, true), level(12, 10, true)], 0);
-            }
-            Paging::Pae => {
-                let levels = [level(30, 2, false), level(21, 9, true), level(12, 9, true)];
-                space.table(root.0, 8, &levels, 0);
-            }
-            Paging::FourLevel => space.table(root.0, 8, &long[1..], 0),
-            Paging::FiveLevel => space.table(root.0, 8, &long, 0),
-        }
-        if space.runs.len() >= RUNS_MAX || space.tables > TABLES_MAX {
-            return Err(Error::TooManyRuns { path: guest.path.clone(), runs: RUNS_MAX });
-        }
-        Ok(space.runs)
-    }
-
-    fn table(&mut self, at: u64, entry_bytes: u64, levels: &[Level], linear: u64) {
-        let [level, below @ ..] = levels else { return };
+impl Walk<'_> {
+    fn table(&mut self, at: u64, entry_bytes: u64, levels: &[Level], linear: u64) -> bool {
+        let [level, below @ ..] = levels else { return true };
         self.tables += 1;
-        let mut bytes = vec![0; (entry_bytes << level.bits) as usize];
-        if self.tables > TABLES_MAX || self.memory.read(at, &mut bytes).is_err() {
-            return;
+        if self.tables > TABLES_MAX {
+            return false;
         }
+        let mut bytes = vec![0; (entry_bytes << level.bits) as usize];
+        if self.memory.read(at, &mut bytes).is_err() {
+            return true;
+        }
+        self.visitor.table(at);
         for (index, entry) in (0u64..).zip(bytes.chunks_exact(entry_bytes as usize)) {
             let mut wide = [0; 8];
             wide[..entry.len()].copy_from_slice(entry);
@@ -106,24 +100,73 @@ impl AddressSpace<'_> {
                 linear |= u64::MAX << top;
             }
             let is_page = below.is_empty() || level.has_pages && entry & LARGE != 0;
-            match (is_page, entry_bytes) {
+            let goes_on = match (is_page, entry_bytes) {
                 (false, 8) => self.table(entry & ADDRESS, 8, below, linear),
                 (false, _) => self.table(entry & 0xffff_f000, 4, below, linear),
                 (true, 4) if level.shift == 22 => {
                     // PSE-36: bits 39:32 are in 20:13.
                     let physical = entry & 0xffc0_0000 | (entry >> 13 & 0xff) << 32;
-                    self.page(linear, physical, 1 << 22);
+                    self.visitor.page(linear, physical, 1 << 22)
                 }
                 (true, _) => {
                     let bytes = 1 << level.shift;
-                    self.page(linear, entry & ADDRESS & !(bytes - 1), bytes);
+                    self.visitor.page(linear, entry & ADDRESS & !(bytes - 1), bytes)
                 }
+            };
+            if !goes_on {
+                return false;
             }
         }
+        true
+    }
+}
+
+/// An address space, run by run.
+pub struct AddressSpace<'a> {
+    memory: &'a GuestMemory,
+    runs: Vec<Run>,
+}
+
+impl AddressSpace<'_> {
+    /// All that page tables lead to, in ascending order; without paging, physical memory.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn runs(space: Option<Space>, guest: &Guest) -> Result<Vec<Run>, Error> {
+        let Some(space) = space else {
+            let all = guest.memory.regions().iter();
+            return Ok(all
+                .map(|region| Run {
+                    linear: region.start(),
+                    physical: region.start(),
+                    bytes: region.bytes(),
+                })
+                .collect());
+        };
+        let mut found = AddressSpace { memory: &guest.memory, runs: Vec::new() };
+        if !visit(space, &guest.memory, &mut found) {
+            return Err(Error::TooManyRuns { path: guest.path.clone(), runs: RUNS_MAX });
+        }
+        Ok(found.runs)
     }
 
+    fn add(&mut self, run: Run) {
+        if let Some(last) = self.runs.last_mut()
+            && last.linear.wrapping_add(last.bytes) == run.linear
+            && last.physical + last.bytes == run.physical
+        {
+            last.bytes += run.bytes;
+        } else if self.runs.len() < RUNS_MAX {
+            self.runs.push(run);
+        }
+    }
+}
+
+impl Visitor for AddressSpace<'_> {
+    fn table(&mut self, _physical: u64) {}
+
     /// Adds what there is memory for.
-    fn page(&mut self, linear: u64, physical: u64, bytes: u64) {
+    fn page(&mut self, linear: u64, physical: u64, bytes: u64) -> bool {
         let end = physical + bytes;
         for region in 0..self.memory.regions().len() {
             let region = self.memory.regions()[region];
@@ -136,16 +179,6 @@ impl AddressSpace<'_> {
                 });
             }
         }
-    }
-
-    fn add(&mut self, run: Run) {
-        if let Some(last) = self.runs.last_mut()
-            && last.linear.wrapping_add(last.bytes) == run.linear
-            && last.physical + last.bytes == run.physical
-        {
-            last.bytes += run.bytes;
-        } else if self.runs.len() < RUNS_MAX {
-            self.runs.push(run);
-        }
+        self.runs.len() < RUNS_MAX
     }
 }

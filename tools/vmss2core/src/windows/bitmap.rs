@@ -3,16 +3,16 @@
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::output::{Piece, is_zero};
+use crate::paging::{Visitor, visit};
 use crate::windows::runs::PageRun;
-use crate::windows::space::{Next, Space};
+use crate::windows::space::Space;
 use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 const PAGE: u64 = 4096;
-/// Tables looked at, and words of the bitmap changed: bounds for page tables made to mislead.
-const TABLES_MAX: usize = 1 << 20;
+/// Words of the bitmap changed: a bound for page tables made to mislead.
 const CHANGES_MAX: u64 = 1 << 30;
 
 /// A bit for each page of guest memory.
@@ -68,11 +68,10 @@ impl Bitmap {
         }
     }
 
-    /// All pages of runs that the kernel's half of an address space leads to. Windows has its page tables mapped
-    /// there, those of the user's half too.
+    /// All pages of runs that the kernel's half of an address space leads to, and the page tables.
     pub fn of_kernel(guest: &Guest, space: &Space<'_>, runs: &[PageRun]) -> Bitmap {
-        let mut kernel = Kernel { guest, space, pages: Bitmap::new(runs), tables: 0, changes: 0 };
-        kernel.table(space.root, space.mode.levels(), true);
+        let mut kernel = Kernel { space, pages: Bitmap::new(runs), changes: 0 };
+        visit(space.tables, &guest.memory, &mut kernel);
         let mut bitmap = Bitmap::new(runs);
         for run in runs {
             for page in run.first..run.end() {
@@ -167,42 +166,26 @@ fn pieces(run: PageRun) -> impl Iterator<Item = PageRun> {
     })
 }
 
+/// The kernel's pages, as they are met.
 struct Kernel<'a> {
-    guest: &'a Guest,
     space: &'a Space<'a>,
     pages: Bitmap,
-    tables: usize,
     changes: u64,
 }
 
-impl Kernel<'_> {
-    /// A table, of which only the upper half counts if it is the first.
-    fn table(&mut self, at: u64, levels: &[(u32, u32)], is_first: bool) {
-        let [(shift, bits), below @ ..] = levels else { return };
-        let entry_bytes = self.space.mode.entry_bytes();
-        self.tables += 1;
-        self.pages.insert(at / PAGE);
-        let mut bytes = vec![0; (entry_bytes << bits) as usize];
-        let is_over = self.tables > TABLES_MAX || self.changes > CHANGES_MAX;
-        if is_over || self.guest.memory.read(at, &mut bytes).is_err() {
-            return;
-        }
-        let skipped = if is_first { bytes.len() / 2 } else { 0 };
-        for entry in bytes[skipped..].chunks_exact(entry_bytes as usize) {
-            let mut wide = [0; 8];
-            wide[..entry.len()].copy_from_slice(entry);
-            match self.space.mode.follow(*shift, u64::from_le_bytes(wide)) {
-                Next::Nothing => {}
-                Next::Table(table) => self.table(table, below, false),
-                Next::Page(page) => {
-                    let run = PageRun { first: page / PAGE, pages: (1 << shift) / PAGE };
-                    for piece in pieces(run) {
-                        self.pages.insert_piece(piece);
-                        self.changes += 1;
-                    }
-                }
+impl Visitor for Kernel<'_> {
+    fn table(&mut self, physical: u64) {
+        self.pages.insert(physical / PAGE);
+    }
+
+    fn page(&mut self, linear: u64, physical: u64, bytes: u64) -> bool {
+        if self.space.is_kernel(linear) {
+            for piece in pieces(PageRun { first: physical / PAGE, pages: bytes / PAGE }) {
+                self.pages.insert_piece(piece);
+                self.changes += 1;
             }
         }
+        self.changes < CHANGES_MAX
     }
 }
 

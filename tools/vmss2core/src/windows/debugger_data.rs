@@ -6,6 +6,7 @@ use crate::guest::Guest;
 use crate::windows::encoding::{self, Encoding};
 use crate::windows::image::Kernel;
 use crate::windows::space::Space;
+use crate::windows::tags::{self, TAG};
 use crate::windows::version_block::VersionBlock;
 
 /// Offsets of fields, by their names in WDBGEXTS.H.
@@ -26,9 +27,6 @@ pub mod field {
 
 /// 0x208 on Windows 2000, 0x290 on XP, 0x380 on Windows 10.
 pub const BLOCK_BYTES: std::ops::RangeInclusive<u32> = 0x208..=0x600;
-const TAG: [u8; 4] = *b"KDBG";
-/// Where the product searched.
-const SEARCH_USUAL: u64 = 256 << 20;
 /// Blocks in the kernel's list: a bound for lists that lead in circles.
 const LIST_MAX: usize = 16;
 
@@ -48,7 +46,7 @@ impl DebuggerData {
     /// The block at an address, plain or encoded.
     pub fn at(space: &Space<'_>, kernel: &Kernel, at: u64) -> Option<DebuggerData> {
         let header: [u8; 0x20] = space.bytes(at)?;
-        let is_64 = space.mode.is_64();
+        let is_64 = space.is_64();
         if header[field::OWNER_TAG..][..4] == TAG {
             let word =
                 |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
@@ -96,12 +94,7 @@ impl DebuggerData {
         if in_data.is_some() {
             return Ok(in_data);
         }
-        // The product wants to be told to search all memory. Finding nothing helps nobody.
-        let usual = if search_all { u64::MAX } else { SEARCH_USUAL };
-        Ok(match Self::in_memory(guest, space, kernel, 0..usual)? {
-            None if !search_all => Self::in_memory(guest, space, kernel, usual..u64::MAX)?,
-            found => found,
-        })
+        tags::search(guest, search_all, |begin| Self::by_links(guest, space, kernel, begin))
     }
 
     /// The kernel's block in the list whose head is at an address.
@@ -119,37 +112,7 @@ impl DebuggerData {
         None
     }
 
-    /// A plain block anywhere in memory: its links lead to the list, and from there to its linear address.
-    fn in_memory(
-        guest: &Guest,
-        space: &Space<'_>,
-        kernel: &Kernel,
-        within: std::ops::Range<u64>,
-    ) -> Result<Option<DebuggerData>, Error> {
-        const CHUNK: u64 = 1 << 20;
-        let finder = memchr::memmem::Finder::new(&TAG);
-        let mut buffer = vec![0; CHUNK as usize];
-        for region in guest.memory.regions() {
-            let mut at = region.start().max(within.start);
-            while at < region.end().min(within.end) {
-                let bytes = CHUNK.min(region.end() - at);
-                let chunk = &mut buffer[..bytes as usize];
-                guest.read(at, chunk)?;
-                for found in finder.find_iter(chunk) {
-                    let Some(begin) = (at + found as u64).checked_sub(field::OWNER_TAG as u64)
-                    else {
-                        continue;
-                    };
-                    if let Some(found) = Self::by_links(guest, space, kernel, begin) {
-                        return Ok(Some(found));
-                    }
-                }
-                at += bytes;
-            }
-        }
-        Ok(None)
-    }
-
+    /// A plain block at a physical address: its links lead to the list, and from there to its linear address.
     fn by_links(
         guest: &Guest,
         space: &Space<'_>,

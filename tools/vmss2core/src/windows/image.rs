@@ -38,7 +38,7 @@ impl Kernel {
             return None;
         }
         let header = base.checked_add(space.word(base + 0x3c).filter(|&at| at < 0x1000)?.into())?;
-        let is_64 = space.mode.is_64();
+        let is_64 = space.is_64();
         let (machine, magic, directories) = match is_64 {
             true => (MACHINE_AMD64, MAGIC_64, 0x70),
             false => (MACHINE_I386, MAGIC_32, 0x60),

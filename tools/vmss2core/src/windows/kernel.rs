@@ -1,9 +1,12 @@
 //! Finding the kernel's image, by what leads into it.
 
+use crate::error::Error;
 use crate::guest::Guest;
+use crate::windows::debugger_data::field;
 use crate::windows::image::Kernel;
 use crate::windows::roots::{LowStub, kpcr_candidates};
 use crate::windows::space::Space;
+use crate::windows::tags;
 
 /// Where KPCR says that the interrupt descriptor table is; both kinds of it have it there.
 const KPCR_IDT: u64 = 0x38;
@@ -11,7 +14,7 @@ const KPCR_IDT: u64 = 0x38;
 /// The kernel, by the first interrupt's handler of a processor; else by where processors are or start.
 pub fn find(guest: &Guest, space: &Space<'_>) -> Option<Kernel> {
     let handlers = guest.vcpus.iter().filter_map(|vcpu| handler(space, vcpu.idtr.base));
-    let tables = guest.vcpus.iter().flat_map(|vcpu| kpcr_candidates(vcpu, space.mode));
+    let tables = guest.vcpus.iter().flat_map(|vcpu| kpcr_candidates(vcpu, space.is_64()));
     let others = tables
         .filter_map(|kpcr| handler(space, space.pointer(kpcr.checked_add(KPCR_IDT)?)?))
         .chain(guest.vcpus.iter().map(|vcpu| space.address(vcpu.rip)))
@@ -25,6 +28,20 @@ pub fn find(guest: &Guest, space: &Space<'_>) -> Option<Kernel> {
     })
 }
 
+/// The kernel, by what a plain debugger data block says of it, wherever that is.
+pub fn by_debugger_data(
+    guest: &Guest,
+    space: &Space<'_>,
+    search_all: bool,
+) -> Result<Option<Kernel>, Error> {
+    tags::search(guest, search_all, |block| {
+        let mut base = [0; 8];
+        guest.memory.read(block + field::KERN_BASE as u64, &mut base).ok()?;
+        let base = space.address(u64::from_le_bytes(base));
+        if space.is_kernel(base) { Kernel::at(space, base) } else { None }
+    })
+}
+
 /// A bound for guests made to mislead, whose processors are all elsewhere.
 const TRIED_MAX: usize = 16;
 
@@ -33,7 +50,7 @@ fn handler(space: &Space<'_>, table: u64) -> Option<u64> {
     let gate: [u8; 8] = space.bytes(table)?;
     let half = |at: usize| u64::from(u16::from_le_bytes([gate[at], gate[at + 1]]));
     let low = half(0) | half(6) << 16;
-    match space.mode.is_64() {
+    match space.is_64() {
         true => Some(low | u64::from(space.word(table.checked_add(8)?)?) << 32),
         false => Some(low),
     }

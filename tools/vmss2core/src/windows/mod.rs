@@ -16,6 +16,7 @@ mod roots;
 mod runs;
 mod shared_data;
 mod space;
+mod tags;
 mod version_block;
 mod write;
 
@@ -26,17 +27,16 @@ use crate::guest::Guest;
 use crate::output::sizes;
 use bitmap::Bitmap;
 use debugger_data::{DebuggerData, field};
+use dejavm_linux::Paging;
 use header::{DumpType, Header};
 use image::Kernel;
 use patches::Patches;
 use processors::Processor;
 use shared_data::SharedData;
-use space::{Mode, Space};
+use space::Space;
 use std::path::PathBuf;
 use version_block::VersionBlock;
 
-/// Where page tables are searched for, unless all memory is: the kernel's lie low.
-const SEARCH_USUAL: u64 = 256 << 20;
 /// The code of a dump of a system that has not crashed (LIVE_SYSTEM_DUMP).
 const LIVE_SYSTEM_DUMP: u64 = 0x161;
 /// What the product takes a system for that does not say its build.
@@ -89,7 +89,7 @@ struct System<'a> {
 
 impl<'a> System<'a> {
     fn find(guest: &'a Guest, options: &WindowsOptions) -> Result<System<'a>, Error> {
-        let limit = if options.scan_all { u64::MAX } else { SEARCH_USUAL };
+        let limit = if options.scan_all { u64::MAX } else { tags::SEARCH_USUAL };
         let found = match roots::find(guest) {
             None => roots::search(guest, limit)?,
             found => found,
@@ -102,10 +102,14 @@ impl<'a> System<'a> {
                  to themselves in {searched} of memory, lead to KUSER_SHARED_DATA"
             ),
         })?;
-        let kernel = kernel::find(guest, &space).ok_or_else(|| Error::NoWindows {
+        let kernel = match kernel::find(guest, &space) {
+            None => kernel::by_debugger_data(guest, &space, options.scan_all)?,
+            found => found,
+        };
+        let kernel = kernel.ok_or_else(|| Error::NoWindows {
             path: guest.path.clone(),
             tried: "KUSER_SHARED_DATA is there, but there is no kernel (ntoskrnl.exe, ntkrnl*.pdb) in the 64 MiB below the \
-                    handlers of interrupt 0 and below where processors are"
+                    handlers of interrupt 0 and below where processors are, and no debugger data block tells of one"
                 .into(),
         })?;
         let version = VersionBlock::find(&space, &guest.vcpus, &kernel);
@@ -135,15 +139,17 @@ impl<'a> System<'a> {
     fn describe(&self, conversion: &Conversion<'_>, options: &WindowsOptions) -> (Header, Patches) {
         let guest = conversion.guest;
         let (space, data) = (&self.space, &self.data);
-        let is_64 = space.mode.is_64();
+        let is_64 = space.is_64();
         let patches = self.patches(conversion);
-        let vcpu = &guest.vcpus[processors::current(&self.processors, &guest.vcpus)];
-        let root = roots::of_processor(guest, vcpu).map_or(space.root, |(space, _)| space.root);
+        let current = processors::current(&self.processors, &guest.vcpus);
+        let own = roots::of_processor(guest, current);
+        let root = own.map_or(space.root(), |(space, _)| space.root());
+        let vcpu = &guest.vcpus[current];
         let usual = if is_64 { BUILD_USUAL_64 } else { BUILD_USUAL_32 };
         let said = self.version.as_ref().map(|version| version.minor.into());
         let header = Header {
             is_64,
-            is_pae: space.mode == Mode::Pae,
+            is_pae: space.tables.paging == Paging::Pae,
             major: self.version.map_or(15, |version| version.major.into()),
             minor: options.build.or(said).or(self.shared.build).unwrap_or(usual),
             directory_table_base: root,
@@ -170,7 +176,7 @@ impl<'a> System<'a> {
     /// What debuggers do not find in the guest as they want it; the user is told what cannot be put in its place.
     fn patches(&self, conversion: &Conversion<'_>) -> Patches {
         let (space, data, vcpus) = (&self.space, &self.data, &conversion.guest.vcpus);
-        let is_64 = space.mode.is_64();
+        let is_64 = space.is_64();
         let mut patches = Patches::default();
         let mut placed = 0;
         for processor in &self.processors {
@@ -207,7 +213,7 @@ impl<'a> System<'a> {
     /// 64-bit dumps say what is in the variable, 32-bit ones where the variable is: both as the real ones that we have.
     fn pfn_database(&self) -> u64 {
         let at = self.data.address(field::MM_PFN_DATABASE);
-        if self.space.mode.is_64() && self.kernel.contains(at) {
+        if self.space.is_64() && self.kernel.contains(at) {
             return self.space.pointer(at).unwrap_or(at);
         }
         at

@@ -46,8 +46,8 @@ pub fn list(space: &Space<'_>, data: &DebuggerData, vcpus: &[Vcpu]) -> Vec<Proce
 
 /// The KPRCB of a processor by its segment bases, if KPCR is there.
 fn prcb_of(space: &Space<'_>, vcpu: &Vcpu) -> Option<u64> {
-    let own = if space.mode.is_64() { KPCR_SELF_64 } else { KPCR_SELF_32 };
-    kpcr_candidates(vcpu, space.mode).into_iter().find_map(|kpcr| {
+    let own = if space.is_64() { KPCR_SELF_64 } else { KPCR_SELF_32 };
+    kpcr_candidates(vcpu, space.is_64()).into_iter().find_map(|kpcr| {
         let is_itself = space.pointer(kpcr.checked_add(own)?)? == kpcr;
         if is_itself { space.pointer(kpcr.checked_add(KPCR_PRCB)?) } else { None }
     })

@@ -3,7 +3,8 @@
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::windows::shared_data::SharedData;
-use crate::windows::space::{Mode, Space};
+use crate::windows::space::{Space, is_64};
+use dejavm_linux::Paging;
 use vmss::{Vcpu, segment};
 
 const PAGE: u64 = 4096;
@@ -23,8 +24,8 @@ pub fn is_in_kernel(vcpu: &Vcpu) -> bool {
 }
 
 /// The base addresses that may be a processor's KPCR, best first.
-pub fn kpcr_candidates(vcpu: &Vcpu, mode: Mode) -> Vec<u64> {
-    if !mode.is_64() {
+pub fn kpcr_candidates(vcpu: &Vcpu, is_64: bool) -> Vec<u64> {
+    if !is_64 {
         return vec![vcpu.segments[segment::FS].base];
     }
     let here = Some(vcpu.segments[segment::GS].base);
@@ -61,28 +62,27 @@ impl LowStub {
 }
 
 /// The address space of a processor's kernel half, if the processor says enough to find it.
-pub fn of_processor<'a>(guest: &'a Guest, vcpu: &Vcpu) -> Option<(Space<'a>, SharedData)> {
-    let mode = Mode::of(vcpu)?;
-    let space = Space::new(guest, mode, vcpu.cr[3]);
+pub fn of_processor(guest: &Guest, vcpu: usize) -> Option<(Space<'_>, SharedData)> {
+    let paging = guest.space(vcpu)?.paging;
+    let vcpu = &guest.vcpus[vcpu];
+    let space = Space::new(guest, paging, vcpu.cr[3]);
     if let Some(found) = checked(space) {
         return Some(found);
     }
     // CR3 is the user's half only: its few kernel pages hold KPCR and what it needs to leave.
-    kpcr_candidates(vcpu, mode).into_iter().find_map(|kpcr| {
+    kpcr_candidates(vcpu, space.is_64()).into_iter().find_map(|kpcr| {
         let cr3 = space.pointer(kpcr.checked_add(KPCR_KERNEL_CR3)?)?;
-        checked(Space::new(guest, mode, cr3))
+        checked(Space::new(guest, paging, cr3))
     })
 }
 
 /// An address space with the kernel in it, without searching: by the processors, and by the page where they start.
 pub fn find(guest: &Guest) -> Option<(Space<'_>, SharedData)> {
-    let by_mode =
-        |kernel: bool| guest.vcpus.iter().filter(move |vcpu| is_in_kernel(vcpu) == kernel);
+    let by_mode = |kernel: bool| {
+        (0..guest.vcpus.len()).filter(move |&vcpu| is_in_kernel(&guest.vcpus[vcpu]) == kernel)
+    };
     let found = by_mode(true).chain(by_mode(false)).find_map(|vcpu| of_processor(guest, vcpu));
-    found.or_else(|| {
-        let stub = LowStub::find(guest)?;
-        long_modes(guest).into_iter().find_map(|mode| checked(Space::new(guest, mode, stub.cr3)))
-    })
+    found.or_else(|| checked(Space::new(guest, long_mode(guest), LowStub::find(guest)?.cr3)))
 }
 
 /// The same by searching memory up to `limit` for a top-level table of long mode that has an entry for itself in the
@@ -90,7 +90,7 @@ pub fn find(guest: &Guest) -> Option<(Space<'_>, SharedData)> {
 pub fn search(guest: &Guest, limit: u64) -> Result<Option<(Space<'_>, SharedData)>, Error> {
     const CHUNK: u64 = 256 << 10;
     let mut buffer = vec![0; CHUNK as usize];
-    let modes = long_modes(guest);
+    let paging = long_mode(guest);
     for region in guest.memory.regions() {
         let mut at = region.start();
         while at < region.end().min(limit) {
@@ -98,11 +98,10 @@ pub fn search(guest: &Guest, limit: u64) -> Result<Option<(Space<'_>, SharedData
             let chunk = &mut buffer[..bytes as usize];
             guest.read(at, chunk)?;
             for (page, table) in (at..).step_by(PAGE as usize).zip(chunk.chunks_exact(4096)) {
-                if refers_to_itself(table, page) {
-                    let spaces = modes.iter().map(|&mode| Space::new(guest, mode, page));
-                    if let Some(found) = spaces.filter_map(checked).next() {
-                        return Ok(Some(found));
-                    }
+                if refers_to_itself(table, page)
+                    && let Some(found) = checked(Space::new(guest, paging, page))
+                {
+                    return Ok(Some(found));
                 }
             }
             at += bytes;
@@ -119,10 +118,10 @@ fn refers_to_itself(table: &[u8], at: u64) -> bool {
     })
 }
 
-/// What page tables of long mode may be like, as the processors have it.
-fn long_modes(guest: &Guest) -> Vec<Mode> {
-    let said = guest.vcpus.iter().filter_map(Mode::of).find(|mode| mode.is_64());
-    said.map_or_else(|| vec![Mode::Long { levels: 4 }], |mode| vec![mode])
+/// How page tables of long mode are, as the processors have it.
+fn long_mode(guest: &Guest) -> Paging {
+    let all = (0..guest.vcpus.len()).filter_map(|vcpu| guest.space(vcpu));
+    all.map(|space| space.paging).find(|&paging| is_64(paging)).unwrap_or(Paging::FourLevel)
 }
 
 fn checked(space: Space<'_>) -> Option<(Space<'_>, SharedData)> {

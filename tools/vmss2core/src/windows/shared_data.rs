@@ -1,6 +1,6 @@
 //! KUSER_SHARED_DATA: a page at the same address in every Windows, with times and versions.
 
-use crate::windows::space::{Mode, Space};
+use crate::windows::space::Space;
 
 const AT_64: u64 = 0xffff_f780_0000_0000;
 const AT_32: u64 = 0xffdf_0000;
@@ -37,10 +37,7 @@ impl SharedData {
     /// Reads it, if the address space has it and it looks as it should: a version that exists, and a system root
     /// with a drive. No other system has that at this address.
     pub fn read(space: &Space<'_>) -> Option<SharedData> {
-        let at = match space.mode {
-            Mode::Long { .. } => AT_64,
-            Mode::Legacy { .. } | Mode::Pae => AT_32,
-        };
+        let at = if space.is_64() { AT_64 } else { AT_32 };
         let bytes: [u8; BYTES] = space.bytes(at)?;
         let word = |at: usize| {
             u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes of the page"))

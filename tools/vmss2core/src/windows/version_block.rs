@@ -32,8 +32,8 @@ pub struct VersionBlock {
 impl VersionBlock {
     /// By the processors, else by searching the kernel's data.
     pub fn find(space: &Space<'_>, vcpus: &[Vcpu], kernel: &Kernel) -> Option<VersionBlock> {
-        let offset = if space.mode.is_64() { KPCR_VERSION_64 } else { KPCR_VERSION_32 };
-        let by_processor = vcpus.iter().flat_map(|vcpu| kpcr_candidates(vcpu, space.mode));
+        let offset = if space.is_64() { KPCR_VERSION_64 } else { KPCR_VERSION_32 };
+        let by_processor = vcpus.iter().flat_map(|vcpu| kpcr_candidates(vcpu, space.is_64()));
         let found = by_processor.take(64).find_map(|kpcr| {
             let at = space.pointer(kpcr.checked_add(offset)?)?;
             VersionBlock::of(space, kernel, &space.bytes(at)?)
@@ -59,7 +59,7 @@ impl VersionBlock {
         let long = |at: usize| {
             space.address(u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes")))
         };
-        let machine = if space.mode.is_64() { 0x8664 } else { 0x14c };
+        let machine = if space.is_64() { 0x8664 } else { 0x14c };
         let block = VersionBlock {
             major: half(0),
             minor: half(2),
@@ -77,5 +77,5 @@ impl VersionBlock {
 
 /// An address as 64-bit structures of a 32-bit kernel have it.
 fn space_extended(space: &Space<'_>, address: u64) -> u64 {
-    if space.mode.is_64() { address } else { i64::from(address as u32 as i32) as u64 }
+    if space.is_64() { address } else { i64::from(address as u32 as i32) as u64 }
 }
