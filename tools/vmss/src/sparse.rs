@@ -67,8 +67,9 @@ fn count_pages(bytes: &[u8], zero: bool) -> usize {
     pages.take_while(|page| is_zero(page) == zero).map(<[u8]>::len).sum()
 }
 
-fn is_zero(page: &[u8]) -> bool {
-    page.iter().fold(0, |all, &byte| all | byte) == 0
+/// Whether all bytes are zero. Most pages that are not show it in front.
+pub fn is_zero(page: &[u8]) -> bool {
+    page.chunks(256).all(|bytes| bytes.iter().fold(0, |all, &byte| all | byte) == 0)
 }
 
 #[cfg(test)]

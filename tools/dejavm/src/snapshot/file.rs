@@ -22,7 +22,7 @@ impl Partial {
     pub fn write(
         path: &Path,
         compress: bool,
-        contents: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+        contents: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
     ) -> io::Result<Partial> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");

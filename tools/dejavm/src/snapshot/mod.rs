@@ -22,11 +22,15 @@ use file::Partial;
 use serde_json::json;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
-use vmss::{PAGE_BYTES, Product, Region, Writer, unwrapped};
+use vmss::{PAGE_BYTES, Product, Region, Writer, is_zero, unwrapped};
 
-/// Bytes of guest memory written at a time.
-const PIECE_BYTES: u64 = 1 << 20;
+/// Bytes of guest memory read at a time: they fit into the processor's caches.
+const PIECE_BYTES: u64 = 256 << 10;
+/// Pieces that are read before the first of them is written.
+const PIECES: usize = 4;
 
 /// Replays up to there and writes what the machine is.
 pub fn run(arguments: &Snapshot) -> Result<Outcome, Failure> {
@@ -139,39 +143,74 @@ fn write(header: &Header, machine: &Machine, names: &Names) -> Result<u64, (Path
     Ok(bytes + rest.finish().map_err(at_state)?)
 }
 
-/// The regions one after another. Behind the VGA window there is no RAM: zeros.
-fn write_memory(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
-    for_pieces(machine, |piece| out.write_all(piece))
+/// The regions one after another, read while what was read before is written.
+fn write_memory(machine: &Machine, out: &mut (dyn Write + Send)) -> io::Result<()> {
+    let (full, to_write) = mpsc::sync_channel::<Vec<u8>>(PIECES);
+    let (written, empty) = mpsc::channel();
+    thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            for piece in to_write {
+                out.write_all(&piece)?;
+                // Nobody reads any more if reading failed.
+                let _ = written.send(piece);
+            }
+            Ok(())
+        });
+        let mut read = Ok(());
+        for (n, offset) in offsets(machine).enumerate() {
+            let mut piece = if n < PIECES {
+                vec![0; PIECE_BYTES as usize]
+            } else {
+                // The writer fails, and says why, if it gives none back.
+                let Ok(piece) = empty.recv() else { break };
+                piece
+            };
+            read = read_piece(machine, offset, &mut piece);
+            if read.is_err() || full.send(piece).is_err() {
+                break;
+            }
+        }
+        drop(full);
+        writer.join().expect("it only writes").and(read)
+    })
 }
 
 /// Bytes of pages that are not zero.
 fn bytes_of_contents(machine: &Machine) -> io::Result<u64> {
     let mut bytes = 0;
-    for_pieces(machine, |piece| {
-        let pages = piece.chunks(PAGE_BYTES as usize);
-        let contents = pages.filter(|page| page.iter().fold(0, |all, &byte| all | byte) != 0);
+    let mut piece = vec![0; PIECE_BYTES as usize];
+    for offset in offsets(machine) {
+        read_piece(machine, offset, &mut piece)?;
+        let contents = piece.chunks(PAGE_BYTES as usize).filter(|page| !is_zero(page));
         bytes += contents.count() as u64 * PAGE_BYTES;
-        Ok(())
-    })?;
+    }
     Ok(bytes)
 }
 
-fn for_pieces(machine: &Machine, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+/// Where pieces begin in the file. Memory is whole MiB.
+fn offsets(machine: &Machine) -> impl Iterator<Item = u64> + use<> {
+    (0..machine.ram().layout().total_bytes()).step_by(PIECE_BYTES as usize)
+}
+
+/// Reads a piece. Behind the VGA window there is no RAM: zeros.
+fn read_piece(machine: &Machine, offset: u64, piece: &mut [u8]) -> io::Result<()> {
     let ram = machine.ram();
-    let layout = ram.layout();
-    let mut piece = vec![0; PIECE_BYTES as usize];
-    for offset in (0..layout.total_bytes()).step_by(PIECE_BYTES as usize) {
-        let Gpa(start) = layout.gpa(offset);
-        if start == 0 {
-            // The one piece with a hole.
-            let (below, above) = (VGA_WINDOW.start as usize, VGA_WINDOW.end as usize);
-            piece[below..above].fill(0);
-            ram.read(Gpa(0), &mut piece[..below]).map_err(io::Error::other)?;
-            ram.read(Gpa(VGA_WINDOW.end), &mut piece[above..]).map_err(io::Error::other)?;
-        } else {
-            ram.read(Gpa(start), &mut piece).map_err(io::Error::other)?;
-        }
-        take(&piece)?;
+    let Gpa(start) = ram.layout().gpa(offset);
+    let end = start + piece.len() as u64;
+    let mut read = |from: u64, to: u64| {
+        let into = &mut piece[(from - start) as usize..(to - start) as usize];
+        ram.read(Gpa(from), into).map_err(io::Error::other)
+    };
+    if end <= VGA_WINDOW.start || VGA_WINDOW.end <= start {
+        return read(start, end);
     }
+    if start < VGA_WINDOW.start {
+        read(start, VGA_WINDOW.start)?;
+    }
+    if VGA_WINDOW.end < end {
+        read(VGA_WINDOW.end, end)?;
+    }
+    let (from, to) = (VGA_WINDOW.start.max(start), VGA_WINDOW.end.min(end));
+    piece[(from - start) as usize..(to - start) as usize].fill(0);
     Ok(())
 }

@@ -188,7 +188,12 @@ impl Work<'_> {
         if bits.iter().all(|&byte| byte == 0) {
             return Ok(piece);
         }
-        self.conversion.guest.read(first * PAGE_BYTES, memory)?;
+        let guest = self.conversion.guest;
+        if guest.memory.zeros(first * PAGE_BYTES) >= memory.len() as u64 {
+            memory.fill(0);
+        } else {
+            guest.read(first * PAGE_BYTES, memory)?;
+        }
         let contents = memory.chunks_exact(PAGE_BYTES as usize);
         let is_wanted =
             |page: u64| bits[((page - begin) / 8) as usize] >> ((page - begin) % 8) & 1 != 0;

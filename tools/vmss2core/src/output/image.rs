@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use vmss::PAGE_BYTES;
+use vmss::{PAGE_BYTES, is_zero};
 
 /// Bytes copied at a time: few system calls, and small enough for the second-level cache.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -116,12 +116,6 @@ fn count_pages(bytes: &[u8], zero: bool) -> usize {
     let pages = bytes.chunks(PAGE_BYTES as usize);
     pages.take_while(|page| is_zero(page) == zero).map(<[u8]>::len).sum()
 }
-
-/// Whether all bytes are zero. Most pages that are not show it in front.
-pub fn is_zero(page: &[u8]) -> bool {
-    page.chunks(256).all(|bytes| bytes.iter().fold(0, |all, &byte| all | byte) == 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

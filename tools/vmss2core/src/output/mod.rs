@@ -6,5 +6,6 @@ mod progress;
 pub mod sizes;
 
 pub use file::Output;
-pub use image::{Piece, copy, is_zero};
+pub use image::{Piece, copy};
 pub use progress::{Progress, Silent};
+pub use vmss::is_zero;
