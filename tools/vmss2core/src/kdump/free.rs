@@ -166,7 +166,7 @@ impl Map {
         let per_root = PAGE_BYTES / entry_bytes;
         let is_extreme = match kernel.number("MAX_PHYSMEM_BITS") {
             Some(all) => {
-                let sections = 1u64 << (all - bits).clamp(0, 40);
+                let sections = 1u64 << all.saturating_sub(bits).clamp(0, 40);
                 size("LENGTH", "mem_section")? == sections.div_ceil(per_root)
             }
             None => kernel.is_64(),

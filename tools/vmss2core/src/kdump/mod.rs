@@ -67,6 +67,9 @@ pub fn write(
     let output = Output::create(&path, bitmaps.end() + pages * DESCRIPTOR_BYTES + stored)?;
     output.checked(output.file().write_all_at(&head, 0))?;
     let count = bitmaps.write(guest, free.as_ref(), &output)?;
+    if without_free && count == pages {
+        conversion.progress.remark("this kernel has no page free: all are in the core");
+    }
     let descriptors = bitmaps.end();
     let places = Places { bitmaps, descriptors, zero: descriptors + count * DESCRIPTOR_BYTES };
     let end = pages::write(conversion, compression, places, &output)?;
