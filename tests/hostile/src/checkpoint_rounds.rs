@@ -1,6 +1,6 @@
 //! Round after round of mutated guests.
 
-use crate::{Random, Seed, checkpoint_file};
+use crate::{Change, Random, Seed, checkpoint_file};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -18,44 +18,50 @@ pub struct Tally {
     pub slowest: (u64, Duration),
 }
 
+/// Mutates and converts a guest of one's own, where it is.
+///
+/// # Panics
+/// As `checkpoint_rounds`.
+pub fn rounds_of(seed: &Seed, rounds: Range<u64>) -> Tally {
+    let mut tally = Tally::default();
+    rounds.for_each(|round| tally.round(round, seed));
+    tally
+}
+
 /// Mutates and converts, a round for each number: the number says everything.
 ///
 /// # Panics
 /// If something that must not happen does; the last line on standard error says in which round.
 pub fn checkpoint_rounds(rounds: Range<u64>) -> Tally {
-    let make = || {
-        let folder = tempfile::tempdir().expect("there is room for temporary files");
-        let seeds = Seed::all(folder.path());
-        (folder, seeds)
-    };
-    let (mut folder, mut seeds) = make();
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    let seeds = Seed::all(folder.path());
     for file in &seeds {
         let converted = checkpoint_file(&file.folder, file.name, &mut Random::new(rounds.start));
         assert!(converted.opened, "{} is intact", file.name);
     }
     let mut tally = Tally::default();
     for round in rounds {
+        tally.round(round, &seeds[Random::new(!round).below(seeds.len())]);
+    }
+    tally
+}
+
+impl Tally {
+    fn round(&mut self, round: u64, file: &Seed) {
         eprintln!("round {round:#x}");
         let mut random = Random::new(round);
-        let file = &seeds[random.below(seeds.len())];
         let count = 1 + random.below(6);
         let changes: Vec<_> = (0..count).filter_map(|_| file.change(&mut random)).collect();
         let begin = Instant::now();
         let converted = checkpoint_file(&file.folder, file.name, &mut random);
         let took = begin.elapsed();
-        if took > tally.slowest.1 {
-            tally.slowest = (round, took);
+        if took > self.slowest.1 {
+            self.slowest = (round, took);
         }
         assert!(took < ROUND_MAX, "it took {took:?}");
-        tally.opened += u64::from(converted.opened);
-        tally.made += u64::from(converted.made > 0);
+        self.opened += u64::from(converted.opened);
+        self.made += u64::from(converted.made > 0);
         // From behind: the same word may have been changed twice.
-        if !changes.into_iter().rev().all(|change| change.undo()) {
-            // The folder goes before there is another: they are not small.
-            drop(folder);
-            (folder, seeds) = make();
-        }
+        changes.into_iter().rev().for_each(Change::undo);
     }
-    drop(folder);
-    tally
 }

@@ -18,6 +18,9 @@ const VMCOREINFO: &[u8] =
 /// Words that mutations may hit, of a file.
 const PLACES_MAX: usize = 1 << 16;
 
+/// Files are cut short where no more follows.
+const TAIL_MAX: u64 = 1 << 20;
+
 /// A guest's files in a folder of their own.
 pub struct Seed {
     /// With `in` in it.
@@ -33,8 +36,8 @@ pub struct Change {
     file: File,
     at: u64,
     before: [u8; 8],
-    /// Where the file ended.
-    size: u64,
+    /// What was behind it, if the file was cut short there.
+    tail: Option<Vec<u8>>,
 }
 
 impl Seed {
@@ -126,36 +129,50 @@ impl Seed {
             _ => 0,
         };
         file.write_all_at(&changed.to_le_bytes(), at).expect("the test's own file");
-        if random.below(24) == 0 {
+        let tail = (random.below(24) == 0 && size - at < TAIL_MAX).then(|| {
+            let mut tail = vec![0; (size - at - 8) as usize];
+            file.read_exact_at(&mut tail, at + 8).expect("the end of the file");
             file.set_len(at).expect("the test's own file");
-        }
-        Some(Change { file, at, before, size })
+            tail
+        });
+        Some(Change { file, at, before, tail })
     }
 }
 
 impl Change {
-    /// Puts it back, unless the file was cut short: then it is to be made anew.
-    pub fn undo(self) -> bool {
-        if self.file.metadata().expect("the test's own file").len() != self.size {
-            return false;
-        }
+    /// Puts it back.
+    pub fn undo(self) {
         self.file.write_all_at(&self.before, self.at).expect("the test's own file");
-        true
+        if let Some(tail) = self.tail {
+            self.file.write_all_at(&tail, self.at + 8).expect("the test's own file");
+        }
     }
 }
 
-/// Where words that are not zero are in a file.
+/// Where words that are not zero are in a file: all in front, and some of the rest if there are many.
 fn words(path: &Path) -> Vec<u64> {
     let file = File::open(path).expect("an intact seed");
     let size = file.metadata().expect("an intact seed").len();
     let mut block = vec![0; 64 << 10];
-    let mut found = Vec::new();
-    let mut at = 0;
-    while at + 8 <= size && found.len() < PLACES_MAX {
+    let (mut found, mut at, mut seen, mut step) = (Vec::new(), 0, 0u64, 1);
+    while at + 8 <= size {
         let bytes = (size - at).min(block.len() as u64) as usize / 8 * 8;
         file.read_exact_at(&mut block[..bytes], at).expect("an intact seed");
         let words = (at..).step_by(8).zip(block[..bytes].chunks_exact(8));
-        found.extend(words.filter(|(_, word)| **word != [0; 8]).map(|(at, _)| at));
+        for (place, _) in words.filter(|(_, word)| **word != [0; 8]) {
+            seen += 1;
+            if seen % step == 0 {
+                found.push(place);
+            }
+        }
+        if found.len() > PLACES_MAX {
+            let mut n = 0;
+            found.retain(|_| {
+                n += 1;
+                n < 128 || n % 2 == 0
+            });
+            step *= 2;
+        }
         at += bytes as u64;
     }
     found

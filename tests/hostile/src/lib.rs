@@ -13,7 +13,7 @@ mod recording_file;
 mod windows_guest;
 
 pub use checkpoint_file::{Converted, checkpoint_bytes, checkpoint_file};
-pub use checkpoint_rounds::{Tally, checkpoint_rounds};
+pub use checkpoint_rounds::{Tally, checkpoint_rounds, rounds_of};
 pub use checkpoint_seeds::{Change, Seed};
 pub use debugger_client::{debugger_bytes, debugger_packets};
 pub use guest_code::{Mode, guest_code, translated_code};

@@ -5,7 +5,7 @@ use super::super::recognise::read;
 use super::{LZO, SNAPPY};
 use flate2::{Decompress, FlushDecompress, Status};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use vmss::{PAGE_BYTES, ReadAt};
 use zstd::bulk::Decompressor;
 
@@ -29,6 +29,14 @@ pub struct Pages {
     /// Pages that are there before each block of the bitmap, and in all.
     before: Vec<u64>,
     may_lack: bool,
+    /// Idle ones: they are larger than what they unpack.
+    unpackers: Mutex<Vec<Unpacker>>,
+}
+
+/// What unpacks a page, one after another.
+struct Unpacker {
+    zlib: Decompress,
+    zstd: Decompressor<'static>,
 }
 
 impl Pages {
@@ -42,7 +50,15 @@ impl Pages {
     ) -> io::Result<Pages> {
         let mut before = vec![0];
         let mut count = 0;
-        let mut all = Pages { source, bitmap_at, pages, descriptors_at, before: vec![], may_lack };
+        let mut all = Pages {
+            source,
+            bitmap_at,
+            pages,
+            descriptors_at,
+            before: vec![],
+            may_lack,
+            unpackers: Mutex::default(),
+        };
         let mut block = vec![0; PAGE_BYTES as usize];
         for first in (0..pages).step_by(WINDOW_PAGES as usize) {
             all.bits(first, pages - first, &mut block)?;
@@ -85,6 +101,7 @@ impl Pages {
         descriptor: &[u8],
         n: u64,
         into: &mut [u8; PAGE_BYTES as usize],
+        unpacker: &mut Unpacker,
     ) -> io::Result<()> {
         let word =
             |at: usize| u32::from_le_bytes(descriptor[at..at + 4].try_into().expect("four bytes"));
@@ -112,12 +129,13 @@ impl Pages {
                 return Ok(());
             }
             ZLIB => {
-                let mut zlib = Decompress::new(true);
+                let zlib = &mut unpacker.zlib;
+                zlib.reset(true);
                 let status = zlib.decompress(packed, into, FlushDecompress::Finish);
                 matches!(status, Ok(Status::StreamEnd)).then_some(zlib.total_out())
             }
             ZSTD => {
-                let count = Decompressor::new()?.decompress_to_buffer(packed, &mut into[..]);
+                let count = unpacker.zstd.decompress_to_buffer(packed, &mut into[..]);
                 count.ok().map(|count| count as u64)
             }
             LZO => return Err(damaged("it is compressed by LZO, which is not supported".into())),
@@ -151,12 +169,17 @@ impl ReadAt for Pages {
                 format!("the dump ends before the descriptors of its pages, at {place:#x}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, sentence));
         }
+        let idle = self.unpackers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut unpacker = match idle {
+            Some(unpacker) => unpacker,
+            None => Unpacker { zlib: Decompress::new(true), zstd: Decompressor::new()? },
+        };
         let mut descriptors = descriptors.chunks_exact(DESCRIPTOR_BYTES as usize);
         let mut unpacked = [0; PAGE_BYTES as usize];
         let mut done = 0;
         for (n, &is_here) in (page..).zip(here) {
             match is_here.then(|| descriptors.next()).flatten() {
-                Some(descriptor) => self.unpack(descriptor, n, &mut unpacked)?,
+                Some(descriptor) => self.unpack(descriptor, n, &mut unpacked, &mut unpacker)?,
                 None => unpacked.fill(0),
             }
             let from = if done == 0 { skip } else { 0 };
@@ -164,6 +187,7 @@ impl ReadAt for Pages {
             into[done..done + now].copy_from_slice(&unpacked[from..from + now]);
             done += now;
         }
+        self.unpackers.lock().unwrap_or_else(PoisonError::into_inner).push(unpacker);
         Ok(done)
     }
 
