@@ -7,7 +7,7 @@ CARGO := cargo
 export DEJAVM_CACHE ?= $(CURDIR)/.cache
 export DEJAVM_IMAGES ?= $(DEJAVM_CACHE)/images
 
-.PHONY: help deps build images demo test test-second-build judges fuzz silicon bench ci clean
+.PHONY: help deps build images demo test test-second-build lab judges fuzz silicon bench ci clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,12 +38,20 @@ test: images ## runs all tests
 	    set -x; $(CARGO) test --release --workspace --all-targets; \
 	fi
 	@$(MAKE) --no-print-directory test-second-build
+	@$(MAKE) --no-print-directory lab
 
 # Features of two packages can be chosen only when both are built.
 test-second-build: images ## records with one build, replays with another
 	$(CARGO) build --quiet --release -p dejavm
 	$(CARGO) build --quiet --profile second -p dejavm -p dejavm-cpu --features dejavm-cpu/loop-dispatch
 	@tests/second-build.sh $(DEJAVM) target/second/dejavm
+
+# Static, for there is nothing else in the lab; in a folder of its own, for it is other code.
+lab: images ## runs guests on a real KVM, in a host that QEMU emulates
+	@tools/install-deps.sh test
+	RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" \
+	    $(CARGO) build --quiet --release -p dejavm-kvm-lab --target x86_64-unknown-linux-gnu --target-dir target/lab
+	@tests/kvm-lab/run.sh target/lab/x86_64-unknown-linux-gnu/release/dejavm-kvm-lab
 
 # Left out of `test`: they need tens of megabytes of other people's debuggers, and a package of 855 MB (1.5 GB of disk while
 # it is unpacked, 631 MB afterwards).

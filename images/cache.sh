@@ -1,7 +1,8 @@
 # Sourced by the scripts of this folder: where the cache is, and how a script gives up.
 # shellcheck shell=sh
 
-images_dir=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+# A script elsewhere says where this folder is.
+images_dir=${images_dir:-$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)}
 project_dir=$(dirname -- "$images_dir")
 # Everything fetched or built lives below one git-ignored folder; deleting it costs a download.
 cache_dir=${DEJAVM_CACHE:-$project_dir/.cache}

@@ -8,6 +8,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dejavm-memory", &["dejavm-units"]),
     ("dejavm-cpu", &["dejavm-memory", "dejavm-units"]),
     ("dejavm-devices", &["dejavm-units"]),
+    ("dejavm-kvm", &["dejavm-cpu", "dejavm-memory", "dejavm-units"]),
     ("dejavm-machine", &["dejavm-cpu", "dejavm-devices", "dejavm-memory", "dejavm-units"]),
     ("dejavm-replay", &["dejavm-machine", "dejavm-memory", "dejavm-units"]),
     ("dejavm-linux", &["dejavm-cpu", "dejavm-machine", "dejavm-units"]),

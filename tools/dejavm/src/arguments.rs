@@ -342,6 +342,9 @@ pub struct Doctor {
     /// The result as one JSON object
     #[arg(long)]
     pub json: bool,
+    /// What `doctor` runs in a process of its own
+    #[arg(long, hide = true)]
+    pub probe_kvm: bool,
 }
 
 /// `dejavm demo`.

@@ -133,6 +133,7 @@ pub fn ending_name(ending: Ending) -> &'static str {
         Ending::Guest(End::TripleFault) => "triple-fault",
         Ending::Guest(End::Livelock) => "livelock",
         Ending::Guest(End::HaltedForever) => "halted",
+        Ending::Guest(End::EngineFailed) => "engine-failed",
         Ending::Stopped => "stopped",
     }
 }
@@ -142,7 +143,12 @@ pub fn debug_exit(ending: Ending) -> Option<u32> {
     match ending {
         Ending::Guest(End::DebugExit(value)) => Some(value),
         Ending::Guest(
-            End::PowerOff | End::Reset | End::TripleFault | End::Livelock | End::HaltedForever,
+            End::PowerOff
+            | End::Reset
+            | End::TripleFault
+            | End::Livelock
+            | End::HaltedForever
+            | End::EngineFailed,
         )
         | Ending::Stopped => None,
     }
@@ -162,6 +168,7 @@ pub fn ending_text(ending: Ending) -> String {
                 .into()
         }
         Ending::Guest(End::HaltedForever) => "the guest halted for ever".into(),
+        Ending::Guest(End::EngineFailed) => "the engine could not go on".into(),
         Ending::Stopped => "stopped".into(),
     }
 }

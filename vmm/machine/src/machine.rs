@@ -6,7 +6,7 @@ use crate::config::MachineConfig;
 use crate::debugger_write::{Register, write_register};
 use crate::input_output::{Input, Output};
 use crate::state::{MachineState, RestoreError};
-use dejavm_cpu::{Cpu, WatchHit, WatchKind};
+use dejavm_cpu::{Cpu, Executor, WatchHit, WatchKind};
 use dejavm_memory::GuestRam;
 use dejavm_units::{Gpa, GuestNs, Gva, PAGE_SIZE, Position};
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,8 @@ pub enum End {
     Livelock,
     /// The CPU is halted with interrupts off: nothing can wake it.
     HaltedForever,
+    /// The engine could not go on: [`Machine::engine_failure`] says why. No guest did that.
+    EngineFailed,
 }
 
 /// What [`Machine::idle_until`] found.
@@ -73,6 +75,9 @@ pub struct Machine {
     pub(crate) cpu: Cpu,
     pub(crate) ram: GuestRam,
     pub(crate) board: Board,
+    /// What executes instead of the CPU's own run loop.
+    executor: Option<Box<dyn Executor>>,
+    engine_failure: Option<String>,
 }
 
 impl Machine {
@@ -83,7 +88,21 @@ impl Machine {
         let start = boot::load(config, boot, &mut ram)?;
         let mut cpu = Cpu::new(config.cpu, 0);
         cpu.set_state(&start);
-        Ok(Machine { cpu, ram, board: Board::new(config) })
+        Ok(Machine::of(cpu, ram, Board::new(config)))
+    }
+
+    fn of(cpu: Cpu, ram: GuestRam, board: Board) -> Machine {
+        Machine { cpu, ram, board, executor: None, engine_failure: None }
+    }
+
+    /// Chooses what executes; `None` is the software CPU. The state stays what it is.
+    pub fn set_executor(&mut self, executor: Option<Box<dyn Executor>>) {
+        self.executor = executor;
+    }
+
+    /// Why the machine has ended with [`End::EngineFailed`].
+    pub fn engine_failure(&self) -> Option<&str> {
+        self.engine_failure.as_deref()
     }
 
     /// A machine in a saved state, with RAM of zeros: the caller writes the pages that are not zero
@@ -95,14 +114,14 @@ impl Machine {
         config.check()?;
         let ram = GuestRam::new(config.ram)?;
         let cpu = Cpu::new(config.cpu, 0);
-        let mut machine = Machine { cpu, ram, board: Board::new(config) };
+        let mut machine = Machine::of(cpu, ram, Board::new(config));
         machine.restore(state)?;
         Ok(machine)
     }
 
     /// The state at this position, RAM and output not yet taken left out.
     pub fn save(&self) -> MachineState {
-        let Machine { cpu, ram: _, board } = self;
+        let Machine { cpu, ram: _, board, executor: _, engine_failure: _ } = self;
         let (clock, board) = board.save();
         MachineState { cpu: cpu.state(), clock, board }
     }
@@ -156,7 +175,7 @@ impl Machine {
             let now = self.guest_ns();
             self.board.fire_deadlines(now);
             let bound = self.board.bound_runs(until);
-            match self.cpu.run_until(&mut self.ram, &mut self.board, bound) {
+            match self.execute(bound) {
                 // Whether the CPU noticed that it halts, or stopped at the bound first, depends on where
                 // the run was cut: it must make no difference here.
                 dejavm_cpu::Stop::Limit | dejavm_cpu::Stop::Halted => {
@@ -182,6 +201,20 @@ impl Machine {
                 }
                 dejavm_cpu::Stop::Shutdown => self.board.finish(End::TripleFault),
                 dejavm_cpu::Stop::Livelock => self.board.finish(End::Livelock),
+            }
+        }
+    }
+
+    fn execute(&mut self, bound: Position) -> dejavm_cpu::Stop {
+        let Some(executor) = &mut self.executor else {
+            return self.cpu.run_until(&mut self.ram, &mut self.board, bound);
+        };
+        match executor.run_until(&mut self.cpu, &mut self.ram, &mut self.board, bound) {
+            Ok(stop) => stop,
+            Err(sentence) => {
+                self.engine_failure = Some(sentence);
+                self.board.finish(End::EngineFailed);
+                dejavm_cpu::Stop::Board
             }
         }
     }

@@ -232,6 +232,14 @@ impl GuestRam {
         Ok(())
     }
 
+    /// Says that a page was written by something that keeps no account of it, such as the kernel's KVM. Of a page where no
+    /// RAM is there is nothing to say.
+    pub fn note_written(&mut self, pfn: Pfn) {
+        if self.index(pfn).is_some() {
+            self.note_outside_write(pfn);
+        }
+    }
+
     fn note_outside_write(&mut self, pfn: Pfn) {
         let derived = PageFlags::CODE.union(PageFlags::PAGE_TABLE);
         if self.flags(pfn).intersects(derived) {

@@ -1,10 +1,14 @@
 //! RDMSR, WRMSR, and the counters: RDTSC, RDTSCP, RDPMC (SDM vol. 4; vol. 2B).
 
 use super::Exec;
+use crate::bus::Bus;
+use crate::context::Loan;
 use crate::cpu::{Cpu, control, gpr};
 use crate::exception::Abort;
 use crate::mmu::is_canonical;
 use crate::segment::SegReg;
+use dejavm_memory::GuestRam;
+use dejavm_units::Position;
 use iced_x86::{Instruction, Mnemonic};
 
 /// Register numbers (SDM vol. 4, table 2-2).
@@ -101,6 +105,46 @@ fn is_long_mode_register(msr: u32) -> bool {
 }
 
 impl Cpu {
+    /// RDMSR by another engine at a position of its own: the value, or `None` for #GP(0).
+    pub fn read_model_specific(
+        &mut self,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+        msr: u32,
+        at: Position,
+    ) -> Option<u64> {
+        self.model_specific(ram, bus, at, |cpu| cpu.read_msr(msr))
+    }
+
+    /// WRMSR by another engine at a position of its own; `false` for #GP(0).
+    pub fn write_model_specific(
+        &mut self,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+        msr: u32,
+        value: u64,
+        at: Position,
+    ) -> bool {
+        self.model_specific(ram, bus, at, |cpu| cpu.write_msr(msr, value)).is_some()
+    }
+
+    fn model_specific<T>(
+        &mut self,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+        at: Position,
+        access: impl FnOnce(&mut Cpu) -> Result<T, Abort>,
+    ) -> Option<T> {
+        let Loan { cpu } = &mut self.lend(ram, bus);
+        let before = (std::mem::replace(&mut cpu.alone, true), cpu.abort);
+        let here = std::mem::replace(&mut cpu.position, at);
+        let result = access(cpu).ok();
+        cpu.position = here;
+        // The exception is the other engine's to deliver.
+        (cpu.alone, cpu.abort) = before;
+        result
+    }
+
     fn rdmsr(&mut self) -> Result<(), Abort> {
         self.require_cpl0()?;
         let number = self.gpr[gpr::RCX] as u32;

@@ -1,7 +1,10 @@
 //! `dejavm doctor`: which engines this host has, and what each can promise.
 
+mod kvm;
+mod probe;
+
 use crate::arguments::Doctor;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::{Outcome, console};
 use serde_json::{Value, json};
 use std::fs::{self, OpenOptions};
@@ -15,17 +18,35 @@ struct Finding {
 
 /// Looks at the host.
 pub fn run(arguments: &Doctor) -> Result<Outcome, Failure> {
+    if arguments.probe_kvm {
+        let failed = |error: std::io::Error| Failure::new(Exit::Failed, error.to_string());
+        return probe::probe().map(|()| Outcome::ok(Value::Null)).map_err(failed);
+    }
     let (vendor, model) = cpu();
-    let kvm = kvm();
+    let kvm = device();
     let pmu = pmu();
+    let steps = if kvm.present { probe::run() } else { Vec::new() };
+    let verdict = match kvm.present {
+        true => kvm::judge(&steps),
+        false => kvm::Verdict {
+            works: false,
+            tier: None,
+            reason: kvm.reason.clone(),
+            probe: Value::Null,
+        },
+    };
+    let kvm_tier = match verdict.works {
+        true => format!("{}, and not offered by `record` yet", verdict.tier.unwrap_or("nothing")),
+        false => "not usable".to_owned(),
+    };
     if !arguments.json {
         let yes_no = |present: bool| if present { "yes" } else { "no" };
         console::print(&format!(
-            "engines\n  soft  {}; {}\n  kvm   not usable; {}\nhost\n  cpu   {vendor}, {model}\n  kvm   \
+            "engines\n  soft  {}; {}\n  kvm   {kvm_tier}; {}\nhost\n  cpu   {vendor}, {model}\n  kvm   \
              {}; {}\n  pmu   {}; {}\n",
             "exact",
             SOFT_REASON,
-            KVM_REASON,
+            verdict.reason,
             yes_no(kvm.present),
             kvm.reason,
             yes_no(pmu.present),
@@ -35,7 +56,7 @@ pub fn run(arguments: &Doctor) -> Result<Outcome, Failure> {
     Ok(Outcome::ok(json!({
         "engines": [
             { "name": "soft", "usable": true, "tier": "exact", "reason": SOFT_REASON },
-            { "name": "kvm", "usable": false, "tier": Value::Null, "reason": KVM_REASON },
+            { "name": "kvm", "usable": false, "works": verdict.works, "tier": verdict.tier, "reason": verdict.reason, "probe": verdict.probe },
         ],
         "host": {
             "cpu_vendor": vendor,
@@ -48,7 +69,6 @@ pub fn run(arguments: &Doctor) -> Result<Outcome, Failure> {
 
 const SOFT_REASON: &str = "the software CPU computes every instruction itself, so a recording replays \
                            bit for bit on any x86-64 host";
-const KVM_REASON: &str = "the kvm engine is no part of this version";
 
 fn cpu() -> (String, String) {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -60,7 +80,7 @@ fn cpu() -> (String, String) {
     (value("vendor_id"), value("model name"))
 }
 
-fn kvm() -> Finding {
+fn device() -> Finding {
     let path = "/dev/kvm";
     if !Path::new(path).exists() {
         let reason =

@@ -1,0 +1,52 @@
+#!/bin/sh
+# The KVM lab: a Debian kernel on QEMU's emulation of AMD SVM is a faithful KVM host on any machine. Builds an initramfs with the
+# programs given, boots it, streams what they say, and fails if one of them fails.
+#
+#   usage: tests/kvm-lab/run.sh PROGRAM...      static programs, each run without arguments
+set -eu
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+images_dir=$(CDPATH='' cd -- "$here/../../images" && pwd)
+. "$images_dir/cache.sh"
+. "$images_dir/debs.sh"
+. "$images_dir/cpio.sh"
+
+[ $# -gt 0 ] || die "usage: tests/kvm-lab/run.sh PROGRAM..."
+need qemu-system-x86_64 qemu-system-x86
+kernel=$out_dir/vmlinuz-cloud-amd64
+busybox=$out_dir/busybox-amd64
+[ -e "$kernel" ] && [ -e "$busybox" ] || die "run images/fetch-kernels.sh cloud-amd64 and images/build-initramfs.sh amd64 first"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+package=$(sed -n 's/^package: //p' "$out_dir/cloud-amd64.manifest")
+deb=$(deb_fetch "$package")
+release=${package#linux-image-}
+modules=lib/modules/${release%:*}/kernel
+dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work" "./$modules/virt/lib/irqbypass.ko" "./$modules/arch/x86/kvm/kvm.ko" "./$modules/arch/x86/kvm/kvm-amd.ko"
+
+archive() {
+    for folder in bin dev proc sys modules tests; do
+        cpio_entry $folder 0040755 ''
+    done
+    cpio_entry bin/busybox 0100755 "$busybox"
+    rdev_major=5 rdev_minor=1
+    cpio_entry dev/console 0020600 ''
+    rdev_major=0 rdev_minor=0
+    cpio_entry init 0100755 "$here/init"
+    cpio_entry modules/irqbypass.ko 0100644 "$work/$modules/virt/lib/irqbypass.ko"
+    cpio_entry modules/kvm.ko 0100644 "$work/$modules/arch/x86/kvm/kvm.ko"
+    cpio_entry modules/kvm-amd.ko 0100644 "$work/$modules/arch/x86/kvm/kvm-amd.ko"
+    for program; do
+        cpio_entry "tests/$(basename -- "$program")" 0100755 "$program"
+    done
+    cpio_entry TRAILER!!! 0 ''
+}
+archive "$@" >"$work/cpio"
+gzip -1 -n <"$work/cpio" >"$work/initrd"
+
+# Nothing of the lab's kernel matters but KVM.
+qemu-system-x86_64 -accel tcg -cpu EPYC,+svm,+npt -smp 1 -m 1024 -nographic -no-reboot -nic none \
+    -kernel "$kernel" -initrd "$work/initrd" -append "console=ttyS0 panic=-1 quiet" |
+    tee "$work/said"
+ended=$(grep -c '^lab: .* ended with 0' "$work/said" || true)
+[ "$ended" -eq $# ] || die "of $# programs $ended succeeded"

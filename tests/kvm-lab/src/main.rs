@@ -1,0 +1,122 @@
+//! Our own guests on a real KVM: against the software CPU, and recorded and replayed. `run.sh` runs this in the lab, a KVM host that
+//! QEMU emulates; it runs on any host whose KVM can be the machine's processor.
+#![forbid(unsafe_code)]
+
+use dejavm_kvm::{Host, KvmEngine, KvmError};
+use dejavm_machine::{Boot, End, Machine, MachineConfig, Output, Stop};
+use dejavm_memory::RamLayout;
+use dejavm_replay::{Moment, Observer, ReplayError, ReplayOptions, Replayed, Replayer};
+use dejavm_scenarios::{Desk, rebuild, tape};
+use dejavm_units::Position;
+use std::io::Cursor;
+use std::process::ExitCode;
+
+/// Replays of each guest.
+const REPLAYS: usize = 20;
+/// Exits between two digests.
+const DIGEST_INTERVAL: u64 = 1000;
+/// Guests that the tests of their own commands use: they wait for input, or never end.
+const OTHERS: [&str; 3] = ["echo", "demo", "spin"];
+/// Reads the time stamp counter, which KVM cannot keep from a guest.
+const READS_THE_COUNTER: &str = "timer";
+
+fn main() -> ExitCode {
+    let host = match Host::open() {
+        Ok(host) => host,
+        Err(error) => return fail(&format!("no KVM: {error}")),
+    };
+    for (name, image) in dejavm_images::ALL.iter().filter(|(name, _)| !OTHERS.contains(name)) {
+        if let Err(sentence) = check(&host, name, image) {
+            return fail(&format!("{name}: {sentence}"));
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn fail(sentence: &str) -> ExitCode {
+    println!("FAILED: {sentence}");
+    ExitCode::FAILURE
+}
+
+/// One guest: what it shows is the same on both engines, and every replay of a recording is equal, or is found not to be.
+fn check(host: &Host, name: &str, image: &[u8]) -> Result<(), String> {
+    let is_exact = name != READS_THE_COUNTER;
+    let (expected, soft_end) = run(&mut boot(image))?;
+    let (shown, end) = run(&mut on_kvm(host, boot(image)).map_err(|error| error.to_string())?)?;
+    let same = |text: &[u8]| String::from_utf8_lossy(text).split(" tsc ").next().map(str::to_owned);
+    if end != soft_end || same(&shown) != same(&expected) {
+        return Err(format!(
+            "on KVM {end:?}, {}, and by software {soft_end:?}, {}",
+            String::from_utf8_lossy(&shown),
+            String::from_utf8_lossy(&expected)
+        ));
+    }
+    let machine = on_kvm(host, boot(image)).map_err(|error| error.to_string())?;
+    let recorded = tape(machine, config(), &mut Desk::new(), DIGEST_INTERVAL, None);
+    for n in 1..=REPLAYS {
+        match (replay(host, &recorded.file), is_exact) {
+            (Ok(_), _) | (Err(ReplayError::Divergence(_)), false) => {}
+            (Err(error), _) => return Err(format!("replay {n}: {error}")),
+        }
+    }
+    let how = if is_exact { "equal" } else { "equal, or found to differ" };
+    println!(
+        "{name}: as by software; {REPLAYS} replays of {} exits {how}",
+        recorded.recorded.at.position.0
+    );
+    Ok(())
+}
+
+fn config() -> MachineConfig {
+    let ram = RamLayout::new(2 << 20).expect("a size that can be");
+    // An exit is a position, and takes a microsecond.
+    MachineConfig { instructions_per_us: 1, ..MachineConfig::new(ram) }
+}
+
+fn boot(image: &[u8]) -> Machine {
+    let boot = Boot { image, initrd: None, cmdline: "" };
+    Machine::boot(&config(), &boot).expect("our own guests boot")
+}
+
+fn on_kvm(host: &Host, mut machine: Machine) -> Result<Machine, KvmError> {
+    machine.set_executor(Some(Box::new(KvmEngine::new(host, config().cpu, 0)?)));
+    Ok(machine)
+}
+
+/// Runs to the end: what it said on the debug console, and how it ended.
+fn run(machine: &mut Machine) -> Result<(Vec<u8>, End), String> {
+    let mut console = Vec::new();
+    loop {
+        let stop = machine.run(Position(u64::MAX / 2));
+        for output in machine.take_output() {
+            if let Output::DebugConsole { bytes } = output {
+                console.extend(bytes);
+            }
+        }
+        match stop {
+            Stop::Idle { wake: Some(wake) } => {
+                machine.idle_until(wake);
+            }
+            Stop::End(End::EngineFailed) => {
+                return Err(machine.engine_failure().unwrap_or_default().to_owned());
+            }
+            Stop::End(end) => return Ok((console, end)),
+            stop => return Err(format!("it stopped: {stop:?}")),
+        }
+    }
+}
+
+fn replay(host: &Host, file: &[u8]) -> Result<Replayed, ReplayError> {
+    struct Nobody;
+    impl Observer for Nobody {
+        fn output(&mut self, _output: &[Output]) {}
+        fn progress(&mut self, _at: Moment) -> bool {
+            true
+        }
+    }
+    let mut replayer = Replayer::open(Cursor::new(file))?;
+    let machine = rebuild(&mut replayer)?;
+    let mut machine =
+        on_kvm(host, machine).map_err(|error| ReplayError::Machine(error.to_string()))?;
+    replayer.run(&mut machine, &ReplayOptions::default(), &mut Nobody)
+}

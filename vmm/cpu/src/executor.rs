@@ -1,0 +1,23 @@
+//! Another engine in place of this CPU's run loop.
+
+use crate::bus::Bus;
+use crate::cpu::Cpu;
+use crate::run::Stop;
+use dejavm_memory::GuestRam;
+use dejavm_units::Position;
+
+/// What executes instructions in place of [`Cpu::run_until`]. The CPU stays the home of the state between runs: an executor takes
+/// it from there and puts it back, and what it cannot do it leaves to the CPU.
+pub trait Executor {
+    /// Runs until a position that is not before `limit`, or until something needs the board.
+    ///
+    /// # Errors
+    /// If the host refuses to go on: a sentence for the user.
+    fn run_until(
+        &mut self,
+        cpu: &mut Cpu,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+        limit: Position,
+    ) -> Result<Stop, String>;
+}

@@ -1,0 +1,19 @@
+//! The KVM engine: the only code that touches `/dev/kvm`.
+//!
+//! Everything that could differ from run to run is kept out of the kernel: interrupt controllers and timers are the
+//! board's (no `KVM_CREATE_IRQCHIP`, no PIT), CPUID is the model's, model-specific registers that the kernel need not
+//! know come out to us. What executes is the host's processor; what surrounds it is the same board as the software CPU's.
+
+mod cpuid;
+mod engine;
+mod error;
+mod exits;
+mod host;
+mod msrs;
+mod registers;
+mod run_page;
+mod slots;
+
+pub use engine::{Counts, KvmEngine};
+pub use error::KvmError;
+pub use host::Host;

@@ -1,0 +1,309 @@
+//! The processor's state as the machine keeps it, and as KVM does.
+
+use crate::error::{KvmError, refused};
+use dejavm_cpu::{CpuState, F80, Fpu, Rights, Segment, TableRegister, control};
+use kvm_bindings::{
+    KVM_MP_STATE_RUNNABLE, KVM_VCPUEVENT_VALID_SHADOW, KVM_X86_SHADOW_INT_STI, Msrs, kvm_debugregs,
+    kvm_dtable, kvm_fpu, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
+    kvm_vcpu_events, kvm_xcr, kvm_xcrs,
+};
+use kvm_ioctls::VcpuFd;
+
+/// Registers that the processor itself reads, by their numbers (SDM vol. 4, table 2-2), and where the state has them. All
+/// others are the software CPU's: accesses to them come out of the kernel.
+const PLAIN: [u32; 9] = [
+    0x174,       // IA32_SYSENTER_CS
+    0x175,       // IA32_SYSENTER_ESP
+    0x176,       // IA32_SYSENTER_EIP
+    0xc000_0081, // STAR
+    0xc000_0082, // LSTAR
+    0xc000_0083, // CSTAR
+    0xc000_0084, // FMASK
+    0xc000_0102, // KERNEL_GS_BASE
+    0xc000_0103, // TSC_AUX
+];
+/// The status word's bit for an unmasked exception that is pending.
+const FPU_ERROR: u16 = 1 << 7;
+
+/// Puts the state into a vCPU.
+pub(crate) fn load(vcpu: &VcpuFd, state: &CpuState, board: &Board) -> Result<(), KvmError> {
+    vcpu.set_sregs(&special(state, board)).map_err(refused("the control registers"))?;
+    vcpu.set_regs(&general(state)).map_err(refused("the registers"))?;
+    if board.has_xsave {
+        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..kvm_xcrs::default() };
+        xcrs.xcrs[0] = kvm_xcr { xcr: 0, reserved: 0, value: state.xcr0 };
+        vcpu.set_xcrs(&xcrs).map_err(refused("XCR0"))?;
+    }
+    vcpu.set_fpu(&floating_point(state)).map_err(refused("the FPU's registers"))?;
+    let debug = kvm_debugregs {
+        db: [state.dr[0], state.dr[1], state.dr[2], state.dr[3]],
+        dr6: state.dr[6],
+        dr7: state.dr[7],
+        ..kvm_debugregs::default()
+    };
+    vcpu.set_debug_regs(&debug).map_err(refused("the debug registers"))?;
+    let entries: Vec<_> = PLAIN
+        .iter()
+        .zip(plain(state))
+        .map(|(&index, data)| kvm_msr_entry { index, reserved: 0, data })
+        .filter(|entry| board.has(entry.index))
+        .collect();
+    let msrs = Msrs::from_entries(&entries).expect("a few of them");
+    let count = vcpu.set_msrs(&msrs).map_err(refused("the model-specific registers"))?;
+    if let Some(entry) = entries.get(count) {
+        return Err(KvmError::Entry(format!("register {:#x} cannot be set", entry.index)));
+    }
+    let mut events = kvm_vcpu_events { flags: KVM_VCPUEVENT_VALID_SHADOW, ..Default::default() };
+    events.interrupt.shadow = if state.interrupt_shadow { KVM_X86_SHADOW_INT_STI as u8 } else { 0 };
+    events.nmi.masked = state.nmi_blocked.into();
+    vcpu.set_vcpu_events(&events).map_err(refused("pending events"))?;
+    // A halted processor is the board's business: one that is run is to execute.
+    let runnable = kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE };
+    vcpu.set_mp_state(runnable).map_err(refused("the processor's activity"))
+}
+
+/// Takes the state out; what KVM does not keep stays as it is.
+pub(crate) fn store(vcpu: &VcpuFd, state: &mut CpuState, board: &Board) -> Result<(), KvmError> {
+    let regs = vcpu.get_regs().map_err(refused("the registers"))?;
+    let sregs = vcpu.get_sregs().map_err(refused("the control registers"))?;
+    let fpu = vcpu.get_fpu().map_err(refused("the FPU's registers"))?;
+    let debug = vcpu.get_debug_regs().map_err(refused("the debug registers"))?;
+    let events = vcpu.get_vcpu_events().map_err(refused("pending events"))?;
+    state.gpr = [
+        regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8,
+        regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+    ];
+    (state.rip, state.rflags) = (regs.rip, regs.rflags);
+    state.seg = [sregs.es, sregs.cs, sregs.ss, sregs.ds, sregs.fs, sregs.gs].map(segment);
+    (state.ldtr, state.tr) = (segment(sregs.ldt), segment(sregs.tr));
+    (state.gdtr, state.idtr) = (table(sregs.gdt), table(sregs.idt));
+    state.cpl = sregs.ss.dpl;
+    (state.cr0, state.cr2, state.cr3, state.cr4) = (sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4);
+    state.efer = sregs.efer;
+    if board.has_xsave {
+        let xcrs = vcpu.get_xcrs().map_err(refused("XCR0"))?;
+        state.xcr0 = xcrs.xcrs[0].value;
+    }
+    take_floating_point(state, &fpu);
+    let [dr0, dr1, dr2, dr3] = debug.db;
+    state.dr = [dr0, dr1, dr2, dr3, 0, 0, debug.dr6, debug.dr7];
+    let entries: Vec<_> = PLAIN
+        .iter()
+        .filter(|&&index| board.has(index))
+        .map(|&index| kvm_msr_entry { index, ..Default::default() })
+        .collect();
+    let mut msrs = Msrs::from_entries(&entries).expect("a few of them");
+    vcpu.get_msrs(&mut msrs).map_err(refused("the model-specific registers"))?;
+    for entry in msrs.as_slice() {
+        *plain_mut(state, entry.index) = entry.data;
+    }
+    state.interrupt_shadow = events.interrupt.shadow != 0;
+    state.nmi_blocked = events.nmi.masked != 0;
+    Ok(())
+}
+
+/// What of the processor's state the board or the model has.
+pub(crate) struct Board {
+    /// IA32_APIC_BASE
+    pub(crate) apic_base: u64,
+    /// The task priority.
+    pub(crate) cr8: u8,
+    /// The model has XSAVE, and so XCR0.
+    pub(crate) has_xsave: bool,
+    /// The model has long mode, and the registers that belong to it.
+    pub(crate) has_long_mode: bool,
+}
+
+impl Board {
+    fn has(&self, msr: u32) -> bool {
+        self.has_long_mode || msr < 0xc000_0000
+    }
+}
+
+fn plain(state: &CpuState) -> [u64; 9] {
+    let msr = &state.msr;
+    [
+        msr.sysenter_cs,
+        msr.sysenter_esp,
+        msr.sysenter_eip,
+        msr.star,
+        msr.lstar,
+        msr.cstar,
+        msr.sfmask,
+        msr.kernel_gs_base,
+        msr.tsc_aux,
+    ]
+}
+
+fn plain_mut(state: &mut CpuState, index: u32) -> &mut u64 {
+    let msr = &mut state.msr;
+    match index {
+        0x174 => &mut msr.sysenter_cs,
+        0x175 => &mut msr.sysenter_esp,
+        0x176 => &mut msr.sysenter_eip,
+        0xc000_0081 => &mut msr.star,
+        0xc000_0082 => &mut msr.lstar,
+        0xc000_0083 => &mut msr.cstar,
+        0xc000_0084 => &mut msr.sfmask,
+        0xc000_0102 => &mut msr.kernel_gs_base,
+        0xc000_0103 => &mut msr.tsc_aux,
+        _ => unreachable!("PLAIN has no other"),
+    }
+}
+
+/// Registers whose accesses the kernel may complete by itself: the processor's own, and the bases of segments and EFER, which
+/// are elsewhere in the state.
+pub(crate) fn is_the_processors(msr: u32) -> bool {
+    PLAIN.contains(&msr) || matches!(msr, 0xc000_0080 | 0xc000_0100 | 0xc000_0101)
+}
+
+fn general(state: &CpuState) -> kvm_regs {
+    let [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] = state.gpr;
+    let CpuState { rip, rflags, .. } = *state;
+    kvm_regs {
+        rax,
+        rbx,
+        rcx,
+        rdx,
+        rsi,
+        rdi,
+        rsp,
+        rbp,
+        r8,
+        r9,
+        r10,
+        r11,
+        r12,
+        r13,
+        r14,
+        r15,
+        rip,
+        rflags,
+    }
+}
+
+fn special(state: &CpuState, board: &Board) -> kvm_sregs {
+    let [es, cs, ss, ds, fs, gs] = state.seg.map(|segment| kvm(segment, false));
+    kvm_sregs {
+        es,
+        cs,
+        ss: kvm_segment { dpl: state.cpl, ..ss },
+        ds,
+        fs,
+        gs,
+        ldt: kvm(state.ldtr, state.ldtr.selector & !3 == 0),
+        tr: kvm(state.tr, false),
+        gdt: kvm_table(state.gdtr),
+        idt: kvm_table(state.idtr),
+        cr0: state.cr0,
+        cr2: state.cr2,
+        cr3: state.cr3,
+        cr4: state.cr4,
+        cr8: board.cr8.into(),
+        efer: state.efer,
+        apic_base: board.apic_base,
+        interrupt_bitmap: [0; 4],
+    }
+}
+
+/// A segment register in KVM's words.
+fn kvm(segment: Segment, is_null: bool) -> kvm_segment {
+    let Segment { selector, base, limit, rights: Rights(rights) } = segment;
+    let bit = |n: u32| (rights >> n & 1) as u8;
+    let unusable = is_null || rights & Rights::NULL.0 != 0;
+    kvm_segment {
+        base,
+        limit,
+        selector,
+        type_: (rights & 0xf) as u8,
+        s: bit(4),
+        dpl: (rights >> 5 & 3) as u8,
+        present: if unusable { 0 } else { bit(7) },
+        avl: bit(8),
+        l: bit(9),
+        db: bit(10),
+        g: bit(11),
+        unusable: unusable.into(),
+        padding: 0,
+    }
+}
+
+fn segment(segment: kvm_segment) -> Segment {
+    let kvm_segment { base, limit, selector, type_, s, dpl, present, avl, l, db, g, .. } = segment;
+    if segment.unusable != 0 || present == 0 {
+        // What a processor keeps of one that it does not use, differs between vendors.
+        return Segment { selector, base, limit: 0, rights: Rights::NULL };
+    }
+    let bits = [(s, 4), (dpl, 5), (present, 7), (avl, 8), (l, 9), (db, 10), (g, 11)];
+    let rights = bits.iter().fold(u16::from(type_), |all, &(bit, at)| all | u16::from(bit) << at);
+    Segment { selector, base, limit, rights: Rights(rights) }
+}
+
+fn kvm_table(table: TableRegister) -> kvm_dtable {
+    kvm_dtable { base: table.base, limit: table.limit, padding: [0; 3] }
+}
+
+fn table(table: kvm_dtable) -> TableRegister {
+    TableRegister { base: table.base, limit: table.limit }
+}
+
+fn floating_point(state: &CpuState) -> kvm_fpu {
+    let fpu = &state.fpu;
+    let mut out = kvm_fpu {
+        fcw: fpu.control,
+        fsw: fpu.status & !0x3800 | u16::from(fpu.top) << 11,
+        ftwx: fpu.valid,
+        last_opcode: fpu.opcode,
+        last_ip: fpu.instruction_pointer,
+        last_dp: fpu.data_pointer,
+        mxcsr: state.mxcsr,
+        ..kvm_fpu::default()
+    };
+    for (n, slot) in out.fpr.iter_mut().enumerate() {
+        let F80 { significand, sign_exponent } = fpu.registers[(usize::from(fpu.top) + n) & 7];
+        slot[..8].copy_from_slice(&significand.to_le_bytes());
+        slot[8..10].copy_from_slice(&sign_exponent.to_le_bytes());
+    }
+    for (slot, xmm) in out.xmm.iter_mut().zip(state.xmm) {
+        *slot = xmm.to_le_bytes();
+    }
+    out
+}
+
+fn take_floating_point(state: &mut CpuState, from: &kvm_fpu) {
+    let top = (from.fsw >> 11 & 7) as u8;
+    let pending = from.fsw & FPU_ERROR != 0;
+    // See `Fpu::opcode`: only of an exception that is pending, so that no host's habits show.
+    let only = |value: u64| if pending { value } else { 0 };
+    let mut fpu = Fpu {
+        valid: from.ftwx,
+        control: from.fcw,
+        status: from.fsw & !0x3800,
+        top,
+        opcode: only(from.last_opcode.into()) as u16 & 0x7ff,
+        instruction_pointer: only(from.last_ip),
+        data_pointer: only(from.last_dp),
+        instruction_selector: if pending { state.fpu.instruction_selector } else { 0 },
+        data_selector: if pending { state.fpu.data_selector } else { 0 },
+        ..Fpu::default()
+    };
+    for (n, slot) in from.fpr.iter().enumerate() {
+        let significand = u64::from_le_bytes(slot[..8].try_into().expect("eight bytes"));
+        let sign_exponent = u16::from_le_bytes(slot[8..10].try_into().expect("two bytes"));
+        fpu.registers[(usize::from(top) + n) & 7] = F80 { significand, sign_exponent };
+    }
+    state.fpu = fpu;
+    state.mxcsr = from.mxcsr;
+    for (xmm, slot) in state.xmm.iter_mut().zip(from.xmm) {
+        *xmm = u128::from_le_bytes(slot);
+    }
+}
+
+/// Whether a state is one that KVM can run: A20 closed, or a single step that the guest asked for, is not.
+pub(crate) fn can_run(state: &CpuState) -> bool {
+    const TF: u64 = 1 << 8;
+    state.a20
+        && state.rflags & TF == 0
+        && state.pending_debug == 0
+        && (state.cr0 & control::CR0_PE != 0 || state.cr0 & control::CR0_PG == 0)
+}
