@@ -10,6 +10,10 @@
 //! against the file before memory is taken for them.
 #![forbid(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod checkpoint;
 mod error;
 mod group;
