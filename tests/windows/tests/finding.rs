@@ -4,7 +4,8 @@ mod common;
 
 use common::{Dump, dump, of, usual};
 use dejavm_windows_guest::{Memory, Options, System, Windows};
-use vmss2core::{Guest, WindowsOptions, is_windows};
+use std::io::Read;
+use vmss2core::{Guest, Kind, LinuxOptions, WindowsOptions, convert, is_windows};
 
 /// What every dump must say, wherever it was found.
 #[track_caller]
@@ -44,6 +45,19 @@ fn windows_is_recognised_and_others_are_not() {
         let Err(error) = of(guest, &WindowsOptions::default()) else { panic!("none is there") };
         assert!(error.to_string().contains("lead to KUSER_SHARED_DATA; -M makes"), "{error}");
     }
+}
+
+/// `--auto` makes a crash dump of a Windows.
+#[test]
+fn windows_is_what_auto_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Windows::new(&Options::new(System::Ten64)).write(folder.path()).unwrap();
+    let made = folder.path().join("made");
+    let kind = Kind::Auto(LinuxOptions::default(), WindowsOptions::default());
+    convert(&kind, &path, None, &made).unwrap();
+    let mut begin = [0; 8];
+    std::fs::File::open(made).unwrap().read_exact(&mut begin).unwrap();
+    assert_eq!(&begin, b"PAGEDU64");
 }
 
 /// In users' code with page tables that lack the kernel: by KernelGSBase, by the page where processors start, by page

@@ -8,7 +8,7 @@
 mod common;
 
 use common::{Dump, dump, usual};
-use dejavm_windows_guest::{Options, System};
+use dejavm_windows_guest::{Options, System, Windows};
 use vmss2core::WindowsOptions;
 
 /// Ranges that are not filler in the real header of Windows 10, with four runs.
@@ -196,7 +196,7 @@ fn processors_have_their_registers_where_debuggers_look() {
 /// Whoever's number is whose: KPRCBs are found by the processors' own bases.
 #[test]
 fn processors_may_be_in_another_order() {
-    let mut guest = dejavm_windows_guest::Windows::new(&Options::new(System::Ten64));
+    let mut guest = Windows::new(&Options::new(System::Ten64));
     guest.vcpus.reverse();
     guest.contexts.reverse();
     let dump = common::of(guest, &WindowsOptions::default()).unwrap();
@@ -220,6 +220,34 @@ fn crashed_systems_say_why() {
             false => {
                 let values: [u32; 5] = std::array::from_fn(|n| dump.word(0x28 + n as u64 * 4));
                 assert_eq!(values, bugcheck.map(|value| value as u32));
+            }
+        }
+    }
+}
+
+/// The processor whose stack says that it called KeBugCheckEx is shown first, whatever the others do.
+#[test]
+fn the_processor_that_crashed_comes_first() {
+    for system in System::ALL {
+        let bugcheck = [0xd1, 0xdead_0008, 2, 1, 0x8284_1234];
+        for who in [0, 1] {
+            let mut guest = Windows::new(&Options { bugcheck, ..Options::new(system) });
+            let (kernel, stack) = (guest.vcpus[0].clone(), system.layout().pool + 0x8000);
+            guest.vcpus[1].segments = kernel.segments;
+            guest.vcpus[1].rip = kernel.rip + 1;
+            let long = if system.is_64() { 8 } else { 4 };
+            for (n, vcpu) in (0..).zip(&mut guest.vcpus) {
+                vcpu.gpr[4] = stack + n * 0x2000;
+            }
+            for (n, value) in (0..).zip(bugcheck) {
+                let at = guest.space.physical(stack + who * 0x2000 + 0x1358 + n * long);
+                guest.memory.put(at, &value.to_le_bytes()[..long as usize]);
+            }
+            let rip = guest.vcpus[who as usize].rip;
+            let dump = common::of(guest, &WindowsOptions::default()).unwrap();
+            match system.is_64() {
+                true => assert_eq!(dump.long(0x348 + 0xf8), rip),
+                false => assert_eq!(u64::from(dump.word(0x320 + 0xb8)), rip),
             }
         }
     }

@@ -141,7 +141,11 @@ impl<'a> System<'a> {
         let (space, data) = (&self.space, &self.data);
         let is_64 = space.is_64();
         let patches = self.patches(conversion);
-        let current = processors::current(&self.processors, &guest.vcpus);
+        let bugcheck = self.bugcheck();
+        let crashed = bugcheck
+            .and_then(|why| processors::crashed(space, &self.processors, &guest.vcpus, &why));
+        let current =
+            crashed.unwrap_or_else(|| processors::current(&self.processors, &guest.vcpus));
         let own = roots::of_processor(guest, current);
         let root = own.map_or(space.root(), |(space, _)| space.root());
         let vcpu = &guest.vcpus[current];
@@ -158,7 +162,7 @@ impl<'a> System<'a> {
             processes: data.address(field::PS_ACTIVE_PROCESS_HEAD),
             machine: if is_64 { 0x8664 } else { 0x14c },
             processors: self.processors.len().max(1) as u32,
-            bugcheck: self.bugcheck(),
+            bugcheck: bugcheck.unwrap_or([LIVE_SYSTEM_DUMP, 0, 0, 0, 0]),
             debugger_data: data.at,
             runs: Vec::new(),
             context: context::context(vcpu, is_64),
@@ -219,11 +223,11 @@ impl<'a> System<'a> {
         at
     }
 
-    /// KiBugcheckData, or that the system lives.
-    fn bugcheck(&self) -> [u64; 5] {
+    /// KiBugcheckData, unless the system lives.
+    fn bugcheck(&self) -> Option<[u64; 5]> {
         let at = self.data.address(field::KI_BUGCHECK_DATA);
         let value = |n: u64| self.space.pointer(at.checked_add(n * self.space.pointer_bytes())?);
         let said = [0, 1, 2, 3, 4].map(|n| value(n).unwrap_or(0));
-        if said[0] == 0 { [LIVE_SYSTEM_DUMP, 0, 0, 0, 0] } else { said }
+        (said[0] != 0).then_some(said)
     }
 }

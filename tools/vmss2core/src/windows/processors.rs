@@ -9,6 +9,11 @@ use vmss::Vcpu;
 const KPCR_SELF_64: u64 = 0x18;
 const KPCR_SELF_32: u64 = 0x1c;
 const KPCR_PRCB: u64 = 0x20;
+const PAGE: u64 = 4096;
+/// Of [`Vcpu::gpr`].
+const RSP: usize = 4;
+/// Stacks of the kernel have 12 KiB in 32 bits, 24 in 64, and some are larger.
+const STACK_BYTES_MAX: usize = 96 << 10;
 
 /// A processor as Windows knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +76,51 @@ impl Processor {
     }
 }
 
-/// The processor that a debugger shows first: one that executes the kernel, better one that does something.
+/// The processor that called KeBugCheckEx, of a system that has crashed: its stack has the code and three parameters
+/// side by side. 64-bit functions are given room for four arguments there, and KeBugCheckEx saves its own in it; 32-bit
+/// ones are given them there.
+pub fn crashed(
+    space: &Space<'_>,
+    processors: &[Processor],
+    vcpus: &[Vcpu],
+    bugcheck: &[u64; 5],
+) -> Option<usize> {
+    let [code, parameters @ ..] = bugcheck;
+    let found = processors.iter().filter_map(|&Processor { vcpu, .. }| {
+        let values = stack(space, vcpus[vcpu].gpr[RSP]);
+        let at = values.windows(4).position(|four| {
+            // The code has 32 bits.
+            four[0] as u32 == *code as u32 && four[1..] == parameters[..3]
+        });
+        Some((at?, vcpu))
+    });
+    // Where one stack lies behind another, it is the nearer one's.
+    found.min().map(|(_, vcpu)| vcpu)
+}
+
+/// What is on a stack, as far as it goes.
+fn stack(space: &Space<'_>, pointer: u64) -> Vec<u64> {
+    let long = space.pointer_bytes();
+    let mut at = space.address(pointer) & !(long - 1);
+    let mut bytes = Vec::new();
+    while bytes.len() < STACK_BYTES_MAX && space.is_kernel(at) {
+        let mut piece = vec![0; (PAGE - at % PAGE) as usize];
+        if !space.read(at, &mut piece) {
+            break;
+        }
+        at = at.wrapping_add(piece.len() as u64);
+        bytes.extend(piece);
+    }
+    let value = |bytes: &[u8]| {
+        let mut wide = [0; 8];
+        wide[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(wide)
+    };
+    bytes.chunks_exact(long as usize).map(value).collect()
+}
+
+/// The processor that a debugger shows first of a system that lives: one that executes the kernel, better one that does
+/// something.
 pub fn current(processors: &[Processor], vcpus: &[Vcpu]) -> usize {
     let all = || processors.iter().map(|processor| processor.vcpu);
     let in_kernel = |vcpu: &usize| is_in_kernel(&vcpus[*vcpu]);
