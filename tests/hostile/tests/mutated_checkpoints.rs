@@ -4,7 +4,7 @@ use dejavm_hostile::checkpoint_rounds;
 use std::fs;
 
 const FIRST: u64 = 0x766d_7373_0000;
-const ROUNDS: u64 = 250;
+const ROUNDS: u64 = 1000;
 /// Whatever a file says.
 const MEMORY_MAX_KIB: u64 = 400 << 10;
 

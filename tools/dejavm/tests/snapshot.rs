@@ -146,6 +146,11 @@ fn what_cannot_be_written_is_refused() {
     let refused = dejavm("snapshot {} --at 6 -o {}", &[&file, &checkpoint]);
     assert_eq!(refused.code, 1);
     assert!(refused.sentence().contains("the file exists"), "{}", refused.sentence());
+    let memory = std::fs::File::options().write(true).open(folder.path("now.vmem")).unwrap();
+    memory.set_len((16 << 20) - 1).unwrap();
+    let refused = dejavm("record --from {} -o {}", &[&checkpoint, &folder.path("x.dvr")]);
+    let said = refused.sentence();
+    assert!(said.contains("now.vmem: its last 0x1 bytes are missing"), "{said}");
     std::fs::remove_file(folder.path("now.vmem")).unwrap();
     let refused = dejavm("record --from {} -o {}", &[&checkpoint, &folder.path("x.dvr")]);
     assert_eq!(refused.code, 1);

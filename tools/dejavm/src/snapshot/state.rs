@@ -67,7 +67,7 @@ impl Restored {
     pub fn from_file(path: &Path) -> Result<Restored, Failure> {
         let shown = path.display();
         let failed = |error: vmss::Error| Failure::new(Exit::Failed, format!("{shown}: {error}"));
-        let (checkpoint, memory, _) = Checkpoint::open(path, None).map_err(failed)?;
+        let (checkpoint, memory, paths) = Checkpoint::open(path, None).map_err(failed)?;
         let word = |name| -> Result<Option<u32>, Failure> {
             let bytes = checkpoint.value(GROUP, name, 4).map_err(failed)?;
             Ok(bytes.and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?))))
@@ -87,6 +87,16 @@ impl Restored {
                 );
                 return Err(Failure::new(Exit::Recording, sentence));
             }
+        }
+        // VMware leaves out what a guest never wrote; we do not.
+        if memory.bytes_missing() > 0 {
+            let file = paths.memory.unwrap_or_else(|| path.to_owned());
+            let sentence = format!(
+                "{}: its last {:#x} bytes are missing; it was not copied whole",
+                file.display(),
+                memory.bytes_missing()
+            );
+            return Err(Failure::new(Exit::Recording, sentence));
         }
         let header: Header = decode(&checkpoint, "header").map_err(|what| damaged(path, &what))?;
         let state: MachineState =
