@@ -234,6 +234,8 @@ fn the_processor_that_crashed_comes_first() {
             let mut guest = Windows::new(&Options { bugcheck, ..Options::new(system) });
             let (kernel, stack) = (guest.vcpus[0].clone(), system.layout().pool + 0x8000);
             guest.vcpus[1].segments = kernel.segments;
+            let own = if system.is_64() { 5 } else { 4 };
+            guest.vcpus[1].segments[own].base = system.layout().kpcr.0 + system.layout().kpcr.1;
             guest.vcpus[1].rip = kernel.rip + 1;
             let long = if system.is_64() { 8 } else { 4 };
             for (n, vcpu) in (0..).zip(&mut guest.vcpus) {

@@ -35,18 +35,15 @@ pub fn list(space: &Space<'_>, data: &DebuggerData, vcpus: &[Vcpu]) -> Vec<Proce
         .collect();
     let own: Vec<Option<u64>> = vcpus.iter().map(|vcpu| prcb_of(space, vcpu)).collect();
     // Those that say who they are; the others in their order, in the places left.
-    let mut left: Vec<usize> = (0..vcpus.len())
-        .filter(|&vcpu| !own[vcpu].is_some_and(|prcb| prcbs.contains(&prcb)))
-        .rev()
-        .collect();
-    let mut processors = Vec::new();
-    for prcb in prcbs {
-        let known = own.iter().position(|own| *own == Some(prcb));
-        if let Some(vcpu) = known.or_else(|| left.pop()) {
-            processors.push(Processor { vcpu, prcb });
-        }
-    }
-    processors
+    let known: Vec<Option<usize>> =
+        prcbs.iter().map(|&prcb| own.iter().position(|own| *own == Some(prcb))).collect();
+    let mut left = (0..vcpus.len()).filter(|&vcpu| !known.contains(&Some(vcpu)));
+    let both = prcbs.iter().zip(&known);
+    let processors = both.filter_map(|(&prcb, known)| {
+        let vcpu = known.or_else(|| left.next())?;
+        Some(Processor { vcpu, prcb })
+    });
+    processors.collect()
 }
 
 /// The KPRCB of a processor by its segment bases, if KPCR is there.
