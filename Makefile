@@ -55,7 +55,7 @@ lab: images ## runs guests on a real KVM, in a host that QEMU emulates
 
 # Left out of `test`: they need tens of megabytes of other people's debuggers, and a package of 855 MB (1.5 GB of disk while
 # it is unpacked, 631 MB afterwards).
-judges: images ## runs the slow judges: VS Code's debug adapters; gdb with the vmlinux of Debian's kernel (fetches 900 MB)
+judges: images ## runs the slow judges: VS Code's debug adapters; gdb, crash and drgn with the vmlinux of Debian's kernel (fetches 900 MB)
 	@tools/install-deps.sh test judges
 	@tests/judges/install.sh
 	@tests/gdb/fetch-adapters.sh

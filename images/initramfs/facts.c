@@ -5,6 +5,7 @@
  *                    more threads with names, and a child with another pattern at the same address; prints what it is,
  *                    then waits
  *   facts spin       waits for a line in /tmp/go, announces the moment, and spins with known registers
+ *   facts busy       the same, but keeps the kernel busy: it reads zeros
  *
  * tests/judges knows the constants. Freestanding, raw system calls, like calc.c.
  */
@@ -189,14 +190,18 @@ __attribute__((noreturn)) static void hold(void)
     wait_for_ever();
 }
 
-__attribute__((noreturn)) static void spin(void)
+__attribute__((noreturn)) static void spin(int in_kernel)
 {
+    static char zeros[1 << 20];
     char byte;
     fact("spinner", (word)syscall3(SYS_getpid, 0, 0, 0));
     long go = syscall3(SYS_open, (word) "/tmp/go", 0, 0);
     if (go < 0 || syscall3(SYS_read, (word)go, (word)&byte, 1) != 1)
         fail("/tmp/go");
+    long source = syscall3(SYS_open, (word) "/dev/zero", 0, 0);
     print("DEJAVM-FACTS-NOW\n");
+    while (in_kernel)
+        syscall3(SYS_read, (word)source, (word)zeros, sizeof zeros);
 #ifdef __x86_64__
     __asm__ volatile("movabs $0x1122334455667788, %rbx\n movabs $0xfeedfacecafe0123, %r15\n mov $0x20000000, %esi\n"
                      "xor %eax, %eax\n 1: inc %eax\n jmp 1b");
@@ -213,9 +218,9 @@ __attribute__((used, noreturn)) void start(long *stack)
     const char *verb = stack[0] > 1 ? arguments[1] : "";
     if (verb[0] == 'h')
         hold();
-    if (verb[0] == 's')
-        spin();
-    print("usage: facts hold | spin\n");
+    if (verb[0] == 's' || verb[0] == 'b')
+        spin(verb[0] == 'b');
+    print("usage: facts hold | spin | busy\n");
     for (;;)
         syscall3(SYS_exit, 2, 0, 0);
 }

@@ -14,6 +14,7 @@ from drgn.helpers.linux.fs import d_path, for_each_file
 from drgn.helpers.linux.mm import access_process_vm, for_each_vma, totalram_pages
 from drgn.helpers.linux.module import for_each_module
 from drgn.helpers.linux.pid import find_task, for_each_task
+from drgn.helpers.linux.sched import cpu_curr
 
 # Of images/initramfs/facts.c.
 PATTERN_AT, PATTERN_BYTES = 0x20000000, 20123
@@ -35,8 +36,7 @@ seen["modules"] = [module.name.string_().decode() for module in for_each_module(
 seen["tasks"] = [[task.tgid.value_(), task.pid.value_(), task.comm.string_().decode()] for task in for_each_task(prog)]
 seen["threads"] = sorted(thread.tid for thread in prog.threads())
 
-offset = prog["__per_cpu_offset"][0].value_()
-current = drgn.Object(prog, "struct task_struct **", prog.symbol("current_task").address + offset)[0]
+current = cpu_curr(prog, 0)
 seen["current"] = current.pid.value_()
 # The first frame's registers are what the core holds of the processor.
 try:

@@ -4,23 +4,13 @@
 mod program;
 
 use dejavm_judges::{ask, script};
-use program::facts::{self, Facts, Guest, Task};
+use program::facts::{self, Guest};
 use program::{Folder, dejavm};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
-use vmss::{Checkpoint, GuestMemory, Vcpu};
+use vmss::GuestMemory;
 use vmss2core::{Kind, LinuxOptions};
-
-fn opened(checkpoint: &str) -> (Vec<Vcpu>, GuestMemory) {
-    let (checkpoint, memory, _) = Checkpoint::open(Path::new(checkpoint), None).unwrap();
-    (checkpoint.vcpus().unwrap(), memory)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// Pages here and there in a guest's regions, mostly such as hold something; as words for a judge.
 fn pages(memory: &GuestMemory, regions: &[(u64, u64)]) -> Vec<String> {
@@ -58,47 +48,7 @@ fn page_of(memory: &GuestMemory, page: u64) -> [u8; 4096] {
 fn assert_pages(memory: &GuestMemory, asked: &[String], seen: &Value, who: &str) {
     for (page, seen) in asked.iter().zip(seen.as_array().unwrap()) {
         let ours = page_of(memory, u64::from_str_radix(page, 16).unwrap());
-        assert!(seen.as_str() == Some(&hex(&ours)), "{who}: the page at {page}");
-    }
-}
-
-fn convert(guest: &Guest, checkpoint: &str, kind: &Kind, name: &str) -> String {
-    let output = guest.folder.path(name);
-    let made = vmss2core::convert(kind, Path::new(checkpoint), None, Path::new(&output)).unwrap();
-    assert_eq!(made.len(), 1, "{made:?}");
-    made[0].to_str().unwrap().to_owned()
-}
-
-/// Demands that drgn saw in a core of the kernel what the guest said.
-fn assert_kernel(facts: &Facts, vcpu: &Vcpu, seen: &Value, who: &str) {
-    assert_eq!(seen["is_kernel"], true, "{who}");
-    let release = format!("OSRELEASE={}\n", facts.release);
-    assert!(seen["vmcoreinfo"].as_str().unwrap().starts_with(&release), "{who}");
-    assert_eq!(seen["banner"].as_str().unwrap().trim_end(), facts.version, "{who}");
-    assert_eq!(seen["memory_total_kb"], facts.memory_total, "{who}");
-    let modules: Vec<String> = serde_json::from_value(seen["modules"].clone()).unwrap();
-    assert_eq!(modules, facts.modules, "{who}");
-    let tasks: BTreeSet<Task> = serde_json::from_value(seen["tasks"].clone()).unwrap();
-    facts.assert_tasks(&tasks, who);
-    assert_eq!(seen["current"], facts.spinner, "{who}");
-    for (pid, seed) in [(facts.holder, facts::SEED), (facts.child, facts::CHILD_SEED)] {
-        let process = &seen["processes"][pid.to_string()];
-        assert!(process["pattern"].as_str() == Some(&hex(&facts::pattern(seed))), "{who}: {pid}");
-        let maps: Vec<(u64, u64)> = serde_json::from_value(process["maps"].clone()).unwrap();
-        assert_eq!(maps, facts.maps[&pid], "{who}");
-        let files: BTreeMap<u64, String> =
-            serde_json::from_value(process["files"].clone()).unwrap();
-        let pipes = |name: &String| {
-            if name.starts_with("pipe:") { "[pipefs]".into() } else { name.clone() }
-        };
-        let said: BTreeMap<u64, String> =
-            facts.files[&pid].iter().map(|(&at, name)| (at, pipes(name))).collect();
-        assert_eq!(files, said, "{who}");
-    }
-    for (name, value) in
-        [("rip", vcpu.rip), ("rsp", vcpu.gpr[4]), ("rbx", vcpu.gpr[3]), ("r15", vcpu.gpr[15])]
-    {
-        assert_eq!(seen["registers"][name], format!("{value:#x}"), "{who}: {name}");
+        assert!(seen.as_str() == Some(&facts::hex(&ours)), "{who}: the page at {page}");
     }
 }
 
@@ -107,14 +57,14 @@ fn assert_kernel(facts: &Facts, vcpu: &Vcpu, seen: &Value, who: &str) {
 fn drgn_sees_what_the_guest_said() {
     let guest = Guest::record("judges_drgn", "cloud-amd64", "512", "");
     let state = guest.checkpoint("guest.vmss", "");
-    let (vcpus, _) = opened(&state);
-    let core = convert(&guest, &state, &Kind::Linux(LinuxOptions::default()), "vmss.core");
+    let (vcpus, _) = facts::opened(&state);
+    let core = guest.convert(&state, &Kind::Linux(LinuxOptions::default()), "vmss.core");
     let kdump =
         LinuxOptions { kdump: Some(vmss2core::Compression::Zstd), ..LinuxOptions::default() };
-    let kdump = convert(&guest, &state, &Kind::Linux(kdump), "vmss.kdump");
+    let kdump = guest.convert(&state, &Kind::Linux(kdump), "vmss.kdump");
     for file in [core, kdump] {
         let seen = ask(&script("kernel.py"), &[&file]);
-        assert_kernel(&guest.facts, &vcpus[0], &seen, &file);
+        guest.facts.assert_kernel(&vcpus[0], &seen, &file);
     }
 }
 
@@ -123,7 +73,7 @@ fn drgn_sees_what_the_guest_said() {
 fn volatility_and_leechcore_read_both_regions() {
     let guest = Guest::record("judges_regions", "cloud-amd64", "4096", "");
     let state = guest.checkpoint("guest.vmss", "");
-    let (_, memory) = opened(&state);
+    let (_, memory) = facts::opened(&state);
     let regions = [(0, 3 << 30), (4 << 30, 1 << 30)];
     let asked = pages(&memory, &regions);
     let vmem = guest.folder.path("guest.vmem");
@@ -145,9 +95,9 @@ fn volatility_and_leechcore_read_both_regions() {
 fn volatility_finds_the_guest_in_checkpoint_and_core() {
     let guest = Guest::record("judges_volatility", "cloud-amd64", "256", "");
     let state = guest.checkpoint("guest.vmss", "");
-    let (_, memory) = opened(&state);
+    let (_, memory) = facts::opened(&state);
     let asked = pages(&memory, &[(0, 256 << 20)]);
-    let core = convert(&guest, &state, &Kind::Linux(LinuxOptions::default()), "vmss.core");
+    let core = guest.convert(&state, &Kind::Linux(LinuxOptions::default()), "vmss.core");
     let banner = String::from("--banners");
     for (file, layer) in [(guest.folder.path("guest.vmem"), "VmwareLayer"), (core, "Elf64Layer")] {
         let arguments: Vec<&String> = [&file, &banner].into_iter().chain(&asked).collect();
@@ -168,7 +118,7 @@ fn leechcore_reads_embedded_memory() {
     dejavm(line, &[&kernel, &file, &folder.path("console")]).ok();
     let state = folder.path("guest.vmsn");
     dejavm("snapshot {} --at end -o {} --embed", &[&file, &state]).ok();
-    let (_, memory) = opened(&state);
+    let (_, memory) = facts::opened(&state);
     let asked = pages(&memory, &[(0, 320 << 20)]);
     let seen = ask(&script("leechcore.py"), &[&[state], &*asked].concat());
     let regions = seen["regions"].as_array().unwrap();
@@ -215,10 +165,10 @@ fn assert_gdb(flavour: &str, registers: [(&str, usize); 3], pc: &str) {
     let guest = Guest::record(&format!("judges_gdb_{flavour}"), flavour, "256", "");
     let facts = &guest.facts;
     let state = guest.checkpoint("guest.vmss", "");
-    let (vcpus, memory) = opened(&state);
+    let (vcpus, memory) = facts::opened(&state);
     let vcpu = &vcpus[0];
 
-    let linear = convert(&guest, &state, &Kind::Linear(Some(0)), "linear.core");
+    let linear = guest.convert(&state, &Kind::Linear(Some(0)), "linear.core");
     let print: Vec<String> = registers.iter().map(|(name, _)| format!("print/x ${name}")).collect();
     let mut commands: Vec<&str> = print.iter().map(String::as_str).collect();
     let print_pc = format!("print/x ${pc}");
@@ -232,7 +182,7 @@ fn assert_gdb(flavour: &str, registers: [(&str, usize); 3], pc: &str) {
         assert!(gdb.said.contains(&format!("= {value:#x}\n")), "{value:#x}: {}", gdb.said);
     }
 
-    let physical = convert(&guest, &state, &Kind::Physical, "physical.core");
+    let physical = guest.convert(&state, &Kind::Physical, "physical.core");
     let pages = pages(&memory, &[(0, 256 << 20)]);
     let wanted = pages.iter().map(|page| (u64::from_str_radix(page, 16).unwrap(), 4096));
     let wanted: Vec<(u64, usize)> = wanted.collect();
@@ -243,7 +193,7 @@ fn assert_gdb(flavour: &str, registers: [(&str, usize); 3], pc: &str) {
 
     for (pid, seed) in [(facts.holder, facts::SEED), (facts.child, facts::CHILD_SEED)] {
         let kind = Kind::Process(pid as u32, LinuxOptions::default());
-        let core = convert(&guest, &state, &kind, &format!("core.{pid}"));
+        let core = guest.convert(&state, &kind, &format!("core.{pid}"));
         let memory = [(facts::PATTERN_AT, facts::PATTERN_BYTES)];
         let gdb = Gdb::ask(&core, &["info threads", "thread apply all x/1i $pc"], &memory);
         assert!(gdb.memory[0] == facts::pattern(seed), "{pid}: {}", gdb.said);

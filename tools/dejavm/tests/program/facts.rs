@@ -3,8 +3,12 @@
 use super::debian::fetched;
 use super::recorder::until;
 use super::{Folder, Kept, Ran, command, dejavm};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
+use vmss::{Checkpoint, GuestMemory, Vcpu};
+use vmss2core::Kind;
 
 /// Of images/initramfs/facts.c.
 pub const PATTERN_AT: u64 = 0x2000_0000;
@@ -20,6 +24,11 @@ pub fn pattern(seed: u32) -> Vec<u8> {
     (0..PATTERN_BYTES as u32)
         .map(|i| (i.wrapping_mul(167) + (i >> 8) * 13).wrapping_add(seed) as u8)
         .collect()
+}
+
+/// As judges say it.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A process, a thread of it, and its name.
@@ -102,6 +111,41 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Demands that drgn saw in a core of the kernel what the guest said (tests/judges/scripts/kernel.py).
+    #[track_caller]
+    pub fn assert_kernel(&self, vcpu: &Vcpu, seen: &Value, who: &str) {
+        assert_eq!(seen["is_kernel"], true, "{who}");
+        let release = format!("OSRELEASE={}\n", self.release);
+        assert!(seen["vmcoreinfo"].as_str().unwrap().starts_with(&release), "{who}");
+        assert_eq!(seen["banner"].as_str().unwrap().trim_end(), self.version, "{who}");
+        assert_eq!(seen["memory_total_kb"], self.memory_total, "{who}");
+        let modules: Vec<String> = serde_json::from_value(seen["modules"].clone()).unwrap();
+        assert_eq!(modules, self.modules, "{who}");
+        let tasks: BTreeSet<Task> = serde_json::from_value(seen["tasks"].clone()).unwrap();
+        self.assert_tasks(&tasks, who);
+        assert_eq!(seen["current"], self.spinner, "{who}");
+        for (pid, seed) in [(self.holder, SEED), (self.child, CHILD_SEED)] {
+            let process = &seen["processes"][pid.to_string()];
+            assert!(process["pattern"].as_str() == Some(&hex(&pattern(seed))), "{who}: {pid}");
+            let maps: Vec<(u64, u64)> = serde_json::from_value(process["maps"].clone()).unwrap();
+            assert_eq!(maps, self.maps[&pid], "{who}");
+            let files: BTreeMap<u64, String> =
+                serde_json::from_value(process["files"].clone()).unwrap();
+            let name = |name: &String| {
+                if name.starts_with("pipe:") { "[pipefs]".into() } else { name.clone() }
+            };
+            let said: BTreeMap<u64, String> =
+                self.files[&pid].iter().map(|(&at, file)| (at, name(file))).collect();
+            assert_eq!(files, said, "{who}");
+        }
+        let registers = [("rip", vcpu.rip), ("rsp", vcpu.gpr[4]), ("rbx", vcpu.gpr[3])];
+        for (name, value) in registers {
+            assert_eq!(seen["registers"][name], format!("{value:#x}"), "{who}: {name}");
+        }
+    }
+}
+
 /// Cuts in three at the first spaces.
 fn words(line: &str) -> [&str; 3] {
     let mut words = line.splitn(3, ' ');
@@ -173,4 +217,19 @@ impl Guest {
         let _: Ran = dejavm(&line, &[&self.file, &path]).ok();
         path
     }
+
+    /// Makes one file of a checkpoint of this guest; its path.
+    pub fn convert(&self, checkpoint: &str, kind: &Kind, name: &str) -> String {
+        let output = self.folder.path(name);
+        let made = vmss2core::convert(kind, Path::new(checkpoint), None, Path::new(&output));
+        let made = made.unwrap();
+        assert_eq!(made.len(), 1, "{made:?}");
+        made[0].to_str().unwrap().to_owned()
+    }
+}
+
+/// The processors and the memory in a checkpoint.
+pub fn opened(checkpoint: &str) -> (Vec<Vcpu>, GuestMemory) {
+    let (checkpoint, memory, _) = Checkpoint::open(Path::new(checkpoint), None).unwrap();
+    (checkpoint.vcpus().unwrap(), memory)
 }
