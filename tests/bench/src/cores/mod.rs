@@ -69,6 +69,10 @@ impl Row {
         median(self.costs.iter().map(|cost| cost.seconds)).unwrap_or(f64::NAN)
     }
 
+    fn cpu_seconds(&self) -> f64 {
+        median(self.costs.iter().map(|cost| cost.cpu_seconds)).unwrap_or(f64::NAN)
+    }
+
     fn peak_mib(&self) -> f64 {
         let peaks = self.costs.iter().map(|cost| cost.memory_peak as f64 / f64::from(1 << 20));
         peaks.fold(f64::NAN, f64::max)
@@ -217,8 +221,8 @@ impl Cores {
     /// The table for a person.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{:<26} {:>8} {:>8} {:>8} {:>9} {:>10}\n",
-            "cores of 4 GiB", "s", "ratio", "wanted", "peak MiB", "file MiB"
+            "{:<26} {:>8} {:>8} {:>8} {:>8} {:>9} {:>10}\n",
+            "cores of 4 GiB", "s", "ratio", "wanted", "cpu s", "peak MiB", "file MiB"
         );
         for (index, ((name, step), row)) in STEPS.iter().zip(&self.rows).enumerate() {
             let ratio = self.ratio(index);
@@ -242,8 +246,9 @@ impl Cores {
             }
             writeln!(
                 text,
-                "{name:<26} {:>8.2} {shown:>8} {wanted:>8} {:>9.0} {:>10} {}",
+                "{name:<26} {:>8.2} {shown:>8} {wanted:>8} {:>8.2} {:>9.0} {:>10} {}",
                 row.seconds(),
+                row.cpu_seconds(),
                 row.peak_mib(),
                 row.bytes >> 20,
                 remarks.join(", ")
@@ -251,8 +256,8 @@ impl Cores {
             .expect("writing to a string cannot fail");
         }
         text.push_str(
-            "medians; ratios to cp's time, of compressed ones to makedumpfile's, round by round; the memory of dejavm \
-             snapshot is its machine's\n",
+            "medians; ratios to cp's time, of compressed ones to makedumpfile's, round by round; cpu s of all threads; cpu and \
+             memory of dejavm snapshot are those of the whole replay\n",
         );
         text
     }
@@ -265,6 +270,7 @@ impl Cores {
                 "name": name.trim(),
                 "s": row.seconds(),
                 "s_each": seconds,
+                "cpu_s": row.cpu_seconds(),
                 "ratio": self.ratio(index).map(|(ratio, _)| ratio),
                 "wanted": self.ratio(index).map(|(_, wanted)| wanted),
                 "memory_peak_mib": row.peak_mib(),
