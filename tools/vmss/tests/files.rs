@@ -160,7 +160,8 @@ fn opening_reads_little() {
     memory.read(64 << 30, &mut byte).unwrap();
     assert_eq!((checkpoint.vcpus().unwrap().len(), memory.bytes(), byte), (1, 64 << 30, [0]));
     let took = begin.elapsed();
-    assert!(took < Duration::from_millis(200), "{took:?}: usually well below a millisecond");
+    // Well below a millisecond alone; reading all would take half a minute.
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 /// A checkpoint whose group `memory` is of these tags, and with a block of as many bytes.

@@ -132,8 +132,16 @@ fn flattened(dump: &[u8]) -> Vec<u8> {
 fn memory_that_is_named_leads_to_its_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     checkpoint(folder.path());
-    let guest = Guest::open(&folder.path().join("X.vmem"), None).unwrap();
-    assert_eq!(guest.vcpus, [vcpu(0), vcpu(1)]);
+    let [state, packed, memory] =
+        ["X.vmss", "X.vmss.zst", "X.vmem"].map(|name| folder.path().join(name));
+    let opened = || Guest::open(&memory, None).map(|guest| guest.vcpus);
+    assert_eq!(opened().unwrap(), [vcpu(0), vcpu(1)]);
+    fs::write(packed, zstd::bulk::compress(&fs::read(&state).unwrap(), 1).unwrap()).unwrap();
+    fs::remove_file(state).unwrap();
+    assert_eq!(opened().unwrap(), [vcpu(0), vcpu(1)]);
+    fs::remove_file(folder.path().join("X.vmss.zst")).unwrap();
+    let said = opened().unwrap_err().to_string();
+    assert!(said.contains("neither its .vmss nor its .vmsn"), "{said}");
 }
 
 #[test]

@@ -76,6 +76,9 @@ pub fn open(path: &Path, memory: Option<&Path>) -> Result<Guest, Error> {
         Parts { vcpus: dump.vcpus, ..Parts::of_memory(memory, paths.memory) }
     } else {
         let word = u32::from_le_bytes([begin[0], begin[1], begin[2], begin[3]]);
+        if Magic::of(word).is_none() && as_memory(path).is_some() {
+            return unread("it is guest memory, and neither its .vmss nor its .vmsn is beside it");
+        }
         if Magic::of(word).is_none() {
             return unread(&format!(
                 "it is neither a VMware checkpoint nor an ELF core nor a kdump: it begins with {word:#010x}"
@@ -106,12 +109,21 @@ impl Parts {
 
 /// Who names a checkpoint's memory means the checkpoint beside it.
 fn with_state(path: &Path) -> PathBuf {
+    let Some(plain) = as_memory(path) else { return path.into() };
+    let beside = STATES.iter().flat_map(|state| {
+        ["", ".zst", ".gz"].map(|packing| plain.with_extension(format!("{state}{packing}")))
+    });
+    beside.into_iter().find(|state| state.is_file()).unwrap_or_else(|| path.into())
+}
+
+/// What a checkpoint is called behind its dot.
+const STATES: [&str; 3] = ["vmss", "vmsn", "guest"];
+
+/// The name of a file that is called guest memory, without what says that it is compressed.
+fn as_memory(path: &Path) -> Option<PathBuf> {
     let plain = unwrapped(path);
-    let is_memory =
-        plain.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("vmem"));
-    let beside = ["vmss", "vmsn", "guest"].map(|extension| plain.with_extension(extension));
-    let state = beside.into_iter().find(|state| is_memory && state.is_file());
-    state.unwrap_or_else(|| path.into())
+    let extension = plain.extension()?;
+    extension.eq_ignore_ascii_case("vmem").then_some(plain)
 }
 
 /// Reads as many bytes as there are, up to all; how many.
