@@ -3,16 +3,18 @@
 #![forbid(unsafe_code)]
 
 use dejavm_kvm::{Host, KvmEngine, KvmError};
-use dejavm_machine::{Boot, End, Machine, MachineConfig, Output, Stop};
+use dejavm_machine::{Boot, End, Executor, Machine, MachineConfig, Output, Stop};
 use dejavm_memory::RamLayout;
 use dejavm_replay::{Moment, Observer, ReplayError, ReplayOptions, Replayed, Replayer};
-use dejavm_scenarios::{Desk, rebuild, tape};
+use dejavm_scenarios::{Desk, Random, rebuild, tape};
 use dejavm_units::Position;
 use std::io::Cursor;
 use std::process::ExitCode;
 
 /// Replays of each guest.
 const REPLAYS: usize = 20;
+/// Ways in which the engines take turns.
+const TURNS: u64 = 10;
 /// Exits between two digests.
 const DIGEST_INTERVAL: u64 = 1000;
 /// Guests that the tests of their own commands use: they wait for input, or never end.
@@ -51,6 +53,14 @@ fn check(host: &Host, name: &str, image: &[u8]) -> Result<(), String> {
             String::from_utf8_lossy(&expected)
         ));
     }
+    // Positions of one engine are not the other's, so a guest that waits for time has another one.
+    for seed in (1..=TURNS).filter(|_| is_exact) {
+        let (shown, end) = taking_turns(host, image, seed)?;
+        if end != soft_end || same(&shown) != same(&expected) {
+            let shown = String::from_utf8_lossy(&shown);
+            return Err(format!("with engines taking turns (seed {seed}) {end:?}, {shown}"));
+        }
+    }
     let machine = on_kvm(host, boot(image)).map_err(|error| error.to_string())?;
     let recorded = tape(machine, config(), &mut Desk::new(), DIGEST_INTERVAL, None);
     for n in 1..=REPLAYS {
@@ -81,6 +91,37 @@ fn boot(image: &[u8]) -> Machine {
 fn on_kvm(host: &Host, mut machine: Machine) -> Result<Machine, KvmError> {
     machine.set_executor(Some(Box::new(KvmEngine::new(host, config().cpu, 0)?)));
     Ok(machine)
+}
+
+/// Runs to the end with the state going from engine to engine, at pseudo-random moments.
+fn taking_turns(host: &Host, image: &[u8], seed: u64) -> Result<(Vec<u8>, End), String> {
+    let mut machine = boot(image);
+    let mut random = Random::new(seed);
+    let mut console = Vec::new();
+    loop {
+        let on_kvm = random.below(2) == 0;
+        let engine = KvmEngine::new(host, config().cpu, 0).map_err(|error| error.to_string())?;
+        machine.set_executor(on_kvm.then(|| Box::new(engine) as Box<dyn Executor>));
+        // Exits are far apart, instructions are not.
+        let turn = 1 + random.below(if on_kvm { 20 } else { 20_000 });
+        let stop = machine.run(Position(machine.position().0 + turn));
+        for output in machine.take_output() {
+            if let Output::DebugConsole { bytes } = output {
+                console.extend(bytes);
+            }
+        }
+        match stop {
+            Stop::Limit => {}
+            Stop::Idle { wake: Some(wake) } => {
+                machine.idle_until(wake);
+            }
+            Stop::End(End::EngineFailed) => {
+                return Err(machine.engine_failure().unwrap_or_default().to_owned());
+            }
+            Stop::End(end) => return Ok((console, end)),
+            stop => return Err(format!("it stopped: {stop:?}")),
+        }
+    }
 }
 
 /// Runs to the end: what it said on the debug console, and how it ended.

@@ -26,7 +26,7 @@ pub use config::{ConfigError, MachineConfig};
 pub use debugger_write::{
     RFLAGS_WRITABLE, Register, WriteRefused, register_writes, write_register,
 };
-pub use dejavm_cpu::{Breakpoint, CpuState, Stops, WatchHit, WatchKind, Watchpoint};
+pub use dejavm_cpu::{Breakpoint, CpuState, Executor, Stops, WatchHit, WatchKind, Watchpoint};
 pub use input_output::{Input, Output};
 pub use machine::{End, Idle, Machine, Stop};
 pub use state::{BoardState, MachineState, RestoreError};
