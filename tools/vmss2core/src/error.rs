@@ -3,13 +3,13 @@
 use crate::output::sizes;
 use dejavm_units::Gva;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why something could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file to convert, or its memory.
-    #[error("{}: {source}", path.display())]
+    #[error("{}{source}", named(path, source))]
     Input {
         /// The file that was named.
         path: PathBuf,
@@ -147,4 +147,12 @@ pub enum Error {
         /// What was tried.
         tried: String,
     },
+}
+
+/// The file's name before what is wrong with it, unless that begins with it.
+fn named(path: &Path, source: &vmss::Error) -> String {
+    match source {
+        vmss::Error::File { path: said, .. } if said == path => String::new(),
+        _ => format!("{}: ", path.display()),
+    }
 }
