@@ -130,6 +130,9 @@ pub enum Command {
     Convert(Box<Request>),
 }
 
+/// Each takes memory; more do nothing more.
+const THREADS_MAX: usize = 256;
+
 /// What words have said so far.
 #[derive(Default)]
 struct Words {
@@ -174,7 +177,18 @@ impl Command {
         let mut rest = arguments.iter().map(String::as_str);
         while let Some(word) = rest.next() {
             match word.split_once('=').filter(|_| word.starts_with("--")) {
-                Some((name, value)) => words.take(name, &mut std::iter::once(value))?,
+                // The one option whose value the product has in the same word.
+                Some(("--firmware", value)) => {
+                    let at = Gva(hexadecimal("--firmware", value)?);
+                    words.choose(Chosen::Firmware(Some(at)), "--firmware")?;
+                }
+                Some((name, value)) => {
+                    let mut value = std::iter::once(value);
+                    words.take(name, &mut value)?;
+                    if value.next().is_some() {
+                        return Err(format!("{name} takes no value"));
+                    }
+                }
                 None => words.take(word, &mut rest)?,
             }
         }
@@ -207,8 +221,12 @@ impl Words {
             "--threads" => {
                 let number = value("a number")?;
                 let parsed = number.parse().ok();
+                let parsed =
+                    parsed.filter(|&threads: &NonZero<usize>| threads.get() <= THREADS_MAX);
                 self.threads = Some(parsed.ok_or_else(|| {
-                    format!("--threads wants a number from 1 up, and that is not {number}")
+                    format!(
+                        "--threads wants a number from 1 to {THREADS_MAX}, and that is not {number}"
+                    )
                 })?);
             }
             "--auto" => self.choose(Chosen::Auto, word)?,
@@ -222,8 +240,12 @@ impl Words {
                 self.choose(Chosen::Linear(Some(n)), word)?;
             }
             "-N" | "--linux" => self.choose(Chosen::Linux, word)?,
-            "-N4" | "-N6" => {
-                self.linux.series = Some(if word == "-N4" { Series::Two4 } else { Series::Two6 });
+            "-N4" | "-N6" | "--linux-2.4" | "--linux-2.6" => {
+                self.linux.series = Some(if matches!(word, "-N4" | "--linux-2.4") {
+                    Series::Two4
+                } else {
+                    Series::Two6
+                });
                 self.choose(Chosen::Linux, word)?;
             }
             "-l" | "--offsets" => {
@@ -249,8 +271,8 @@ impl Words {
             "--without-free" => self.linux.without_free = true,
             "-P" | "--processes" => self.choose(Chosen::Processes, word)?,
             "--process" => self.process(word, value("a process id")?)?,
-            "-W" | "--windows" | "-W8" => {
-                self.windows.is_encoded |= word == "-W8";
+            "-W" | "--windows" | "-W8" | "--windows-8" => {
+                self.windows.is_encoded |= matches!(word, "-W8" | "--windows-8");
                 self.choose(Chosen::Windows, "-W")?;
             }
             "-WK" | "--kernel-only" => self.windows(|windows| windows.kernel_only = true)?,
@@ -264,9 +286,12 @@ impl Words {
                 let at = Gva(hexadecimal(word, value("an address")?)?);
                 self.windows(|windows| windows.debugger_data = Some(at))?;
             }
-            "-X32" | "-X64" => {
+            "-X32" | "-X64" | "--macos-32" | "--macos-64" => {
                 let kernel = value("the guest's mach_kernel")?.into();
-                self.choose(Chosen::MacOs(MacOptions { is_64: word == "-X64", kernel }), word)?;
+                self.choose(
+                    Chosen::MacOs(MacOptions { is_64: word.ends_with("64"), kernel }),
+                    word,
+                )?;
             }
             "-F" | "--firmware" => self.choose(Chosen::Firmware(None), word)?,
             _ => self.take_joined(word)?,
@@ -310,6 +335,8 @@ impl Words {
 
     fn choose(&mut self, chosen: Chosen, word: &str) -> Result<(), String> {
         match &self.chosen {
+            // What is made is for the guest to say; these say how.
+            Some((Chosen::Auto, _)) if matches!(chosen, Chosen::Linux | Chosen::Windows) => Ok(()),
             Some((before, earlier)) if *before != chosen => {
                 Err(format!("{earlier} and {word} ask for different things; say one"))
             }

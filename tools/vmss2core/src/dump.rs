@@ -80,6 +80,8 @@ fn shown(tag: &Tag) -> String {
 
 fn value(tag: &Tag) -> Json {
     match (&tag.value, tag.integer()) {
+        // Not every reader of JSON has 64 bits for a number.
+        (Value::Inline(bytes), Some(value)) if bytes.len() == 8 => json!(format!("{value:#x}")),
         (_, Some(value)) => json!(value),
         (Value::Inline(bytes), None) => json!(hex(bytes)),
         (Value::Block(block), None) => json!({

@@ -32,6 +32,17 @@ pub enum Error {
         /// What is wrong.
         source: io::Error,
     },
+    /// Its name is taken by something that must not be lost.
+    #[error("{}: {what}", path.display())]
+    Occupied {
+        /// The name.
+        path: PathBuf,
+        /// By what.
+        what: &'static str,
+    },
+    /// A signal asked for an end.
+    #[error("stopped by a signal; nothing was written")]
+    Interrupted,
     /// Checked before anything is written.
     #[error(
         "{}: it may need {} and its file system has {} left; make room, or name a file elsewhere with -o",

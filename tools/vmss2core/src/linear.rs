@@ -1,9 +1,10 @@
 //! Cores of what there is without knowing any operating system: a processor's address space, and physical memory.
 
 use crate::conversion::Conversion;
-use crate::elf::{Core, Segment, notes};
+use crate::elf::{self, Core, Segment, notes};
 use crate::error::Error;
 use crate::guest::Guest;
+use crate::output::Output;
 use crate::paging::AddressSpace;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,10 @@ pub fn address_spaces(
     }
     let is_64 = guest.is_64();
     let chosen = (0..count).filter(|n| only.is_none_or(|only| only == *n));
-    chosen
+    // All of them or none: each is checked for room by itself, and all together here.
+    let all = guest.memory.bytes_stored().saturating_mul(chosen.clone().count() as u64);
+    Output::check_room(&conversion.output("vmss.core"), all)?;
+    let prepared: Vec<Output> = chosen
         .map(|n| {
             let vcpu = &guest.vcpus[n];
             let notes = [notes::status(vcpu, n, is_64), notes::process(is_64)].concat();
@@ -27,9 +31,10 @@ pub fn address_spaces(
             let core = Core { is_64, notes: &notes, segments: &segments, alignment: 4096 };
             let mut name = conversion.output("vmss.core").into_os_string();
             name.push(n.to_string());
-            core.write(conversion, Path::new(&name))
+            core.prepare(conversion, Path::new(&name))
         })
-        .collect()
+        .collect::<Result<_, Error>>()?;
+    prepared.into_iter().map(|output| elf::finish(conversion, output)).collect()
 }
 
 /// What a processor's page tables lead to.

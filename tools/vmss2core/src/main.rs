@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::num::NonZero;
 use std::process::ExitCode;
 use vmss2core::{
-    Command, Conversion, Guest, Kind, Process, Progress, Request, USAGE, dump, processes,
+    Command, Conversion, Error, Guest, Kind, Process, Progress, Request, USAGE, dump, processes,
 };
 
 /// It could not be done.
@@ -52,12 +52,12 @@ fn convert(request: &Request, out: &mut impl Write) -> Result<(), String> {
     let guest = Guest::open(&request.input, request.memory.as_deref())
         .map_err(|error| error.to_string())?;
     let all = || std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-    if let Kind::Processes(options) = &request.kind {
-        let list = processes(&guest, options).map_err(|error| error.to_string())?;
-        return show(&list, request.json, out).map_err(|error| error.to_string());
-    }
     let meter = Meter::new(request.quiet || request.json);
     guest.remarks.iter().for_each(|sentence| meter.remark(sentence));
+    if let Kind::Processes(options) = &request.kind {
+        let list = processes(&guest, options).map_err(|error| error.to_string())?;
+        return show(&list, &meter, request.json, out).map_err(|error| error.to_string());
+    }
     let conversion = Conversion {
         guest: &guest,
         output: request.output.as_deref(),
@@ -66,10 +66,14 @@ fn convert(request: &Request, out: &mut impl Write) -> Result<(), String> {
     };
     let made = conversion.make(&request.kind);
     meter.clear();
+    if let (Err(Error::Interrupted), Some(signal)) = (&made, meter.signal()) {
+        eprintln!("vmss2core: stopped by a signal; nothing was written");
+        std::process::exit(128 + i32::from(signal));
+    }
     let files = made.map_err(|error| error.to_string())?;
     let written = if request.json {
         let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-        writeln!(out, "{}", json!({ "files": names }))
+        writeln!(out, "{}", json!({ "files": names, "remarks": meter.remarks() }))
     } else if request.quiet {
         Ok(())
     } else {
@@ -79,9 +83,10 @@ fn convert(request: &Request, out: &mut impl Write) -> Result<(), String> {
 }
 
 /// The processes as `ps` would list them.
-fn show(processes: &[Process], json: bool, out: &mut impl Write) -> io::Result<()> {
+fn show(processes: &[Process], meter: &Meter, json: bool, out: &mut impl Write) -> io::Result<()> {
     if json {
-        return writeln!(out, "{:#}", json!({ "processes": processes }));
+        let all = json!({ "processes": processes, "remarks": meter.remarks() });
+        return writeln!(out, "{all:#}");
     }
     writeln!(out, "{:>7} S {:>7} {:>4}  {:<18} NAME", "PID", "THREADS", "CPU", "TASK")?;
     for process in processes {

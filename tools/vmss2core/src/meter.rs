@@ -1,8 +1,11 @@
 //! How far a conversion is: a line on standard error, if that is a terminal.
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use vmss2core::Progress;
 
@@ -14,6 +17,10 @@ pub struct Meter {
     is_silent: bool,
     /// Where there is a terminal.
     bar: Option<Mutex<State>>,
+    /// What the user was told, for programs.
+    remarks: Mutex<Vec<String>>,
+    /// The signal that asked for an end; 0: none.
+    signal: Arc<AtomicUsize>,
 }
 
 struct State {
@@ -28,7 +35,24 @@ impl Meter {
     pub fn new(is_silent: bool) -> Meter {
         let state = State { name: String::new(), done: 0, all: 0, shown: Instant::now() };
         let bar = (!is_silent && io::stderr().is_terminal()).then(|| Mutex::new(state));
-        Meter { is_silent, bar }
+        let signal = Arc::new(AtomicUsize::new(0));
+        for number in [SIGINT, SIGTERM, SIGHUP] {
+            // Where that cannot be had, a signal just ends the process: the file under its name is whole all the same.
+            let _ = flag::register_usize(number, Arc::clone(&signal), number as usize);
+        }
+        // A limit of file sizes is then a failed write, which is told.
+        let _ = flag::register(SIGXFSZ, Arc::default());
+        Meter { is_silent, bar, remarks: Mutex::default(), signal }
+    }
+
+    /// What there was to say, in its order.
+    pub fn remarks(&self) -> Vec<String> {
+        self.remarks.lock().expect("nobody panics with it").clone()
+    }
+
+    /// The signal that asked for an end, if one did.
+    pub fn signal(&self) -> Option<u8> {
+        u8::try_from(self.signal.load(Ordering::Relaxed)).ok().filter(|&number| number != 0)
     }
 
     /// Takes the bar away.
@@ -64,7 +88,12 @@ impl Progress for Meter {
 
     fn end(&self, _file: &Path) {}
 
+    fn is_interrupted(&self) -> bool {
+        self.signal().is_some()
+    }
+
     fn remark(&self, sentence: &str) {
+        self.remarks.lock().expect("nobody panics with it").push(sentence.to_owned());
         if self.is_silent {
             return;
         }

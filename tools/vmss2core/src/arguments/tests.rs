@@ -65,6 +65,12 @@ fn long_forms() {
     assert_eq!(kind("--physical x"), kind("-M x"));
     assert_eq!(kind("--vcpu=3 x"), kind("-U 3 x"));
     assert_eq!(kind("--process 7 x"), kind("-P7 x"));
+    assert_eq!(kind("--firmware=0x7f00 x"), kind("-F7f00 x"));
+    assert_eq!(kind("--linux-2.4 x"), kind("-N4 x"));
+    assert_eq!(kind("--windows-8 x"), kind("-W8 x"));
+    assert_eq!(kind("--macos-64 kernel x"), kind("-X64 kernel x"));
+    let Kind::Auto(linux, windows) = kind("--auto --kdump --bitmap x") else { panic!("--auto") };
+    assert!(linux.kdump.is_some() && windows.bitmap);
     assert_eq!(kind("--debugger-data=0xfffff800`1234 -WK x"), kind("-WK -WDDBfffff8001234 x"));
     let Kind::Linux(options) = kind("--compress zstd x") else { panic!("--compress") };
     assert_eq!(options.kdump, Some(Compression::Zstd));
@@ -88,7 +94,10 @@ fn what_makes_no_sense_is_refused() {
         ("-M -N x", "-M and -N ask for different things; say one"),
         ("-O 12 x", "-l, -O and --without-free go with -N or -P"),
         ("-Wten x", "-W wants a build number, and that is not ten"),
-        ("--threads 0 x", "--threads wants a number from 1 up, and that is not 0"),
+        ("--threads 0 x", "--threads wants a number from 1 to 256, and that is not 0"),
+        ("--threads 5000 x", "--threads wants a number from 1 to 256, and that is not 5000"),
+        ("--kdump=zstd x", "--kdump takes no value"),
+        ("--quiet=no x", "--quiet takes no value"),
         ("-N -l 0x20614,mm x", "field 2 of linuxoffsets, `mm`, is not a hexadecimal number: `mm`"),
     ] {
         assert_eq!(parse(line).unwrap_err(), sentence, "{line}");

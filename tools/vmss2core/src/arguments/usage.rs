@@ -17,8 +17,8 @@ What to make:
   --auto             what the guest's operating system wants: -N, -W, or -M
 
 Linux:
-  -N, -N6            a core of the kernel, for crash and drgn: vmss.core              --linux
-  -N4                of Linux 2.4, or another that keeps no VMCOREINFO
+  -N, -N6            a core of the kernel, for crash and drgn: vmss.core              --linux, --linux-2.6
+  -N4                of Linux 2.4, or another that keeps no VMCOREINFO                --linux-2.4
   -P                 lists the processes, on standard output
   -P<pid>            a core of a process, for gdb: core.PID                           --process PID
   -l OFFSETS         where things are in the kernel, as getlinuxoffsets prints it     --offsets
@@ -30,7 +30,7 @@ Linux:
   --without-free     of --kdump: leave out pages that the kernel has free
 
 Windows:
-  -W, -W8            a crash dump, for WinDbg and others: memory.dmp                  --windows
+  -W, -W8            a crash dump, for WinDbg and others: memory.dmp                  --windows, --windows-8
                      (whether its debugger's data is encoded, and where it is, is found out)
   -W<num>            its build number, for one that does not say it                   --build NUM
   -WK                pages of the kernel only                                         --kernel-only
@@ -39,15 +39,16 @@ Windows:
   -WSCAN             search all memory at once, not the first 256 MiB first           --scan
 
 macOS:
-  -X32 KERNEL, -X64 KERNEL   a core for LLDB; KERNEL is the guest's mach_kernel: vmss.core
+  -X32 KERNEL, -X64 KERNEL   a core for LLDB; KERNEL is the guest's mach_kernel: vmss.core   --macos-32, --macos-64
 
 EFI firmware:
   -F                 a core of what it did when it met an exception: vmss.core        --firmware
-  -F<address>        with its EFI_SYSTEM_CONTEXT there (hexadecimal) [default: on a stack]
+  -F<address>        with its EFI_SYSTEM_CONTEXT there (hexadecimal)                  --firmware=ADDRESS
+                     [default: found on a stack]
 
 Everywhere:
-  -o FILE            where to write; a number is appended where there are several
-  -q                 say nothing but errors
+  -o FILE            where to write; the number of the processor follows where it is one's   --output
+  -q                 say nothing but errors                                           --quiet
   --threads N        how many threads work; as many as there are processors if not said
   --json             the names of the files for programs
   --help, --version

@@ -55,6 +55,13 @@ impl Segment {
     }
 }
 
+/// Gives a core its name.
+pub fn finish(conversion: &Conversion<'_>, output: Output) -> Result<PathBuf, Error> {
+    let path = output.finish()?;
+    conversion.progress.end(&path);
+    Ok(path)
+}
+
 /// What a core says before memory begins.
 pub struct Core<'a> {
     /// ELF64 for x86-64, or ELF32 for i386.
@@ -73,9 +80,18 @@ impl Core<'_> {
     /// # Errors
     /// If the guest's memory cannot be read, or the core not be written.
     pub fn write(&self, conversion: &Conversion<'_>, path: &Path) -> Result<PathBuf, Error> {
+        let output = self.prepare(conversion, path)?;
+        finish(conversion, output)
+    }
+
+    /// As [`Core::write`], but that it does not have its name yet.
+    ///
+    /// # Errors
+    /// As [`Core::write`].
+    pub fn prepare(&self, conversion: &Conversion<'_>, path: &Path) -> Result<Output, Error> {
         let regions = conversion.guest.memory.regions().iter();
         let image: Vec<_> = regions.map(|region| region.start()..region.end()).collect();
-        self.write_image(conversion, path, &image)
+        self.prepare_image(conversion, path, &image)
     }
 
     /// Writes a core with these physical addresses back to back as its image.
@@ -88,6 +104,16 @@ impl Core<'_> {
         path: &Path,
         image: &[Range<u64>],
     ) -> Result<PathBuf, Error> {
+        let output = self.prepare_image(conversion, path, image)?;
+        finish(conversion, output)
+    }
+
+    fn prepare_image(
+        &self,
+        conversion: &Conversion<'_>,
+        path: &Path,
+        image: &[Range<u64>],
+    ) -> Result<Output, Error> {
         let guest = conversion.guest;
         let head = self.head();
         let mut end = head.len() as u64;
@@ -100,14 +126,15 @@ impl Core<'_> {
         let pieces: Vec<Piece> = pieces.collect();
         let bytes = end - head.len() as u64;
         conversion.progress.begin(path, bytes);
-        let output =
-            Output::create(path, head.len() as u64 + bytes.min(guest.memory.bytes_stored()))?;
+        let output = Output::create(
+            guest,
+            path,
+            head.len() as u64 + bytes.min(guest.memory.bytes_stored()),
+        )?;
         output.checked(output.file().set_len(end))?;
         output.checked(output.file().write_all_at(&head, 0))?;
         copy(guest, &pieces, &output, conversion.threads, conversion.progress)?;
-        let path = output.finish()?;
-        conversion.progress.end(&path);
-        Ok(path)
+        Ok(output)
     }
 
     /// The bytes before the image of guest memory, which follows at once.

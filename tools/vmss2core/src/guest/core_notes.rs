@@ -86,7 +86,7 @@ impl Notes {
                 }
             }
         }
-        Parts { memory, vcpus, vmcoreinfo, remarks }
+        Parts { memory, vcpus, vmcoreinfo, remarks, memory_file: None }
     }
 }
 

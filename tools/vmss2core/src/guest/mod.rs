@@ -11,6 +11,7 @@ mod view;
 use crate::error::Error;
 use cache::Cache;
 use dejavm_linux::{GuestView, Paging, Space};
+use dejavm_units::Gva;
 use recognise::Parts;
 use std::path::{Path, PathBuf};
 use vmss::{GuestMemory, Vcpu};
@@ -30,6 +31,8 @@ pub struct Guest {
     pub vmcoreinfo: Option<Vec<u8>>,
     /// What the user should know of what was read.
     pub remarks: Vec<String>,
+    /// The files that all this is in.
+    pub files: Vec<PathBuf>,
     cache: Cache,
 }
 
@@ -44,12 +47,17 @@ impl Guest {
 
     /// A guest of these parts; the path is for sentences.
     pub fn new(path: PathBuf, memory: GuestMemory, vcpus: Vec<Vcpu>) -> Guest {
-        Guest::of(&path, Parts { memory, vcpus, vmcoreinfo: None, remarks: Vec::new() })
+        Guest::of(
+            &path,
+            Parts { memory, vcpus, vmcoreinfo: None, remarks: Vec::new(), memory_file: None },
+        )
     }
 
     fn of(path: &Path, parts: Parts) -> Guest {
-        let Parts { memory, vcpus, vmcoreinfo, remarks } = parts;
-        Guest { path: path.into(), memory, vcpus, vmcoreinfo, remarks, cache: Cache::default() }
+        let Parts { memory, vcpus, vmcoreinfo, remarks, memory_file } = parts;
+        let files = std::iter::once(path.to_owned()).chain(memory_file).collect();
+        let cache = Cache::default();
+        Guest { path: path.into(), memory, vcpus, vmcoreinfo, remarks, files, cache }
     }
 
     /// The address space that a processor is in; `None` while it has no paging.
@@ -57,6 +65,21 @@ impl Guest {
         let state = self.cpu_state(vcpu);
         let paging = Paging::of(&state)?;
         Some(Space { root: paging.root(state.cr3), paging })
+    }
+
+    /// Says which processors cannot have run in this memory: somebody may have named another guest's.
+    fn remark_strangers(&mut self) {
+        let leads_nowhere = |n: &usize| {
+            let space = self.space(*n);
+            let state = self.cpu_state(*n);
+            let at = Gva(state.seg[1].base.wrapping_add(state.rip));
+            space.is_some_and(|space| space.translate(self, at).is_none())
+        };
+        if let Some(n) = (0..self.vcpus.len()).find(leads_nowhere) {
+            self.remarks.push(format!(
+                "where processor {n} executes, its page tables lead to no memory: is this the memory of that guest?"
+            ));
+        }
     }
 
     /// Where a physical address is in an image of memory that has the regions back to back.

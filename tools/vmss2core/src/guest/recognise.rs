@@ -16,6 +16,8 @@ pub struct Parts {
     pub vmcoreinfo: Option<Vec<u8>>,
     /// What the user should know.
     pub remarks: Vec<String>,
+    /// The file that memory is in, if it is one of its own.
+    pub memory_file: Option<PathBuf>,
 }
 
 /// Files that somebody may well try, how they begin, and what to do instead.
@@ -89,21 +91,23 @@ pub fn open(path: &Path, memory: Option<&Path>) -> Result<Guest, Error> {
         let vcpus = checkpoint.vcpus().map_err(wrong)?;
         Parts { vcpus, ..Parts::of_memory(memory, paths.memory) }
     };
-    Ok(Guest::of(path, parts))
+    let mut guest = Guest::of(path, parts);
+    guest.remark_strangers();
+    Ok(guest)
 }
 
 impl Parts {
     fn of_memory(memory: vmss::GuestMemory, path: Option<PathBuf>) -> Parts {
         let missing = memory.bytes_missing();
         let mut remarks = Vec::new();
-        if let Some(path) = path.filter(|_| missing > 0) {
+        if let Some(path) = path.as_ref().filter(|_| missing > 0) {
             remarks.push(format!(
                 "{} ends {missing:#x} bytes before the guest's memory does, and they are taken to be zero: right if the \
                  guest never wrote there, wrong if the file was not copied whole",
                 path.display()
             ));
         }
-        Parts { memory, vcpus: Vec::new(), vmcoreinfo: None, remarks }
+        Parts { memory, vcpus: Vec::new(), vmcoreinfo: None, remarks, memory_file: path }
     }
 }
 

@@ -64,7 +64,7 @@ pub fn write(
         // Half is what full memory takes; if that is not enough after all, writing says so.
         Compression::Zlib | Compression::Zstd => guest.memory.bytes_stored() / 2,
     };
-    let output = Output::create(&path, bitmaps.end() + pages * DESCRIPTOR_BYTES + stored)?;
+    let output = Output::create(guest, &path, bitmaps.end() + pages * DESCRIPTOR_BYTES + stored)?;
     output.checked(output.file().write_all_at(&head, 0))?;
     let count = bitmaps.write(guest, free.as_ref(), &output)?;
     if without_free && count == pages {

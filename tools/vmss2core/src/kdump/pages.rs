@@ -140,7 +140,11 @@ impl Work<'_> {
         let mut packer = Packer::new(compression);
         let mut memory = vec![0; (PIECE_PAGES * PAGE_BYTES) as usize];
         while let Some((number, first, end)) = self.take() {
-            let done = self.pack(first, end, &mut packer, &mut memory).and_then(|piece| {
+            let packed = match self.conversion.progress.is_interrupted() {
+                true => Err(Error::Interrupted),
+                false => self.pack(first, end, &mut packer, &mut memory),
+            };
+            let done = packed.and_then(|piece| {
                 self.conversion.progress.advance((end - first) * PAGE_BYTES);
                 self.hand_in(number, piece)
             });

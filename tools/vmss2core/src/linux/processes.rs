@@ -24,10 +24,26 @@ pub struct Process {
     pub cpu: Option<u32>,
     /// A thread of the kernel: it has no memory of its own.
     pub is_kernel: bool,
-    /// Address of its `task_struct`.
+    /// Address of its `task_struct`. In hexadecimal for programs: not every reader of JSON has 64 bits for a number.
+    #[serde(serialize_with = "hexadecimal")]
     pub task: u64,
     /// Physical address of its page tables.
+    #[serde(serialize_with = "hexadecimal_if_any")]
     pub page_tables: Option<u64>,
+}
+
+fn hexadecimal<S: serde::Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{value:#x}"))
+}
+
+fn hexadecimal_if_any<S: serde::Serializer>(
+    value: &Option<u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => hexadecimal(value, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// All processes, by the kernel's own list.

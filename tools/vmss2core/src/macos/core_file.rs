@@ -63,7 +63,7 @@ impl CoreFile<'_> {
         });
         let pieces: Vec<Piece> = pieces.collect();
         conversion.progress.begin(path, guest.memory.bytes());
-        let output = Output::create(path, head.len() as u64 + guest.memory.bytes_stored())?;
+        let output = Output::create(guest, path, head.len() as u64 + guest.memory.bytes_stored())?;
         output.checked(output.file().set_len(end))?;
         output.checked(output.file().write_all_at(&head, 0))?;
         copy(guest, &pieces, &output, conversion.threads, conversion.progress)?;

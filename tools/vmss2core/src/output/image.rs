@@ -43,7 +43,11 @@ pub fn copy(
         let mut buffer = vec![0; CHUNK_BYTES as usize];
         while !failed.load(Ordering::Relaxed) {
             let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-            if let Err(error) = copy_chunk(guest, chunk, output, &mut buffer) {
+            let copied = match progress.is_interrupted() {
+                true => Err(Error::Interrupted),
+                false => copy_chunk(guest, chunk, output, &mut buffer),
+            };
+            if let Err(error) = copied {
                 failed.store(true, Ordering::Relaxed);
                 failure.lock().expect("nobody panics with it").get_or_insert(error);
                 return;

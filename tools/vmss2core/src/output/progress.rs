@@ -15,6 +15,11 @@ pub trait Progress: Sync {
 
     /// Something that the user should know of the result.
     fn remark(&self, sentence: &str);
+
+    /// Whether to stop, and leave nothing behind.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
 }
 
 /// Nobody.

@@ -33,7 +33,7 @@ pub fn full(
     header.required_space = end - Header::bytes(header.is_64);
     conversion.progress.begin(path, header.required_space);
     let needed = conversion.guest.memory.bytes_stored().min(header.required_space) + PAGE * 2;
-    let output = Output::create(path, needed)?;
+    let output = Output::create(conversion.guest, path, needed)?;
     output.checked(output.file().set_len(end))?;
     output.checked(output.file().write_all_at(&header.encode(), 0))?;
     copy(conversion.guest, &pieces, &output, conversion.threads, conversion.progress)?;
@@ -71,7 +71,11 @@ pub fn by_bitmap(
     head.extend_from_slice(&bits);
 
     conversion.progress.begin(path, bytes);
-    let output = Output::create(path, first + bytes.min(conversion.guest.memory.bytes_stored()))?;
+    let output = Output::create(
+        conversion.guest,
+        path,
+        first + bytes.min(conversion.guest.memory.bytes_stored()),
+    )?;
     output.checked(output.file().set_len(first + bytes))?;
     output.checked(output.file().write_all_at(&header.encode(), 0))?;
     output.checked(output.file().write_all_at(&head, begin))?;
