@@ -104,17 +104,8 @@ fn taking_turns(host: &Host, image: &[u8], seed: u64) -> Result<(Vec<u8>, End), 
         machine.set_executor(on_kvm.then(|| Box::new(engine) as Box<dyn Executor>));
         // Exits are far apart, instructions are not.
         let turn = 1 + random.below(if on_kvm { 20 } else { 20_000 });
-        let stop = machine.run(Position(machine.position().0 + turn));
-        for output in machine.take_output() {
-            if let Output::DebugConsole { bytes } = output {
-                console.extend(bytes);
-            }
-        }
-        match stop {
+        match machine.run_alone(Position(machine.position().0 + turn), &mut console) {
             Stop::Limit => {}
-            Stop::Idle { wake: Some(wake) } => {
-                machine.idle_until(wake);
-            }
             Stop::End(End::EngineFailed) => {
                 return Err(machine.engine_failure().unwrap_or_default().to_owned());
             }
@@ -127,23 +118,12 @@ fn taking_turns(host: &Host, image: &[u8], seed: u64) -> Result<(Vec<u8>, End), 
 /// Runs to the end: what it said on the debug console, and how it ended.
 fn run(machine: &mut Machine) -> Result<(Vec<u8>, End), String> {
     let mut console = Vec::new();
-    loop {
-        let stop = machine.run(Position(u64::MAX / 2));
-        for output in machine.take_output() {
-            if let Output::DebugConsole { bytes } = output {
-                console.extend(bytes);
-            }
+    match machine.run_alone(Position(u64::MAX / 2), &mut console) {
+        Stop::End(End::EngineFailed) => {
+            Err(machine.engine_failure().unwrap_or_default().to_owned())
         }
-        match stop {
-            Stop::Idle { wake: Some(wake) } => {
-                machine.idle_until(wake);
-            }
-            Stop::End(End::EngineFailed) => {
-                return Err(machine.engine_failure().unwrap_or_default().to_owned());
-            }
-            Stop::End(end) => return Ok((console, end)),
-            stop => return Err(format!("it stopped: {stop:?}")),
-        }
+        Stop::End(end) => Ok((console, end)),
+        stop => Err(format!("it stopped: {stop:?}")),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod builder;
 mod debugger_data;
+pub mod dump;
 mod file;
 mod image;
 mod memory;

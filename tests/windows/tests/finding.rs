@@ -1,8 +1,6 @@
 //! A Windows is found however its processors stand, and its debugger data block wherever it is.
 
-mod common;
-
-use common::{Dump, dump, of, usual};
+use dejavm_windows_guest::dump::{Dump, dump, of, usual};
 use dejavm_windows_guest::{Memory, Options, System, Windows};
 use std::io::Read;
 use vmss2core::{Guest, Kind, LinuxOptions, WindowsOptions, convert, is_windows};

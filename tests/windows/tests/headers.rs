@@ -5,9 +5,7 @@
 //! are the ranges that they fill; the rest of them is `PAGEPAGE...`. What their fields hold is compared in
 //! `vmss2core/src/windows/header/tests.rs`.
 
-mod common;
-
-use common::{Dump, dump, usual};
+use dejavm_windows_guest::dump::{Dump, dump, of, usual};
 use dejavm_windows_guest::{Options, System, Windows};
 use vmss2core::WindowsOptions;
 
@@ -199,7 +197,7 @@ fn processors_may_be_in_another_order() {
     let mut guest = Windows::new(&Options::new(System::Ten64));
     guest.vcpus.reverse();
     guest.contexts.reverse();
-    let dump = common::of(guest, &WindowsOptions::default()).unwrap();
+    let dump = of(guest, &WindowsOptions::default()).unwrap();
     for n in [0, 1] {
         assert_context_64(&dump.linear(dump.guest.contexts[n].0, 0x4d0), &dump, n);
     }
@@ -246,7 +244,7 @@ fn the_processor_that_crashed_comes_first() {
                 guest.memory.put(at, &value.to_le_bytes()[..long as usize]);
             }
             let rip = guest.vcpus[who as usize].rip;
-            let dump = common::of(guest, &WindowsOptions::default()).unwrap();
+            let dump = of(guest, &WindowsOptions::default()).unwrap();
             match system.is_64() {
                 true => assert_eq!(dump.long(0x348 + 0xf8), rip),
                 false => assert_eq!(u64::from(dump.word(0x320 + 0xb8)), rip),

@@ -1,9 +1,7 @@
 //! Programs that no one here wrote open the dumps: kdmp-parser, volatility 3, LeechCore.
 
-mod common;
-
-use common::{Dump, dump, usual};
 use dejavm_judges::ask;
+use dejavm_windows_guest::dump::{Dump, dump, usual};
 use dejavm_windows_guest::{Options, System};
 use kdmp_parser::gxa::{Gpa, Gva, Gxa};
 use kdmp_parser::parse::KernelDumpParser;

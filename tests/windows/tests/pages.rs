@@ -1,8 +1,6 @@
 //! The memory in dumps is the guest's, page by page, but for what is said to be otherwise.
 
-mod common;
-
-use common::{Dump, dump, usual};
+use dejavm_windows_guest::dump::{Dump, dump, usual};
 use dejavm_windows_guest::{Options, System};
 use std::collections::BTreeSet;
 use vmss2core::WindowsOptions;

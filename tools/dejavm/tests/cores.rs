@@ -2,22 +2,11 @@
 
 mod program;
 
+use program::gdb::on_core;
 use program::{Folder, dejavm};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use vmss::Checkpoint;
 use vmss2core::{Kind, LinuxOptions};
-
-fn gdb(core: &Path, commands: &[&str]) -> String {
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-batch", "-ex", "set architecture i386"]).arg("-core").arg(core);
-    for command in commands {
-        gdb.args(["-ex", command]);
-    }
-    let ran =
-        gdb.stdin(Stdio::null()).output().expect("gdb is installed: `tools/install-deps.sh test`");
-    String::from_utf8_lossy(&ran.stdout).into_owned()
-}
 
 /// A guest in protected mode: registers, an address that is executed, and a physical one.
 #[test]
@@ -36,7 +25,7 @@ fn gdb_opens_cores_of_both_views() {
 
     let linear = convert(Kind::Linear(None));
     assert_eq!(linear, [folder.0.join("vmss.core0")]);
-    let said = gdb(&linear[0], &["print/x $eip", "print/x $esp", "x/1xb $eip", "info threads"]);
+    let said = on_core(&linear[0], &["print/x $eip", "print/x $esp", "x/1xb $eip", "info threads"]);
     assert!(said.contains("GuestVM"), "{said}");
     for register in [vcpu.rip, vcpu.gpr[4]] {
         assert!(said.contains(&format!("= {register:#x}\n")), "{register:#x}: {said}");
@@ -46,7 +35,7 @@ fn gdb_opens_cores_of_both_views() {
     let physical = convert(Kind::Physical);
     let mut word = [0; 4];
     memory.read(vcpu.gdtr.base, &mut word).unwrap();
-    let said = gdb(&physical[0], &[&format!("x/1xw {:#x}", vcpu.gdtr.base)]);
+    let said = on_core(&physical[0], &[&format!("x/1xw {:#x}", vcpu.gdtr.base)]);
     assert!(said.contains(&format!("{:#010x}", u32::from_le_bytes(word))), "{said}");
 
     let refused =

@@ -5,9 +5,10 @@
 mod program;
 
 use dejavm_judges::{ask, python, script};
+use program::Folder;
 use program::debian::fetched;
 use program::facts::{self, Guest, Task};
-use program::{Folder, command, dejavm, wait};
+use program::panicked::panicked;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
@@ -199,32 +200,10 @@ fn drgn_sees_what_the_guest_said() {
 #[test]
 fn a_panicked_guest_shows_its_panicking_stack() {
     let folder = Folder::new("judge_crash");
-    let (file, console) = (folder.path("panic.dvr"), folder.path("console"));
-    let (kernel, initrd) = (fetched("vmlinuz-amd64"), fetched("initramfs-amd64.gz"));
-    let append = "console=ttyS0 panic=-1 cryptomgr.notests dejavm.workload=demo";
-    let arguments = [
-        "record",
-        "--kernel",
-        &kernel,
-        "--initrd",
-        &initrd,
-        "--append",
-        append,
-        "-m",
-        "512",
-        "-o",
-        &file,
-        "--json",
-        "--console",
-        &console,
-    ];
-    wait(command(&arguments).spawn().unwrap()).ok();
-    let said = std::fs::read_to_string(&console).unwrap();
+    let (state, said) = panicked(&folder, "amd64", "512");
     let version = said.lines().find_map(|line| line.split("Linux version ").nth(1)).unwrap();
     let release = version.split(' ').next().unwrap();
 
-    let state = folder.path("panic.vmss");
-    dejavm("snapshot {} --at end -o {}", &[&file, &state]).ok();
     let core = folder.path("vmss.core");
     vmss2core::convert(
         &Kind::Linux(LinuxOptions::default()),

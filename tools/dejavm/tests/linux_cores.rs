@@ -3,22 +3,11 @@
 
 mod program;
 
-use program::debian::fetched;
-use program::{Folder, command, dejavm, wait};
+use program::Folder;
+use program::gdb::on_core;
+use program::panicked::panicked;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use vmss2core::{Conversion, Guest, Kind, LinuxOptions, Process, Silent};
-
-fn gdb(core: &Path, commands: &[&str]) -> String {
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-batch", "-core"]).arg(core);
-    for command in commands {
-        gdb.args(["-ex", command]);
-    }
-    let ran =
-        gdb.stdin(Stdio::null()).output().expect("gdb is installed: `tools/install-deps.sh test`");
-    String::from_utf8_lossy(&ran.stdout).into_owned()
-}
 
 /// The last register of a name that the panic printed: those of user mode.
 fn printed(console: &str, register: &str) -> u64 {
@@ -28,40 +17,11 @@ fn printed(console: &str, register: &str) -> u64 {
     u64::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("{register}: {word}"))
 }
 
-fn panicked(folder: &Folder, kernel: &str, initrd: &str) -> (Guest, String) {
-    let (file, console) = (folder.path("panic.dvr"), folder.path("console"));
-    let append = "console=ttyS0 panic=-1 cryptomgr.notests dejavm.workload=demo";
-    let (kernel, initrd) = (fetched(kernel), fetched(initrd));
-    let arguments = [
-        "record",
-        "--kernel",
-        &kernel,
-        "--initrd",
-        &initrd,
-        "--append",
-        append,
-        "-m",
-        "256",
-        "--idle",
-        "skip",
-        "-o",
-        &file,
-        "--json",
-        "--console",
-        &console,
-    ];
-    let recorded = wait(command(&arguments).spawn().unwrap()).ok().json();
-    let state = folder.path("panic.vmss");
-    let at = recorded["position"].to_string();
-    dejavm("snapshot {} --at {} -o {}", &[&file, &at, &state]).ok();
-    let guest = Guest::open(Path::new(&state), None).unwrap();
-    (guest, std::fs::read_to_string(&console).unwrap())
-}
-
 #[test]
 fn processes_are_listed_and_made_cores_of() {
     let folder = Folder::new("linux_cores");
-    let (guest, console) = panicked(&folder, "vmlinuz-cloud-amd64", "initramfs-amd64.gz");
+    let (state, console) = panicked(&folder, "cloud-amd64", "256");
+    let guest = Guest::open(Path::new(&state), None).unwrap();
     let options = LinuxOptions::default();
     let list = vmss2core::processes(&guest, &options).unwrap();
     let named = |name: &str| list.iter().find(|process| process.comm == name);
@@ -80,7 +40,8 @@ fn processes_are_listed_and_made_cores_of() {
         Conversion { guest: &guest, output: Some(&output), threads, progress: &Silent };
     let made = conversion.make(&Kind::Process(pid, options.clone())).unwrap();
     assert_eq!(made, std::slice::from_ref(&output));
-    let said = gdb(&output, &["p/x $rip", "p/x $rsp", "p/x $rbx", "x/2xb $rip - 2", "info auxv"]);
+    let said =
+        on_core(&output, &["p/x $rip", "p/x $rsp", "p/x $rbx", "x/2xb $rip - 2", "info auxv"]);
     for register in ["RIP", "RSP", "RBX"] {
         let wanted = format!("= {:#x}\n", printed(&console, register));
         assert!(said.contains(&wanted), "{register} {wanted}: {said}");

@@ -37,7 +37,7 @@ pub use memory::{Extent, GuestMemory, PAGE_BYTES, Region};
 pub use packed::{SeekableWriter, open_file};
 pub use pair::{Paths, memory_beside, unwrapped};
 pub use source::ReadAt;
-pub use sparse::{SparseFile, is_zero};
+pub use sparse::{SparseFile, contents, is_zero};
 pub use tag::{Block, Tag, Tags, Value};
 pub use vcpu::{SegmentRegister, Table, Vcpu, segment};
 pub use write::{Product, TagList, Writer};

@@ -43,22 +43,28 @@ impl SparseFile {
 
 impl Write for SparseFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let zeros = count_pages(rest, true);
-            let (hole, behind) = rest.split_at(zeros);
-            self.at += hole.len() as u64;
-            let (now, then) = behind.split_at(count_pages(behind, false));
-            self.file.write_all_at(now, self.at)?;
-            self.at += now.len() as u64;
-            rest = then;
+        for (from, contents) in contents(bytes) {
+            self.file.write_all_at(contents, self.at + from as u64)?;
         }
+        self.at += bytes.len() as u64;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The runs of pages that are not all zeros, each with where it begins.
+pub fn contents(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        at += count_pages(&bytes[at..], true);
+        let run = &bytes[at..at + count_pages(&bytes[at..], false)];
+        let begin = at;
+        at += run.len();
+        (!run.is_empty()).then_some((begin, run))
+    })
 }
 
 /// Bytes of the pages in front that are zero, or are not; what is less than a page counts as one.

@@ -89,7 +89,7 @@ impl KvmEngine {
     ) -> Result<Stop, KvmError> {
         self.slots.bind(&self.vm, ram)?;
         let mut state = cpu.state();
-        let mut ready = state.rflags & rflags::IF != 0 && !state.interrupt_shadow;
+        let mut ready = registers::takes_interrupts(&state);
         let mut loaded = false;
         let stop = loop {
             if bus.wants_control() {
@@ -106,7 +106,7 @@ impl KvmEngine {
                 match self.by_software(cpu, ram, bus, &mut state, loaded)? {
                     Some(stop) => return Ok(stop),
                     None => {
-                        ready = state.rflags & rflags::IF != 0 && !state.interrupt_shadow;
+                        ready = registers::takes_interrupts(&state);
                         loaded = false;
                         continue;
                     }
@@ -140,7 +140,7 @@ impl KvmEngine {
                 Exit::CannotEmulate => match self.by_software(cpu, ram, bus, &mut state, true)? {
                     Some(stop) => return Ok(stop),
                     None => {
-                        ready = state.rflags & rflags::IF != 0 && !state.interrupt_shadow;
+                        ready = registers::takes_interrupts(&state);
                         loaded = false;
                     }
                 },

@@ -1,7 +1,7 @@
 //! The processor's state as the machine keeps it, and as KVM does.
 
 use crate::error::{KvmError, refused};
-use dejavm_cpu::{CpuState, F80, Fpu, Rights, Segment, TableRegister, control};
+use dejavm_cpu::{CpuState, F80, Fpu, Rights, Segment, TableRegister, control, rflags};
 use kvm_bindings::{
     KVM_MP_STATE_RUNNABLE, KVM_VCPUEVENT_VALID_SHADOW, KVM_X86_SHADOW_INT_STI, Msrs, kvm_debugregs,
     kvm_dtable, kvm_fpu, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
@@ -9,18 +9,21 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
+/// Where the state has a register.
+type Place = fn(&mut CpuState) -> &mut u64;
+
 /// Registers that the processor itself reads, by their numbers (SDM vol. 4, table 2-2), and where the state has them. All
 /// others are the software CPU's: accesses to them come out of the kernel.
-const PLAIN: [u32; 9] = [
-    0x174,       // IA32_SYSENTER_CS
-    0x175,       // IA32_SYSENTER_ESP
-    0x176,       // IA32_SYSENTER_EIP
-    0xc000_0081, // STAR
-    0xc000_0082, // LSTAR
-    0xc000_0083, // CSTAR
-    0xc000_0084, // FMASK
-    0xc000_0102, // KERNEL_GS_BASE
-    0xc000_0103, // TSC_AUX
+const PLAIN: [(u32, Place); 9] = [
+    (0x174, |state| &mut state.msr.sysenter_cs),
+    (0x175, |state| &mut state.msr.sysenter_esp),
+    (0x176, |state| &mut state.msr.sysenter_eip),
+    (0xc000_0081, |state| &mut state.msr.star),
+    (0xc000_0082, |state| &mut state.msr.lstar),
+    (0xc000_0083, |state| &mut state.msr.cstar),
+    (0xc000_0084, |state| &mut state.msr.sfmask),
+    (0xc000_0102, |state| &mut state.msr.kernel_gs_base),
+    (0xc000_0103, |state| &mut state.msr.tsc_aux),
 ];
 /// The status word's bit for an unmasked exception that is pending.
 const FPU_ERROR: u16 = 1 << 7;
@@ -42,11 +45,9 @@ pub(crate) fn load(vcpu: &VcpuFd, state: &CpuState, board: &Board) -> Result<(),
         ..kvm_debugregs::default()
     };
     vcpu.set_debug_regs(&debug).map_err(refused("the debug registers"))?;
-    let entries: Vec<_> = PLAIN
-        .iter()
-        .zip(plain(state))
-        .map(|(&index, data)| kvm_msr_entry { index, reserved: 0, data })
-        .filter(|entry| board.has(entry.index))
+    let mut copy = state.clone();
+    let entries: Vec<_> = plain(board)
+        .map(|(index, place)| kvm_msr_entry { index, reserved: 0, data: *place(&mut copy) })
         .collect();
     let msrs = Msrs::from_entries(&entries).expect("a few of them");
     let count = vcpu.set_msrs(&msrs).map_err(refused("the model-specific registers"))?;
@@ -87,15 +88,12 @@ pub(crate) fn store(vcpu: &VcpuFd, state: &mut CpuState, board: &Board) -> Resul
     take_floating_point(state, &fpu);
     let [dr0, dr1, dr2, dr3] = debug.db;
     state.dr = [dr0, dr1, dr2, dr3, 0, 0, debug.dr6, debug.dr7];
-    let entries: Vec<_> = PLAIN
-        .iter()
-        .filter(|&&index| board.has(index))
-        .map(|&index| kvm_msr_entry { index, ..Default::default() })
-        .collect();
+    let entries: Vec<_> =
+        plain(board).map(|(index, _)| kvm_msr_entry { index, ..Default::default() }).collect();
     let mut msrs = Msrs::from_entries(&entries).expect("a few of them");
     vcpu.get_msrs(&mut msrs).map_err(refused("the model-specific registers"))?;
-    for entry in msrs.as_slice() {
-        *plain_mut(state, entry.index) = entry.data;
+    for ((_, place), entry) in plain(board).zip(msrs.as_slice()) {
+        *place(state) = entry.data;
     }
     state.interrupt_shadow = events.interrupt.shadow != 0;
     state.nmi_blocked = events.nmi.masked != 0;
@@ -114,47 +112,17 @@ pub(crate) struct Board {
     pub(crate) has_long_mode: bool,
 }
 
-impl Board {
-    fn has(&self, msr: u32) -> bool {
-        self.has_long_mode || msr < 0xc000_0000
-    }
-}
-
-fn plain(state: &CpuState) -> [u64; 9] {
-    let msr = &state.msr;
-    [
-        msr.sysenter_cs,
-        msr.sysenter_esp,
-        msr.sysenter_eip,
-        msr.star,
-        msr.lstar,
-        msr.cstar,
-        msr.sfmask,
-        msr.kernel_gs_base,
-        msr.tsc_aux,
-    ]
-}
-
-fn plain_mut(state: &mut CpuState, index: u32) -> &mut u64 {
-    let msr = &mut state.msr;
-    match index {
-        0x174 => &mut msr.sysenter_cs,
-        0x175 => &mut msr.sysenter_esp,
-        0x176 => &mut msr.sysenter_eip,
-        0xc000_0081 => &mut msr.star,
-        0xc000_0082 => &mut msr.lstar,
-        0xc000_0083 => &mut msr.cstar,
-        0xc000_0084 => &mut msr.sfmask,
-        0xc000_0102 => &mut msr.kernel_gs_base,
-        0xc000_0103 => &mut msr.tsc_aux,
-        _ => unreachable!("PLAIN has no other"),
-    }
+/// Those of [`PLAIN`] that the model has.
+fn plain(board: &Board) -> impl Iterator<Item = (u32, Place)> {
+    let long = board.has_long_mode;
+    PLAIN.into_iter().filter(move |&(msr, _)| long || msr < 0xc000_0000)
 }
 
 /// Registers whose accesses the kernel may complete by itself: the processor's own, and the bases of segments and EFER, which
 /// are elsewhere in the state.
 pub(crate) fn is_the_processors(msr: u32) -> bool {
-    PLAIN.contains(&msr) || matches!(msr, 0xc000_0080 | 0xc000_0100 | 0xc000_0101)
+    PLAIN.iter().any(|&(number, _)| number == msr)
+        || matches!(msr, 0xc000_0080 | 0xc000_0100 | 0xc000_0101)
 }
 
 fn general(state: &CpuState) -> kvm_regs {
@@ -297,6 +265,11 @@ fn take_floating_point(state: &mut CpuState, from: &kvm_fpu) {
     for (xmm, slot) in state.xmm.iter_mut().zip(from.xmm) {
         *xmm = u128::from_le_bytes(slot);
     }
+}
+
+/// Whether a maskable interrupt may be delivered before the next instruction.
+pub(crate) fn takes_interrupts(state: &CpuState) -> bool {
+    state.rflags & rflags::IF != 0 && !state.interrupt_shadow
 }
 
 /// Whether a state is one that KVM can run: A20 closed, or a single step that the guest asked for, is not.

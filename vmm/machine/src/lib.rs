@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod acpi;
+mod alone;
 mod board;
 mod boot;
 mod bus;

@@ -2,7 +2,7 @@
 //! come back from it.
 
 use dejavm_kvm::{Host, KvmEngine};
-use dejavm_machine::{Boot, CpuState, End, Machine, MachineConfig, Output, Stop};
+use dejavm_machine::{Boot, CpuState, End, Machine, MachineConfig, Stop};
 use dejavm_memory::RamLayout;
 use dejavm_units::{Gpa, Position};
 use serde::{Deserialize, Serialize};
@@ -133,23 +133,12 @@ fn guest(host: &Host, image: &[u8]) -> Result<(), String> {
 
 fn to_end(machine: &mut Machine) -> Result<(Vec<u8>, End), String> {
     let mut console = Vec::new();
-    loop {
-        let stop = machine.run(Position(u64::MAX / 2));
-        for output in machine.take_output() {
-            if let Output::DebugConsole { bytes } = output {
-                console.extend(bytes);
-            }
+    match machine.run_alone(Position(u64::MAX / 2), &mut console) {
+        Stop::End(End::EngineFailed) => {
+            Err(machine.engine_failure().unwrap_or_default().to_owned())
         }
-        match stop {
-            Stop::Idle { wake: Some(wake) } => {
-                machine.idle_until(wake);
-            }
-            Stop::End(End::EngineFailed) => {
-                return Err(machine.engine_failure().unwrap_or_default().to_owned());
-            }
-            Stop::End(end) => return Ok((console, end)),
-            stop => return Err(format!("it stopped: {stop:?}")),
-        }
+        Stop::End(end) => Ok((console, end)),
+        stop => Err(format!("it stopped: {stop:?}")),
     }
 }
 

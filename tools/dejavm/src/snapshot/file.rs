@@ -1,16 +1,17 @@
 //! Files that stand under their names only when they are whole.
 
 use crate::progress::size;
-use std::fs::{self, File};
+use std::fs::Permissions;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 use vmss::{SeekableWriter, SparseFile};
 
-/// A file that is whole, and has no name yet. Dropped before [`Partial::finish`], it is gone.
+/// A file that is whole, and has no name yet but one that nobody else uses. Dropped before [`Partial::finish`], it is gone.
 pub struct Partial {
     path: PathBuf,
-    partial: PathBuf,
+    partial: NamedTempFile,
     bytes_on_disk: u64,
 }
 
@@ -24,10 +25,15 @@ impl Partial {
         compress: bool,
         contents: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
     ) -> io::Result<Partial> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let mut written = Partial { path: path.into(), partial: partial.into(), bytes_on_disk: 0 };
-        let file = File::create(&written.partial)?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".");
+        let partial = tempfile::Builder::new()
+            .prefix(&name)
+            .suffix(".partial")
+            // What a file is created with, less what the user's mask takes away.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder(path))?;
+        let file = partial.as_file().try_clone()?;
         let file = if compress {
             let mut out = SeekableWriter::new(file)?;
             contents(&mut out)?;
@@ -37,8 +43,8 @@ impl Partial {
             contents(&mut out)?;
             out.finish()?
         };
-        written.bytes_on_disk = file.metadata()?.blocks() * 512;
-        Ok(written)
+        let bytes_on_disk = file.metadata()?.blocks() * 512;
+        Ok(Partial { path: path.into(), partial, bytes_on_disk })
     }
 
     /// Gives it its name; the bytes that it takes up on disk.
@@ -46,16 +52,15 @@ impl Partial {
     /// # Errors
     /// As the operating system has it.
     pub fn finish(self) -> io::Result<u64> {
-        fs::rename(&self.partial, &self.path)?;
+        self.partial.persist(&self.path).map_err(|failed| failed.error)?;
         Ok(self.bytes_on_disk)
     }
 }
 
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // After `finish` there is none; otherwise somebody has a better sentence to say.
-        let _ = fs::remove_file(&self.partial);
-    }
+/// The folder that a file is in.
+fn folder(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 /// Says if there is no room for a file of at most so many bytes. How many it really needs is asked only then.
@@ -67,8 +72,7 @@ pub fn check_room(
     at_most: u64,
     needed: impl FnOnce() -> io::Result<u64>,
 ) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let system = rustix::fs::statvfs(folder.unwrap_or(Path::new(".")))?;
+    let system = rustix::fs::statvfs(folder(path))?;
     let left = system.f_bavail.saturating_mul(system.f_frsize);
     if at_most <= left {
         return Ok(());

@@ -1,6 +1,7 @@
 //! A real gdb on a pipe, command by command, so that a test can act in between.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -120,4 +121,16 @@ impl Drop for Gdb {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a gdb says of a core, command by command; it ends then.
+pub fn on_core(core: &Path, commands: &[&str]) -> String {
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-core"]).arg(core);
+    for command in commands {
+        gdb.args(["-ex", command]);
+    }
+    let ran =
+        gdb.stdin(Stdio::null()).output().expect("gdb is installed: `tools/install-deps.sh test`");
+    String::from_utf8_lossy(&ran.stdout).into_owned()
 }

@@ -4,6 +4,7 @@
 pub mod debian;
 pub mod facts;
 pub mod gdb;
+pub mod panicked;
 pub mod recorder;
 
 use serde_json::Value;

@@ -8,6 +8,18 @@ use vmss::{SegmentRegister, Table, Vcpu, segment};
 const BYTES: u32 = 440;
 const VERSION: u32 = 1;
 
+/// The segment registers in the structure's order; GDT and IDT follow.
+pub const SEGMENTS: [usize; 8] = [
+    segment::CS,
+    segment::DS,
+    segment::ES,
+    segment::FS,
+    segment::GS,
+    segment::SS,
+    segment::LDTR,
+    segment::TR,
+];
+
 /// The note of a processor.
 pub fn state(vcpu: &Vcpu) -> Vec<u8> {
     let mut out = Vec::with_capacity(BYTES as usize);
@@ -19,22 +31,12 @@ pub fn state(vcpu: &Vcpu) -> Vec<u8> {
     [ax, bx, cx, dx, si, di, sp, bp].into_iter().chain(more).for_each(|&value| long(value));
     long(vcpu.rip);
     long(vcpu.eflags.into());
-    let order = [
-        segment::CS,
-        segment::DS,
-        segment::ES,
-        segment::FS,
-        segment::GS,
-        segment::SS,
-        segment::LDTR,
-        segment::TR,
-    ];
     let table = |table: Table| SegmentRegister {
         base: table.base,
         limit: Some(table.limit.into()),
         ..SegmentRegister::default()
     };
-    let segments = order.into_iter().map(|at| vcpu.segments[at]);
+    let segments = SEGMENTS.into_iter().map(|at| vcpu.segments[at]);
     for register in segments.chain([table(vcpu.gdtr), table(vcpu.idtr)]) {
         // `flags` are the second half of a descriptor: bits 8 to 15 and 20 to 23.
         let rights = u32::from(register.rights.unwrap_or(0));

@@ -2,6 +2,7 @@
 
 use super::kernel_space;
 use super::recognise::Parts;
+use crate::elf::qemu;
 use vmss::{GuestMemory, SegmentRegister, Table, Vcpu, segment};
 
 const NT_PRSTATUS: u32 = 1;
@@ -164,17 +165,7 @@ fn state(contents: &[u8]) -> Option<Vcpu> {
         Table { base: register.base, limit: register.limit.unwrap_or(0) as u16 }
     };
     let mut vcpu = Vcpu { gpr, rip: r(16), eflags: r(17) as u32, ..Vcpu::default() };
-    let order = [
-        segment::CS,
-        segment::DS,
-        segment::ES,
-        segment::FS,
-        segment::GS,
-        segment::SS,
-        segment::LDTR,
-        segment::TR,
-    ];
-    for (n, at) in order.into_iter().enumerate() {
+    for (n, at) in qemu::SEGMENTS.into_iter().enumerate() {
         vcpu.segments[at] = register(n);
     }
     (vcpu.gdtr, vcpu.idtr) = (table(8), table(9));

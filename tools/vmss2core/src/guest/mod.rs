@@ -10,10 +10,11 @@ mod view;
 
 use crate::error::Error;
 use cache::Cache;
-use dejavm_linux::{GuestView, Paging, Space};
+use dejavm_linux::{GuestView, Kernel, Paging, Reason, Space};
 use dejavm_units::Gva;
 use recognise::Parts;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use vmss::{GuestMemory, Vcpu};
 
 /// More than that, and headers before it, 32 bits cannot address.
@@ -34,6 +35,7 @@ pub struct Guest {
     /// The files that all this is in.
     pub files: Vec<PathBuf>,
     cache: Cache,
+    kernel: OnceLock<Result<Kernel, Reason>>,
 }
 
 impl Guest {
@@ -56,8 +58,16 @@ impl Guest {
     fn of(path: &Path, parts: Parts) -> Guest {
         let Parts { memory, vcpus, vmcoreinfo, remarks, memory_file } = parts;
         let files = std::iter::once(path.to_owned()).chain(memory_file).collect();
-        let cache = Cache::default();
-        Guest { path: path.into(), memory, vcpus, vmcoreinfo, remarks, files, cache }
+        let (cache, kernel) = (Cache::default(), OnceLock::new());
+        Guest { path: path.into(), memory, vcpus, vmcoreinfo, remarks, files, cache, kernel }
+    }
+
+    /// The Linux kernel that runs in it, looked for once.
+    ///
+    /// # Errors
+    /// Why there is none, or none that can be read at this position.
+    pub fn linux(&self) -> Result<&Kernel, &Reason> {
+        self.kernel.get_or_init(|| Kernel::find(self)).as_ref()
     }
 
     /// The address space that a processor is in; `None` while it has no paging.

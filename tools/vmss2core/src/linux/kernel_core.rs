@@ -7,7 +7,6 @@ use crate::elf::{Core, Segment, notes};
 use crate::error::Error;
 use crate::kdump;
 use crate::output::sizes;
-use dejavm_linux::Kernel;
 use std::path::PathBuf;
 
 /// A core of the kernel.
@@ -43,7 +42,7 @@ pub(crate) fn text(
     }
     // Who says which Linux it is, or where things are in it, is believed.
     let is_said = options.series.is_some() || options.offsets.is_some();
-    if found.is_none() && !is_said && Kernel::find(guest).is_err() {
+    if found.is_none() && !is_said && guest.linux().is_err() {
         let tried = sizes::shown(guest.memory.bytes());
         return Err(Error::NoLinux { path: guest.path.clone(), tried });
     }

@@ -12,13 +12,13 @@ pub use processes::{Process, processes};
 use crate::arguments::LinuxOptions;
 use crate::error::Error;
 use crate::guest::Guest;
-use dejavm_linux::Kernel;
+use dejavm_linux::{Kernel, Reason};
 
 /// The kernel that runs in a guest.
 fn kernel(guest: &Guest, options: &LinuxOptions) -> Result<Kernel, Error> {
     let found = match &options.offsets {
         Some(offsets) => Kernel::with_offsets(guest, offsets),
-        None => Kernel::find(guest),
+        None => guest.linux().cloned().map_err(Reason::clone),
     };
     found.map_err(|reason| Error::NoKernel { path: guest.path.clone(), reason })
 }
@@ -31,7 +31,7 @@ pub fn recognise(guest: &Guest) -> Result<Option<String>, Error> {
             .find_map(|line| line.strip_prefix("OSRELEASE=").map(str::to_owned));
         return Ok(Some(format!("Linux {}", release.unwrap_or_default())));
     }
-    let banner = Kernel::find(guest).ok().and_then(|kernel| kernel.facts().banner.clone());
+    let banner = guest.linux().ok().and_then(|kernel| kernel.facts().banner.clone());
     Ok(banner.map(|line| {
         line.split(' ').filter(|word| *word != "version").take(2).collect::<Vec<_>>().join(" ")
     }))

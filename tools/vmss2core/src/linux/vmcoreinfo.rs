@@ -2,7 +2,6 @@
 
 use crate::error::Error;
 use crate::guest::Guest;
-use dejavm_linux::Kernel;
 use dejavm_units::Gpa;
 
 /// How the kernel's own note begins: name with padding, then its text.
@@ -19,7 +18,7 @@ pub fn find(guest: &Guest) -> Result<Option<Vec<u8>>, Error> {
     if let Some(text) = &guest.vmcoreinfo {
         return Ok(Some(text.clone()));
     }
-    let at = Kernel::find(guest).ok().and_then(|kernel| kernel.facts().vmcoreinfo_at);
+    let at = guest.linux().ok().and_then(|kernel| kernel.facts().vmcoreinfo_at);
     if let Some(Gpa(at)) = at {
         let mut text = vec![0; TEXT_MAX as usize];
         guest.read(at, &mut text)?;

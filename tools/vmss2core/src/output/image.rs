@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use vmss::{PAGE_BYTES, is_zero};
+use vmss::contents;
 
 /// Bytes copied at a time: few system calls, and small enough for the second-level cache.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -104,22 +104,13 @@ fn copy_chunk(
     }
     let buffer = &mut buffer[..chunk.bytes as usize];
     guest.read(chunk.physical, buffer)?;
-    let (mut offset, mut rest) = (chunk.offset, &*buffer);
-    while !rest.is_empty() {
-        let zeros = count_pages(rest, true);
-        (offset, rest) = (offset + zeros as u64, &rest[zeros..]);
-        let (now, then) = rest.split_at(count_pages(rest, false));
-        output.checked(output.file().write_all_at(now, offset))?;
-        (offset, rest) = (offset + now.len() as u64, then);
+    for (from, contents) in contents(buffer) {
+        let written = output.file().write_all_at(contents, chunk.offset + from as u64);
+        output.checked(written)?;
     }
     Ok(())
 }
 
-/// Bytes of the pages in front that are zero, or are not; what is less than a page counts as one.
-fn count_pages(bytes: &[u8], zero: bool) -> usize {
-    let pages = bytes.chunks(PAGE_BYTES as usize);
-    pages.take_while(|page| is_zero(page) == zero).map(<[u8]>::len).sum()
-}
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,6 @@
 //! A guest, and the dump that is made of it.
 
-#![allow(dead_code, reason = "each test is a program of its own and uses some of it")]
-
-use dejavm_windows_guest::{Options, Windows};
+use crate::{Options, Windows};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -10,17 +8,25 @@ use vmss2core::{Error, Kind, WindowsOptions, convert};
 
 /// A dump, in a folder that goes with it.
 pub struct Dump {
+    /// What it is of.
     pub guest: Windows,
+    /// The dump.
     pub path: PathBuf,
     _folder: tempfile::TempDir,
 }
 
-/// Makes a dump of a guest.
+/// Makes a dump of a guest that is built for it.
+///
+/// # Errors
+/// Those of the conversion; nothing half done is left then.
 pub fn dump(options: &Options, windows: &WindowsOptions) -> Result<Dump, Error> {
     of(Windows::new(options), windows)
 }
 
 /// Makes a dump of a guest.
+///
+/// # Errors
+/// Those of the conversion; nothing half done is left then.
 pub fn of(guest: Windows, windows: &WindowsOptions) -> Result<Dump, Error> {
     let folder = tempfile::tempdir().unwrap();
     let input = guest.write(folder.path()).unwrap();
@@ -52,24 +58,29 @@ impl Dump {
         if self.guest.system.is_64() { 0x2000 } else { 0x1000 }
     }
 
+    /// Bytes of the file.
     pub fn bytes(&self, at: u64, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         File::open(&self.path).unwrap().read_exact_at(&mut bytes, at).unwrap();
         bytes
     }
 
+    /// 16 bits of the file.
     pub fn half(&self, at: u64) -> u16 {
         u16::from_le_bytes(self.bytes(at, 2).try_into().unwrap())
     }
 
+    /// 32 bits of the file.
     pub fn word(&self, at: u64) -> u32 {
         u32::from_le_bytes(self.bytes(at, 4).try_into().unwrap())
     }
 
+    /// 64 bits of the file.
     pub fn long(&self, at: u64) -> u64 {
         u64::from_le_bytes(self.bytes(at, 8).try_into().unwrap())
     }
 
+    /// Bytes that the file has.
     pub fn size(&self) -> u64 {
         fs::metadata(&self.path).unwrap().len()
     }
