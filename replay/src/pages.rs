@@ -1,5 +1,6 @@
 //! The page store: RAM as page numbers and unique contents. Zero pages cost nothing, equal ones once.
 
+use crate::file::Bytes;
 use dejavm_memory::GuestRam;
 use dejavm_units::{PAGE_SIZE, Pfn};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ pub struct PageBatch {
     /// Page number, and which unique content it has, counted over the whole file.
     pub pages: Vec<(u64, u32)>,
     /// The contents that appear first here, 4096 bytes each.
-    pub contents: Vec<u8>,
+    pub contents: Bytes,
 }
 
 /// Page batches that do not make sense.
@@ -50,10 +51,10 @@ pub(crate) fn batches(
         let fresh = known.len() as u32;
         let number = *known.entry(blake3::hash(&page).into()).or_insert(fresh);
         if number == fresh {
-            batch.contents.extend_from_slice(&page);
+            batch.contents.0.extend_from_slice(&page);
         }
         batch.pages.push((pfn.0, number));
-        if batch.contents.len() >= BATCH_CONTENTS * PAGE || batch.pages.len() >= BATCH_PAGES {
+        if batch.contents.0.len() >= BATCH_CONTENTS * PAGE || batch.pages.len() >= BATCH_PAGES {
             each(std::mem::take(&mut batch))?;
         }
     }
@@ -63,44 +64,69 @@ pub(crate) fn batches(
     Ok(())
 }
 
+/// A page's content in the recording file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FilePage {
+    /// Offset of the chunk.
+    pub(crate) chunk: u64,
+    /// Which of its contents.
+    pub(crate) index: u32,
+}
+
 /// Puts batches back into RAM, in the order of the file.
 #[derive(Default)]
 pub(crate) struct PageLoader {
-    /// The page that each unique content was written to first. RAM is its copy: another would cost as
-    /// much memory again.
-    first: Vec<Pfn>,
+    /// Where each unique content is, and the page that it was written to first. RAM is its copy: another would
+    /// cost as much memory again.
+    first: Vec<(FilePage, Pfn)>,
+    /// The pages that were written, and where their contents are.
+    loaded: Vec<(Pfn, FilePage)>,
 }
 
 impl PageLoader {
     pub(crate) fn load(
         &mut self,
         batch: &PageBatch,
+        chunk: u64,
         ram: &mut GuestRam,
     ) -> Result<(), PageStoreError> {
-        let (fresh, ragged) = batch.contents.as_chunks::<PAGE>();
-        let mut fresh = fresh.iter();
+        let (all, ragged) = batch.contents.0.as_chunks::<PAGE>();
+        let mut fresh = all.iter();
         for &(number, content) in &batch.pages {
             let dangling = PageStoreError::Dangling(number);
             let pfn = Pfn(number);
-            let page = match self.first.get(content as usize) {
-                Some(first) => {
+            let (place, page) = match self.first.get(content as usize) {
+                Some(&(place, first)) => {
                     let mut page = [0; PAGE];
                     ram.read(first.gpa(), &mut page).expect("it was written before");
-                    page
+                    (place, page)
                 }
-                None if content as usize == self.first.len() => *fresh.next().ok_or(dangling)?,
+                None if content as usize == self.first.len() => {
+                    let index = (all.len() - fresh.len()) as u32;
+                    (FilePage { chunk, index }, *fresh.next().ok_or(dangling)?)
+                }
                 None => return Err(dangling),
             };
             if number >= 1 << 52 || ram.write(pfn.gpa(), &page).is_err() {
                 return Err(PageStoreError::OutsideRam(number));
             }
             if content as usize == self.first.len() {
-                self.first.push(pfn);
+                self.first.push((place, pfn));
             }
+            self.loaded.push((pfn, place));
         }
         match fresh.len() * PAGE + ragged.len() {
             0 => Ok(()),
             left => Err(PageStoreError::Ragged(left)),
         }
+    }
+
+    /// The pages that were written, ascending, each with where its content is: the last one written counts.
+    pub(crate) fn into_loaded(self) -> Vec<(Pfn, FilePage)> {
+        let mut loaded = self.loaded;
+        loaded.reverse();
+        loaded.sort_by_key(|(pfn, _)| *pfn);
+        loaded.dedup_by_key(|(pfn, _)| *pfn);
+        loaded
     }
 }

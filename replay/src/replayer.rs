@@ -7,10 +7,10 @@ use crate::file::{
     ReadError, Reader, SEMANTICS, Stamped, from_bytes, to_bytes,
 };
 use crate::guest::Guest;
-use crate::pages::{PageLoader, PageStoreError};
+use crate::pages::{FilePage, PageLoader, PageStoreError};
 use crate::record::hash_output;
 use dejavm_machine::{Idle, Machine, MachineState, Output, Stop};
-use dejavm_units::{GuestNs, Position};
+use dejavm_units::{GuestNs, Pfn, Position};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{Read, Seek};
@@ -171,10 +171,22 @@ pub struct Replayer<R> {
     state: Vec<u8>,
     state_offset: u64,
     pages: Vec<ChunkPlace>,
+    /// Once they were loaded: where the file holds which page.
+    loaded: Vec<(Pfn, FilePage)>,
     /// Events that were read and not replayed: those of one chunk.
     queue: VecDeque<Event>,
     /// Set once the log cannot be read further.
     cut_short: Option<CutShort>,
+}
+
+/// What is known of a recording before its log is read.
+pub(crate) struct IntoLog<R> {
+    pub(crate) reader: Reader<R>,
+    pub(crate) header: Header,
+    pub(crate) externals: Vec<External>,
+    pub(crate) parent: Option<Parent>,
+    /// Where the file holds which page of the start, ascending; empty if another made the machine.
+    pub(crate) loaded: Vec<(Pfn, FilePage)>,
 }
 
 impl<R: Read + Seek> Replayer<R> {
@@ -218,6 +230,7 @@ impl<R: Read + Seek> Replayer<R> {
             state,
             state_offset: offset,
             pages: Vec::new(),
+            loaded: Vec::new(),
             queue: VecDeque::new(),
             cut_short: None,
         };
@@ -298,10 +311,11 @@ impl<R: Read + Seek> Replayer<R> {
                 && let Chunk::Pages(batch) = located.chunk
             {
                 loader
-                    .load(&batch, guest.ram_mut())
+                    .load(&batch, place.offset, guest.ram_mut())
                     .map_err(|source| ReplayError::Pages { offset: place.offset, source })?;
             }
         }
+        self.loaded = loader.into_loaded();
         self.reader.seek(log);
         Ok(())
     }
@@ -322,8 +336,9 @@ impl<R: Read + Seek> Replayer<R> {
     }
 
     /// For those who read the log by themselves: the reader stands before it.
-    pub(crate) fn into_log(self) -> (Reader<R>, Header, Vec<External>, Option<Parent>) {
-        (self.reader, self.header, self.externals, self.parent)
+    pub(crate) fn into_log(self) -> IntoLog<R> {
+        let Replayer { reader, header, externals, parent, loaded, .. } = self;
+        IntoLog { reader, header, externals, parent, loaded }
     }
 
     fn enqueue(&mut self, chunk: Chunk, offset: u64) -> Result<(), FileError> {

@@ -102,6 +102,11 @@ impl Checkpoints {
         self.add(at, checkpoint);
     }
 
+    /// The stored form of what a page holds now.
+    pub(super) fn keep(&mut self, pfn: Pfn, ram: &GuestRam) -> Content {
+        self.history.keep(ram, pfn)
+    }
+
     /// Adds a checkpoint whose contents are known, in the order of its pages.
     pub(super) fn put(&mut self, at: Position, checkpoint: Checkpoint, contents: Vec<Content>) {
         assert_eq!(checkpoint.pages.pages().len(), contents.len(), "a content for each page");

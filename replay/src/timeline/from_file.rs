@@ -1,10 +1,11 @@
 //! Checkpoints that stand in the recording. Nothing needs them: what is wrong with one costs time, and a note.
 
 use super::checkpoints::Checkpoint;
-use super::pages::{Content, FilePage};
+use super::pages::Content;
 use super::{Rewind, Timeline};
 use crate::file::{CheckpointChunk, FileError, Moment, from_bytes};
 use crate::page_set::PageSet;
+use crate::pages::FilePage;
 use crate::replayer::ReplayError;
 use dejavm_units::{Pfn, Position};
 use std::io::{Read, Seek};

@@ -259,6 +259,7 @@ impl<R: Read + Seek> Log<R> {
         self.reader.seek(offset);
         match self.reader.next_chunk()?.map(|located| (located.offset, located.chunk)) {
             Some((at, Chunk::Contents(contents))) if at == offset => Ok(contents.0),
+            Some((at, Chunk::Pages(batch))) if at == offset => Ok(batch.contents.0),
             _ => {
                 let reason = "a checkpoint refers to it for contents of pages";
                 Err(FileError::OutOfPlace { offset, reason }.into())

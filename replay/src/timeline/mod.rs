@@ -34,10 +34,11 @@ pub use run::Judge;
 
 use crate::file::{External, Header, Mark, Moment, Parent};
 use crate::page_set::PageSet;
-use crate::replayer::{CutShort, ReplayError, Replayer};
+use crate::pages::FilePage;
+use crate::replayer::{CutShort, IntoLog, ReplayError, Replayer};
 use checkpoints::{Checkpoints, Console};
 use dejavm_machine::{Machine, WatchKind};
-use dejavm_units::{Gva, Position};
+use dejavm_units::{Gva, PAGE_SIZE, Pfn, Position};
 use log::{Cursor, Log};
 use pages::Content;
 use policy::Plan;
@@ -163,7 +164,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         mut guest: G,
         options: TimelineOptions,
     ) -> Result<Timeline<R, G>, ReplayError> {
-        let (reader, header, externals, parent) = replayer.into_log();
+        let IntoLog { reader, header, externals, parent, loaded } = replayer.into_log();
         let start = guest.position();
         let log = Log::open(reader)?;
         // The first epoch begins with the first instruction, as it did for the recorder.
@@ -188,13 +189,20 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             plan: Plan::default(),
             notes: Vec::new(),
         };
-        timeline.take_start();
+        timeline.take_start(&loaded);
         timeline.load_checkpoints()?;
         Ok(timeline)
     }
 
-    /// The checkpoint at position 0: all of RAM.
-    fn take_start(&mut self) {
+    /// The checkpoint at position 0: all of RAM. Of a large machine, what the file holds stays there.
+    fn take_start(&mut self, loaded: &[(Pfn, FilePage)]) {
+        // It settles, as on every arrival.
+        let _ = self.guest.run(self.start);
+        self.take_output();
+        if loaded.len() as u64 * PAGE_SIZE > self.options.memory_bytes / 2 {
+            self.take_checkpoint_of_file(loaded);
+            return;
+        }
         let ram = self.guest.ram();
         let zero = [0; pages::PAGE];
         let mut bytes = zero;
@@ -203,15 +211,17 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
             bytes != zero
         });
         self.dirty = PageSet::from_sorted(nonzero.collect());
-        // It settles, as on every arrival.
-        let _ = self.guest.run(self.start);
-        self.take_output();
         self.take_checkpoint();
     }
 
     /// The machine, where the timeline stands.
     pub fn machine(&self) -> &G {
         &self.guest
+    }
+
+    /// The machine alone: what the timeline held is given back.
+    pub fn into_machine(self) -> (Header, G) {
+        (self.header, self.guest)
     }
 
     /// What was recorded.

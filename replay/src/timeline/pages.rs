@@ -1,6 +1,7 @@
 //! What RAM held at checkpoints: contents stored once however often they occur, and for each page the
 //! checkpoints at which it had changed.
 
+use crate::pages::FilePage;
 use dejavm_memory::GuestRam;
 use dejavm_units::{PAGE_SIZE, Pfn, Position};
 use std::collections::BTreeMap;
@@ -14,15 +15,6 @@ pub(super) const PAGE: usize = PAGE_SIZE as usize;
 pub(super) struct Stored {
     hash: u128,
     pub(super) bytes: [u8; PAGE],
-}
-
-/// A page in the recording file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FilePage {
-    /// Offset of the chunk.
-    pub(super) chunk: u64,
-    /// Which of its contents.
-    pub(super) index: u32,
 }
 
 /// Where a page's content is.

@@ -8,6 +8,7 @@ use crate::digest::{Digest, Hash128};
 use crate::divergence::Divergence;
 use crate::file::{FileError, Moment, from_bytes, to_bytes};
 use crate::page_set::PageSet;
+use crate::pages::FilePage;
 use crate::replayer::ReplayError;
 use dejavm_machine::{Idle, Input, Stop, Stops};
 use dejavm_units::{Pfn, Position};
@@ -322,28 +323,46 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
 
     /// Makes sure that there is a checkpoint here. The machine is at rest.
     pub(super) fn take_checkpoint(&mut self) {
-        assert!(self.at_rest, "checkpoints hold the one state of a position");
-        let here = self.guest.position();
         self.collect_dirty();
         let pages = std::mem::take(&mut self.dirty);
-        self.anchor = here;
-        if self.checkpoints.get(here).is_some() {
+        self.anchor = self.guest.position();
+        if self.checkpoints.get(self.anchor).is_some() {
             return;
         }
+        let checkpoint = self.checkpoint_here(pages);
+        self.checkpoints.take(self.anchor, checkpoint, self.guest.ram());
+    }
+
+    /// The first checkpoint, of a machine that was loaded from the file: only what was written since then is copied.
+    pub(super) fn take_checkpoint_of_file(&mut self, loaded: &[(Pfn, FilePage)]) {
+        self.collect_dirty();
+        let mut contents: BTreeMap<Pfn, Content> =
+            loaded.iter().map(|&(pfn, place)| (pfn, Content::File(place))).collect();
+        for &pfn in std::mem::take(&mut self.dirty).pages() {
+            contents.insert(pfn, self.checkpoints.keep(pfn, self.guest.ram()));
+        }
+        self.anchor = self.guest.position();
+        let (pages, contents) = contents.into_iter().unzip();
+        let checkpoint = self.checkpoint_here(PageSet::from_sorted(pages));
+        self.checkpoints.put(self.anchor, checkpoint, contents);
+    }
+
+    fn checkpoint_here(&mut self, pages: PageSet) -> Checkpoint {
+        assert!(self.at_rest, "checkpoints hold the one state of a position");
+        let here = self.guest.position();
         let since_digest = match self.log.awaits_digest(self.cursor) {
             true => self.since_digest.clone().map(Arc::new),
             false => None,
         };
-        let checkpoint = Checkpoint {
+        self.plan.taken(here, pages.pages().len());
+        Checkpoint {
             guest_ns: self.guest.guest_ns(),
             state: to_bytes(&self.guest.save()).into(),
             pages,
             since_digest,
             console: self.console.clone(),
             in_file: false,
-        };
-        self.plan.taken(here, checkpoint.pages.pages().len());
-        self.checkpoints.take(here, checkpoint, self.guest.ram());
+        }
     }
 
     /// Forgets a checkpoint.
@@ -422,7 +441,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
     fn load_contents(
         &mut self,
         changed: &[(Pfn, Content)],
-    ) -> Result<BTreeMap<super::pages::FilePage, Vec<u8>>, ReplayError> {
+    ) -> Result<BTreeMap<FilePage, Vec<u8>>, ReplayError> {
         let mut wanted = BTreeMap::new();
         for (_, content) in changed {
             if let Content::File(page) = content {

@@ -232,6 +232,30 @@ impl GuestRam {
         Ok(())
     }
 
+    /// Gives host memory back: the pages in so many bytes of the RAM file (units of [`PAGE_SIZE`]) are zero from now on. For
+    /// machines that end, whose RAM is being written elsewhere.
+    pub fn give_back(&mut self, offset: u64, bytes: u64) {
+        assert!(
+            offset.is_multiple_of(PAGE_SIZE)
+                && offset.checked_add(bytes).is_some_and(|end| end <= self.mapping.size() as u64),
+            "what is given back is of this RAM"
+        );
+        let host = self.mapping.as_ptr().wrapping_add(offset as usize);
+        // SAFETY: the range lies in our private anonymous mapping, into which no Rust reference exists; its pages are zero
+        // afterwards, as fresh ones are.
+        let given = unsafe {
+            rustix::mm::madvise(
+                host.cast::<c_void>(),
+                bytes as usize,
+                rustix::mm::Advice::LinuxDontNeed,
+            )
+        };
+        given.expect("advice about our own mapping");
+        for page in offset / PAGE_SIZE..(offset + bytes).div_ceil(PAGE_SIZE) {
+            self.note_written(self.layout.gpa(page * PAGE_SIZE).pfn());
+        }
+    }
+
     /// Says that a page was written by something that keeps no account of it, such as the kernel's KVM. Of a page where no
     /// RAM is there is nothing to say.
     pub fn note_written(&mut self, pfn: Pfn) {

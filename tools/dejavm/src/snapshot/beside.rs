@@ -1,6 +1,6 @@
 //! Checkpoints of machines that are running, or that a debugger holds: beside their recording.
 
-use super::{names, write};
+use super::{Source, names, write};
 use crate::progress::size;
 use crate::record::name as shown;
 use dejavm_machine::Machine;
@@ -40,7 +40,7 @@ pub fn beside(
         }
     };
     let names = names(&path, false, false, false).map_err(|failure| failure.sentence)?;
-    let bytes = write(header, machine, &names)
+    let bytes = write(header, &mut Source::Going(machine), &names)
         .map_err(|(path, error)| format!("{}: {error}", path.display()))?;
     Ok(format!("{}: the machine at position {at}; {} on disk", shown(&names.state), size(bytes)))
 }

@@ -29,6 +29,8 @@ use vmss::{PAGE_BYTES, Product, Region, Writer, is_zero, unwrapped};
 
 /// Bytes of guest memory read at a time: they fit into the processor's caches.
 const PIECE_BYTES: u64 = 256 << 10;
+/// Memory of machines that end is given back in units of this: a huge page of the host.
+const GIVEN_BACK_BYTES: u64 = 2 << 20;
 /// Pieces that are read before the first of them is written.
 const PIECES: usize = 4;
 
@@ -39,16 +41,18 @@ pub fn run(arguments: &Snapshot) -> Result<Outcome, Failure> {
     let (state, memory) = (names.state.as_path(), names.memory.as_deref());
     let (timeline, recording, at) =
         open::at(arguments.file.as_deref(), &arguments.at, Tuning::default())?;
-    let (header, machine) = (timeline.header(), timeline.machine());
     let begun = Instant::now();
-    let bytes = write(header, machine, &names).map_err(|(path, error)| {
-        Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
-    })?;
+    let (header, mut machine) = timeline.into_machine();
+    let total = machine.ram().layout().total_bytes();
+    let bytes =
+        write(&header, &mut Source::Ended(&mut machine), &names).map_err(|(path, error)| {
+            Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
+        })?;
     let shown = memory.map_or(String::new(), |memory| format!(" and {}", name(memory)));
     eprintln!(
         "dejavm: {}{shown}: the machine at position {at} of {recording}; {} of memory, {} on disk",
         name(state),
-        size(machine.ram().layout().total_bytes()),
+        size(total),
         size(bytes),
     );
     Ok(Outcome::ok(json!({
@@ -56,7 +60,7 @@ pub fn run(arguments: &Snapshot) -> Result<Outcome, Failure> {
         "memory": memory.map(name),
         "recording": recording,
         "position": at.0,
-        "memory_bytes": machine.ram().layout().total_bytes(),
+        "memory_bytes": total,
         "disk_bytes": bytes,
         "seconds_writing": begun.elapsed().as_secs_f64(),
     })))
@@ -115,8 +119,40 @@ fn regions(machine: &Machine) -> Vec<Region> {
     regions
 }
 
+/// What is written.
+enum Source<'a> {
+    /// A machine that goes on.
+    Going(&'a Machine),
+    /// One that is not needed any more. It gives its memory back while it is written: what the file takes up in the
+    /// host's memory is not wanted besides, and new memory can cost more time than all the rest.
+    Ended(&'a mut Machine),
+}
+
+impl Source<'_> {
+    fn machine(&self) -> &Machine {
+        match self {
+            Source::Going(machine) => machine,
+            Source::Ended(machine) => machine,
+        }
+    }
+
+    /// All before this place in the file was read.
+    fn has_read(&mut self, until: u64) {
+        if let Source::Ended(machine) = self
+            && until.is_multiple_of(GIVEN_BACK_BYTES)
+        {
+            machine.ram_mut().give_back(until - GIVEN_BACK_BYTES, GIVEN_BACK_BYTES);
+        }
+    }
+}
+
 /// Writes all, under other names first; returns the bytes on disk.
-fn write(header: &Header, machine: &Machine, names: &Names) -> Result<u64, (PathBuf, io::Error)> {
+fn write(
+    header: &Header,
+    source: &mut Source<'_>,
+    names: &Names,
+) -> Result<u64, (PathBuf, io::Error)> {
+    let machine = source.machine();
     let Names { state, memory, compress } = names;
     let product = Product { name: "dejavm".into(), version: env!("CARGO_PKG_VERSION").into() };
     let saved = machine.save();
@@ -131,12 +167,12 @@ fn write(header: &Header, machine: &Machine, names: &Names) -> Result<u64, (Path
     }
     let Some(memory) = memory else {
         let file = Partial::write(state, *compress, |out| {
-            writer.write_embedded(out, |out| write_memory(machine, out))
+            writer.write_embedded(out, |out| write_memory(source, out))
         });
         return file.and_then(Partial::finish).map_err(at_state);
     };
     let at_memory = |error| (memory.clone(), error);
-    let contents = Partial::write(memory, *compress, |out| write_memory(machine, out));
+    let contents = Partial::write(memory, *compress, |out| write_memory(source, out));
     let contents = contents.map_err(at_memory)?;
     let rest = Partial::write(state, *compress, |out| writer.write(out)).map_err(at_state)?;
     let bytes = contents.finish().map_err(at_memory)?;
@@ -144,7 +180,7 @@ fn write(header: &Header, machine: &Machine, names: &Names) -> Result<u64, (Path
 }
 
 /// The regions one after another, read while what was read before is written.
-fn write_memory(machine: &Machine, out: &mut (dyn Write + Send)) -> io::Result<()> {
+fn write_memory(source: &mut Source<'_>, out: &mut (dyn Write + Send)) -> io::Result<()> {
     let (full, to_write) = mpsc::sync_channel::<Vec<u8>>(PIECES);
     let (written, empty) = mpsc::channel();
     thread::scope(|scope| {
@@ -157,7 +193,7 @@ fn write_memory(machine: &Machine, out: &mut (dyn Write + Send)) -> io::Result<(
             Ok(())
         });
         let mut read = Ok(());
-        for (n, offset) in offsets(machine).enumerate() {
+        for (n, offset) in offsets(source.machine()).enumerate() {
             let mut piece = if n < PIECES {
                 vec![0; PIECE_BYTES as usize]
             } else {
@@ -165,7 +201,8 @@ fn write_memory(machine: &Machine, out: &mut (dyn Write + Send)) -> io::Result<(
                 let Ok(piece) = empty.recv() else { break };
                 piece
             };
-            read = read_piece(machine, offset, &mut piece);
+            read = read_piece(source.machine(), offset, &mut piece);
+            source.has_read(offset + PIECE_BYTES);
             if read.is_err() || full.send(piece).is_err() {
                 break;
             }
