@@ -170,6 +170,22 @@ fn a_random_walk_finds_at_each_position_what_was_there() {
     }
 }
 
+#[test]
+fn a_start_too_large_for_memory_is_read_from_the_file() {
+    let (file, recorded, _) = recording(21, 700);
+    let reference = Reference::of(&file, &Stops::default());
+    let end = recorded.at.position.0;
+    let roomy = timeline(&file, TimelineOptions { memory_bytes: 16 << 20, spacing: 500 });
+    // Any memory is less than twice what the start takes up.
+    let mut timeline = timeline(&file, TimelineOptions { memory_bytes: 1, spacing: 500 });
+    let (kept, left) = (roomy.checkpoint_bytes(), timeline.checkpoint_bytes());
+    assert!(left < kept / 8, "{left} bytes of {kept}");
+    for position in [end, 0, end / 2, 1, end / 3, 0, end] {
+        timeline.seek(Position(position)).unwrap();
+        reference.assert_at(&timeline, position, &format!("from the file, {position}"));
+    }
+}
+
 /// What a stop is to the timeline.
 fn reason(stop: Stop) -> TimelineStop {
     match stop {
