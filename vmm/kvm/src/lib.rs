@@ -8,6 +8,7 @@ mod cpuid;
 mod engine;
 mod error;
 mod exits;
+mod extended;
 mod host;
 mod msrs;
 mod registers;

@@ -1,11 +1,12 @@
 //! The processor's state as the machine keeps it, and as KVM does.
 
 use crate::error::{KvmError, refused};
-use dejavm_cpu::{CpuState, F80, Fpu, Rights, Segment, TableRegister, control, rflags};
+use crate::extended;
+use dejavm_cpu::{CpuState, Rights, Segment, TableRegister, control, rflags};
 use kvm_bindings::{
     KVM_MP_STATE_RUNNABLE, KVM_VCPUEVENT_VALID_SHADOW, KVM_X86_SHADOW_INT_STI, Msrs, kvm_debugregs,
-    kvm_dtable, kvm_fpu, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
-    kvm_vcpu_events, kvm_xcr, kvm_xcrs,
+    kvm_dtable, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events,
+    kvm_xcr, kvm_xcrs,
 };
 use kvm_ioctls::VcpuFd;
 
@@ -25,8 +26,11 @@ const PLAIN: [(u32, Place); 9] = [
     (0xc000_0102, |state| &mut state.msr.kernel_gs_base),
     (0xc000_0103, |state| &mut state.msr.tsc_aux),
 ];
-/// The status word's bit for an unmasked exception that is pending.
-const FPU_ERROR: u16 = 1 << 7;
+
+/// Where [`CpuState::seg`] has SS.
+const SS: usize = 2;
+/// EFER.LMA
+const EFER_LMA: u64 = 1 << 10;
 
 /// Puts the state into a vCPU.
 pub(crate) fn load(vcpu: &VcpuFd, state: &CpuState, board: &Board) -> Result<(), KvmError> {
@@ -37,7 +41,7 @@ pub(crate) fn load(vcpu: &VcpuFd, state: &CpuState, board: &Board) -> Result<(),
         xcrs.xcrs[0] = kvm_xcr { xcr: 0, reserved: 0, value: state.xcr0 };
         vcpu.set_xcrs(&xcrs).map_err(refused("XCR0"))?;
     }
-    vcpu.set_fpu(&floating_point(state)).map_err(refused("the FPU's registers"))?;
+    extended::load(vcpu, state)?;
     let debug = kvm_debugregs {
         db: [state.dr[0], state.dr[1], state.dr[2], state.dr[3]],
         dr6: state.dr[6],
@@ -67,7 +71,6 @@ pub(crate) fn load(vcpu: &VcpuFd, state: &CpuState, board: &Board) -> Result<(),
 pub(crate) fn store(vcpu: &VcpuFd, state: &mut CpuState, board: &Board) -> Result<(), KvmError> {
     let regs = vcpu.get_regs().map_err(refused("the registers"))?;
     let sregs = vcpu.get_sregs().map_err(refused("the control registers"))?;
-    let fpu = vcpu.get_fpu().map_err(refused("the FPU's registers"))?;
     let debug = vcpu.get_debug_regs().map_err(refused("the debug registers"))?;
     let events = vcpu.get_vcpu_events().map_err(refused("pending events"))?;
     state.gpr = [
@@ -76,6 +79,12 @@ pub(crate) fn store(vcpu: &VcpuFd, state: &mut CpuState, board: &Board) -> Resul
     ];
     (state.rip, state.rflags) = (regs.rip, regs.rflags);
     state.seg = [sregs.es, sregs.cs, sregs.ss, sregs.ds, sregs.fs, sregs.gs].map(segment);
+    if sregs.efer & EFER_LMA != 0 && sregs.ss.selector & !3 == 0 {
+        // What IRET loads in long mode when it takes a null selector from the stack: some processors (QEMU's) give it attributes, which
+        // nothing there looks at.
+        let ss = &mut state.seg[SS];
+        (ss.limit, ss.rights) = (0, Rights::NULL);
+    }
     (state.ldtr, state.tr) = (segment(sregs.ldt), segment(sregs.tr));
     (state.gdtr, state.idtr) = (table(sregs.gdt), table(sregs.idt));
     state.cpl = sregs.ss.dpl;
@@ -85,7 +94,7 @@ pub(crate) fn store(vcpu: &VcpuFd, state: &mut CpuState, board: &Board) -> Resul
         let xcrs = vcpu.get_xcrs().map_err(refused("XCR0"))?;
         state.xcr0 = xcrs.xcrs[0].value;
     }
-    take_floating_point(state, &fpu);
+    extended::store(vcpu, state)?;
     let [dr0, dr1, dr2, dr3] = debug.db;
     state.dr = [dr0, dr1, dr2, dr3, 0, 0, debug.dr6, debug.dr7];
     let entries: Vec<_> =
@@ -151,7 +160,7 @@ fn general(state: &CpuState) -> kvm_regs {
 }
 
 fn special(state: &CpuState, board: &Board) -> kvm_sregs {
-    let [es, cs, ss, ds, fs, gs] = state.seg.map(|segment| kvm(segment, false));
+    let [es, cs, ss, ds, fs, gs] = state.seg.map(kvm);
     kvm_sregs {
         es,
         cs,
@@ -159,8 +168,8 @@ fn special(state: &CpuState, board: &Board) -> kvm_sregs {
         ds,
         fs,
         gs,
-        ldt: kvm(state.ldtr, state.ldtr.selector & !3 == 0),
-        tr: kvm(state.tr, false),
+        ldt: kvm(state.ldtr),
+        tr: kvm(state.tr),
         gdt: kvm_table(state.gdtr),
         idt: kvm_table(state.idtr),
         cr0: state.cr0,
@@ -175,10 +184,10 @@ fn special(state: &CpuState, board: &Board) -> kvm_sregs {
 }
 
 /// A segment register in KVM's words.
-fn kvm(segment: Segment, is_null: bool) -> kvm_segment {
+fn kvm(segment: Segment) -> kvm_segment {
     let Segment { selector, base, limit, rights: Rights(rights) } = segment;
     let bit = |n: u32| (rights >> n & 1) as u8;
-    let unusable = is_null || rights & Rights::NULL.0 != 0;
+    let unusable = rights & Rights::NULL.0 != 0;
     kvm_segment {
         base,
         limit,
@@ -213,58 +222,6 @@ fn kvm_table(table: TableRegister) -> kvm_dtable {
 
 fn table(table: kvm_dtable) -> TableRegister {
     TableRegister { base: table.base, limit: table.limit }
-}
-
-fn floating_point(state: &CpuState) -> kvm_fpu {
-    let fpu = &state.fpu;
-    let mut out = kvm_fpu {
-        fcw: fpu.control,
-        fsw: fpu.status & !0x3800 | u16::from(fpu.top) << 11,
-        ftwx: fpu.valid,
-        last_opcode: fpu.opcode,
-        last_ip: fpu.instruction_pointer,
-        last_dp: fpu.data_pointer,
-        mxcsr: state.mxcsr,
-        ..kvm_fpu::default()
-    };
-    for (n, slot) in out.fpr.iter_mut().enumerate() {
-        let F80 { significand, sign_exponent } = fpu.registers[(usize::from(fpu.top) + n) & 7];
-        slot[..8].copy_from_slice(&significand.to_le_bytes());
-        slot[8..10].copy_from_slice(&sign_exponent.to_le_bytes());
-    }
-    for (slot, xmm) in out.xmm.iter_mut().zip(state.xmm) {
-        *slot = xmm.to_le_bytes();
-    }
-    out
-}
-
-fn take_floating_point(state: &mut CpuState, from: &kvm_fpu) {
-    let top = (from.fsw >> 11 & 7) as u8;
-    let pending = from.fsw & FPU_ERROR != 0;
-    // See `Fpu::opcode`: only of an exception that is pending, so that no host's habits show.
-    let only = |value: u64| if pending { value } else { 0 };
-    let mut fpu = Fpu {
-        valid: from.ftwx,
-        control: from.fcw,
-        status: from.fsw & !0x3800,
-        top,
-        opcode: only(from.last_opcode.into()) as u16 & 0x7ff,
-        instruction_pointer: only(from.last_ip),
-        data_pointer: only(from.last_dp),
-        instruction_selector: if pending { state.fpu.instruction_selector } else { 0 },
-        data_selector: if pending { state.fpu.data_selector } else { 0 },
-        ..Fpu::default()
-    };
-    for (n, slot) in from.fpr.iter().enumerate() {
-        let significand = u64::from_le_bytes(slot[..8].try_into().expect("eight bytes"));
-        let sign_exponent = u16::from_le_bytes(slot[8..10].try_into().expect("two bytes"));
-        fpu.registers[(usize::from(top) + n) & 7] = F80 { significand, sign_exponent };
-    }
-    state.fpu = fpu;
-    state.mxcsr = from.mxcsr;
-    for (xmm, slot) in state.xmm.iter_mut().zip(from.xmm) {
-        *xmm = u128::from_le_bytes(slot);
-    }
 }
 
 /// Whether a maskable interrupt may be delivered before the next instruction.
