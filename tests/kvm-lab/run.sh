@@ -2,7 +2,8 @@
 # The KVM lab: a Debian kernel on QEMU's emulation of AMD SVM is a faithful KVM host on any machine. Builds an initramfs with the
 # programs given, boots it, streams what they say, and fails if one of them fails.
 #
-#   usage: tests/kvm-lab/run.sh PROGRAM...      static programs, each run without arguments
+#   usage: tests/kvm-lab/run.sh [-g FILE]... PROGRAM...      static programs, each run without arguments;
+#                                                            they find each FILE of .cache/images in /guest
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 images_dir=$(CDPATH='' cd -- "$here/../../images" && pwd)
@@ -10,7 +11,15 @@ images_dir=$(CDPATH='' cd -- "$here/../../images" && pwd)
 . "$images_dir/debs.sh"
 . "$images_dir/cpio.sh"
 
-[ $# -gt 0 ] || die "usage: tests/kvm-lab/run.sh PROGRAM..."
+guest_files=
+while getopts g: option; do
+    case $option in
+        g) guest_files="$guest_files $OPTARG" ;;
+        *) die "usage: tests/kvm-lab/run.sh [-g FILE]... PROGRAM..." ;;
+    esac
+done
+shift $((OPTIND - 1))
+[ $# -gt 0 ] || die "usage: tests/kvm-lab/run.sh [-g FILE]... PROGRAM..."
 need qemu-system-x86_64 qemu-system-x86
 kernel=$out_dir/vmlinuz-cloud-amd64
 busybox=$out_dir/busybox-amd64
@@ -25,7 +34,7 @@ modules=lib/modules/${release%:*}/kernel
 dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work" "./$modules/virt/lib/irqbypass.ko" "./$modules/arch/x86/kvm/kvm.ko" "./$modules/arch/x86/kvm/kvm-amd.ko"
 
 archive() {
-    for folder in bin dev proc sys modules tests; do
+    for folder in bin dev proc sys modules tests guest; do
         cpio_entry $folder 0040755 ''
     done
     cpio_entry bin/busybox 0100755 "$busybox"
@@ -38,6 +47,10 @@ archive() {
     cpio_entry modules/kvm-amd.ko 0100644 "$work/$modules/arch/x86/kvm/kvm-amd.ko"
     for program; do
         cpio_entry "tests/$(basename -- "$program")" 0100755 "$program"
+    done
+    # shellcheck disable=SC2086 # names without spaces: those of images/
+    for file in $guest_files; do
+        cpio_entry "guest/${file##*/}" 0100644 "$out_dir/$file"
     done
     cpio_entry TRAILER!!! 0 ''
 }

@@ -79,13 +79,17 @@ pub(crate) fn store(vcpu: &VcpuFd, state: &mut CpuState, board: &Board) -> Resul
     ];
     (state.rip, state.rflags) = (regs.rip, regs.rflags);
     state.seg = [sregs.es, sregs.cs, sregs.ss, sregs.ds, sregs.fs, sregs.gs].map(segment);
+    (state.ldtr, state.tr) = (segment(sregs.ldt), segment(sregs.tr));
+    if state.ldtr.selector & !3 == 0 && state.ldtr.limit == 0 {
+        // LLDT took a null selector: some processors (QEMU's) still call that present.
+        state.ldtr.rights = Rights::NULL;
+    }
     if sregs.efer & EFER_LMA != 0 && sregs.ss.selector & !3 == 0 {
         // What IRET loads in long mode when it takes a null selector from the stack: some processors (QEMU's) give it attributes, which
         // nothing there looks at.
         let ss = &mut state.seg[SS];
         (ss.limit, ss.rights) = (0, Rights::NULL);
     }
-    (state.ldtr, state.tr) = (segment(sregs.ldt), segment(sregs.tr));
     (state.gdtr, state.idtr) = (table(sregs.gdt), table(sregs.idt));
     state.cpl = sregs.ss.dpl;
     (state.cr0, state.cr2, state.cr3, state.cr4) = (sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4);
