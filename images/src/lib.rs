@@ -27,6 +27,8 @@ macro_rules! guests {
 }
 
 guests! {
+    /// Counts in memory without leaving the processor; prints at which counts five timer interrupts came.
+    COUNTER = "counter";
     /// A guest with a bug, about a hundred million instructions: draws a progress bar from the timer
     /// interrupt, then dies of a division by zero whose cause lies earlier. Ends with [`EXIT_FAILED`].
     DEMO = "demo";

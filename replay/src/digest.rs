@@ -49,6 +49,10 @@ pub struct Digest {
     pub buckets: Vec<u64>,
     /// The machine's state in bincode, so that a divergence can name the field.
     pub state: Vec<u8>,
+    /// The pages that it is over, as first page number and count, ascending, where the engine that recorded told of pages that the
+    /// guest may have written: another engine tells of others. Empty where every engine tells of the same.
+    #[serde(skip)]
+    pub listed: Vec<(u64, u64)>,
 }
 
 /// The group that a page belongs to.
@@ -96,6 +100,42 @@ impl Digest {
             pages: dirty.len() as u64,
             buckets,
             state,
+            listed: Vec::new(),
         }
+    }
+
+    /// As [`Digest::of`], with the list of the pages.
+    pub(crate) fn listing<G: Guest>(guest: &G, pages: &[Pfn]) -> Digest {
+        let mut listed: Vec<(u64, u64)> = Vec::new();
+        for &Pfn(pfn) in pages {
+            match listed.last_mut() {
+                Some((first, count)) if *first + *count == pfn => *count += 1,
+                _ => listed.push((pfn, 1)),
+            }
+        }
+        Digest { listed, ..Digest::of(guest, pages) }
+    }
+
+    /// The digest of a machine now, to be compared with this one; `written` are the pages that its own engine tells of.
+    pub(crate) fn again<G: Guest>(&self, guest: &G, written: &[Pfn]) -> Digest {
+        if self.listed.is_empty() {
+            return Digest::of(guest, written);
+        }
+        Digest { listed: self.listed.clone(), ..Digest::of(guest, &self.listed_pages(guest.ram())) }
+    }
+
+    /// The listed pages; what a damaged list has beyond RAM, or twice, is left out.
+    pub(crate) fn listed_pages(&self, ram: &GuestRam) -> Vec<Pfn> {
+        let mut pages = Vec::new();
+        let mut next = 0;
+        for &(first, count) in &self.listed {
+            // RAM has fewer pages than this, holes included.
+            let end = first.saturating_add(count).min(1 << 40);
+            pages.extend(
+                (first.max(next)..end).map(Pfn).take_while(|pfn| ram.host_page(*pfn).is_some()),
+            );
+            next = next.max(end);
+        }
+        pages
     }
 }

@@ -1,6 +1,6 @@
 //! What the recorder and the replayer need of a machine.
 
-use dejavm_machine::{Idle, Input, Machine, MachineState, Output, Stop};
+use dejavm_machine::{Idle, Input, Machine, MachineState, Output, Passed, Stop};
 use dejavm_memory::GuestRam;
 use dejavm_units::{GuestNs, Pfn, Position};
 use serde::Serialize;
@@ -22,6 +22,18 @@ pub trait Guest {
     fn save(&self) -> Self::State;
     fn ram(&self) -> &GuestRam;
     fn ram_mut(&mut self) -> &mut GuestRam;
+    /// See [`Machine::take_landmarks`].
+    fn take_landmarks(&mut self) -> Vec<Passed> {
+        Vec::new()
+    }
+    /// See [`Machine::engine_failure`].
+    fn engine_failure(&self) -> Option<&str> {
+        None
+    }
+    /// Whether pages that were not written never count as written: what executes keeps account itself.
+    fn tells_exactly(&self) -> bool {
+        true
+    }
     /// The pages written since the last call, ascending.
     fn take_dirty(&mut self) -> Vec<Pfn> {
         self.ram_mut().take_dirty()
@@ -61,6 +73,15 @@ impl Guest for Machine {
     fn ram_mut(&mut self) -> &mut GuestRam {
         self.ram_mut()
     }
+    fn take_landmarks(&mut self) -> Vec<Passed> {
+        self.take_landmarks()
+    }
+    fn engine_failure(&self) -> Option<&str> {
+        self.engine_failure()
+    }
+    fn tells_exactly(&self) -> bool {
+        !self.has_executor()
+    }
 }
 
 impl<G: Guest> Guest for &mut G {
@@ -95,6 +116,15 @@ impl<G: Guest> Guest for &mut G {
     }
     fn ram_mut(&mut self) -> &mut GuestRam {
         (**self).ram_mut()
+    }
+    fn take_landmarks(&mut self) -> Vec<Passed> {
+        (**self).take_landmarks()
+    }
+    fn engine_failure(&self) -> Option<&str> {
+        (**self).engine_failure()
+    }
+    fn tells_exactly(&self) -> bool {
+        (**self).tells_exactly()
     }
     fn take_dirty(&mut self) -> Vec<Pfn> {
         (**self).take_dirty()

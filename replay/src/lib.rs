@@ -17,6 +17,7 @@ mod record_checkpoints;
 mod replayer;
 mod summary;
 mod timeline;
+mod transcribe;
 mod under_way;
 
 pub use digest::{Digest, Hash128};
@@ -39,3 +40,4 @@ pub use summary::{KindTotal, Summary};
 pub use timeline::{
     Direction, Judge, Reached, Rewind, Timeline, TimelineOptions, TimelineStop, Watcher,
 };
+pub use transcribe::{Follower, TranscribeError, transcribe};

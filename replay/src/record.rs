@@ -9,13 +9,19 @@ use crate::guest::Guest;
 use crate::packing::Packer;
 use crate::pages;
 use crate::record_checkpoints::{CheckpointPolicy, Checkpointer};
-use dejavm_machine::{Idle, Input, Output, Stop};
+use dejavm_machine::{Idle, Input, MachineConfig, Output, Passed, Stop, TimeBase};
 use dejavm_units::{GuestNs, Position};
 use std::io::{self, Write};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Instructions between two looks at the world: some milliseconds.
-const SLICE: u64 = 4 << 20;
+/// Positions between two looks at the world: some milliseconds.
+pub(crate) fn slice(config: &MachineConfig) -> u64 {
+    match config.time_base {
+        TimeBase::Instructions { .. } => 4 << 20,
+        TimeBase::Exits => 10_000,
+    }
+}
+
 /// Inputs in one chunk at most, and bytes in them.
 const INPUTS_MAX: usize = 4096;
 pub const INPUT_BYTES_MAX: usize = 1 << 20;
@@ -138,6 +144,8 @@ pub enum Advance {
 pub struct Recorder<G, S> {
     guest: G,
     writer: Writer<S>,
+    /// Positions between two looks at the world.
+    slice: u64,
     /// Positions between digests, and the position of the next one; `u64::MAX`: none.
     interval: u64,
     next_digest: u64,
@@ -185,6 +193,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         let mut recorder = Recorder {
             guest,
             writer,
+            slice: slice(&options.header.config),
             interval,
             next_digest: if interval == 0 { u64::MAX } else { start.0.saturating_add(interval) },
             until: options.until.map_or(u64::MAX, |position| position.0),
@@ -285,17 +294,18 @@ impl<G: Guest, S: Write> Recorder<G, S> {
             return Ok(Advance::Stopped(stop));
         }
         let limit = limit.map_or(u64::MAX, |limit| limit.0.max(start));
-        let target = start.saturating_add(SLICE).min(self.next_digest).min(self.until).min(limit);
+        let target =
+            start.saturating_add(self.slice).min(self.next_digest).min(self.until).min(limit);
         let target = target.min(self.checkpointer.due().max(start.saturating_add(1)));
         let stop = self.guest.run(Position(target));
+        self.note_landmarks()?;
         let Position(position) = self.guest.position();
-        assert!(position <= target, "the machine ran beyond its limit");
         self.take_output(world);
         self.checkpoint(start, stop)?;
         match stop {
             Stop::Limit => {}
             // The digest that may be due here follows the idle time: it has not passed yet.
-            Stop::Idle { .. } if position == limit => return Ok(Advance::Limit),
+            Stop::Idle { .. } if position >= limit => return Ok(Advance::Limit),
             Stop::Idle { wake } => self.idle(world, wake),
             Stop::End(end) => {
                 self.beyond = Some(Position(position));
@@ -307,14 +317,14 @@ impl<G: Guest, S: Write> Recorder<G, S> {
                 return Ok(Advance::Stopped(stop));
             }
         }
-        if position == self.next_digest {
+        if position >= self.next_digest {
             self.write_digest()?;
-            self.next_digest = self.next_digest.saturating_add(self.interval);
+            self.next_digest = position.saturating_add(self.interval);
         }
         world.progress(self.progress());
         Ok(match self.unreported.take() {
             Some(stop) => Advance::Stopped(stop),
-            None if position == limit => Advance::Limit,
+            None if position >= limit => Advance::Limit,
             None => Advance::Running,
         })
     }
@@ -325,16 +335,30 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         assert!(bytes <= INPUT_BYTES_MAX, "the world cuts what arrives into pieces");
         self.log_deliveries()?;
         self.settle();
+        // Time may pass by it.
+        let at = self.now();
         self.guest.apply(&input);
-        self.log(input)
+        self.log_at(at, input)
+    }
+
+    /// Where the machine came by a landmark, a replay is told of it before it goes on there.
+    fn note_landmarks(&mut self) -> Result<(), RecordError> {
+        for Passed { position, guest_ns, input } in self.guest.take_landmarks() {
+            self.log_at(Moment { position, guest_ns }, input)?;
+        }
+        Ok(())
     }
 
     fn log(&mut self, input: Input) -> Result<(), RecordError> {
+        self.log_at(self.now(), input)
+    }
+
+    fn log_at(&mut self, at: Moment, input: Input) -> Result<(), RecordError> {
         let bytes = input.bytes();
         if self.pending.len() >= INPUTS_MAX || self.pending_bytes + bytes > INPUT_BYTES_MAX {
             self.write_inputs()?;
         }
-        self.pending.push(Stamped { at: self.now(), input });
+        self.pending.push(Stamped { at, input });
         self.pending_bytes += bytes;
         Ok(())
     }
@@ -398,7 +422,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         self.append(&Chunk::Inputs(inputs))
     }
 
-    fn write_digest(&mut self) -> Result<Digest, RecordError> {
+    pub(crate) fn write_digest(&mut self) -> Result<Digest, RecordError> {
         self.log_deliveries()?;
         self.write_inputs()?;
         self.settle();

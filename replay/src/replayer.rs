@@ -8,16 +8,16 @@ use crate::file::{
 };
 use crate::guest::Guest;
 use crate::pages::{FilePage, PageLoader, PageStoreError};
-use crate::record::hash_output;
-use dejavm_machine::{Idle, Machine, MachineState, Output, Stop};
+use crate::record::{hash_output, slice};
+use dejavm_machine::{Idle, Input, Machine, MachineState, Output, Stop};
 use dejavm_units::{GuestNs, Pfn, Position};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{Read, Seek};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Instructions between two calls of the observer.
-const SLICE: u64 = 16 << 20;
+/// Slices of a recorder between two calls of the observer.
+const SLICES: u64 = 4;
 
 /// Why a replay failed.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +144,7 @@ pub struct Replayed {
 }
 
 /// Something that the log says happened.
-enum Event {
+pub(crate) enum Event {
     Input(Stamped),
     Progress(Moment),
     Digest(Box<Digest>),
@@ -152,7 +152,7 @@ enum Event {
 }
 
 impl Event {
-    fn at(&self) -> Moment {
+    pub(crate) fn at(&self) -> Moment {
         match self {
             Event::Input(stamped) => stamped.at,
             Event::Progress(at) => *at,
@@ -365,7 +365,7 @@ impl<R: Read + Seek> Replayer<R> {
     }
 
     /// The next event of the log; `None` where it breaks off.
-    fn next_event(&mut self) -> Result<Option<Event>, ReplayError> {
+    pub(crate) fn next_event(&mut self) -> Result<Option<Event>, ReplayError> {
         loop {
             if let Some(event) = self.queue.pop_front() {
                 return Ok(Some(event));
@@ -398,6 +398,7 @@ impl<R: Read + Seek> Replayer<R> {
             console: Xxh3::new(),
             console_bytes: 0,
             since: Moment::default(),
+            slice: SLICES * slice(&self.header.config),
         };
         let (mut digests, mut inputs) = (0, 0);
         let (mut ending, mut last_digest) = (None, None);
@@ -421,11 +422,22 @@ impl<R: Read + Seek> Replayer<R> {
             match event {
                 Event::Input(stamped) => {
                     run.guest.apply(&stamped.input);
+                    if let (Input::Landmark { .. }, Some(failure)) =
+                        (&stamped.input, run.guest.engine_failure())
+                    {
+                        let got = failure.to_owned();
+                        return Err(run.diverged(
+                            "the recorded instant",
+                            "it is found".into(),
+                            got,
+                        ));
+                    }
                     inputs += 1;
                 }
                 Event::Progress(_) => {}
                 Event::Digest(expected) => {
-                    let got = Digest::take(run.guest);
+                    let written = run.guest.take_dirty();
+                    let got = expected.again(run.guest, &written);
                     if !options.unverified {
                         let ram = run.guest.ram();
                         if let Some(divergence) =
@@ -469,6 +481,8 @@ struct Run<'a, G> {
     console_bytes: u64,
     /// When everything was last found equal.
     since: Moment,
+    /// Positions between two calls of the observer.
+    slice: u64,
 }
 
 /// Where [`Run::advance`] came to stand.
@@ -505,7 +519,7 @@ impl<G: Guest> Run<'_, G> {
             if position > target {
                 return Reached::Stuck;
             }
-            let slice = target.min(Position(position.0.saturating_add(SLICE)));
+            let slice = target.min(Position(position.0.saturating_add(self.slice)));
             let stop = self.guest.run(slice);
             let output = self.guest.take_output();
             if !output.is_empty() {

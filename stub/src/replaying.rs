@@ -236,6 +236,8 @@ fn describe(input: &Input) -> String {
             format!("mouse right {right} up {up} wheel {wheel} buttons {buttons:03b}")
         }
         Input::PowerButton => "power button".to_owned(),
+        Input::Landmark { us, .. } => format!("{us} us pass at a landmark"),
+        Input::Time { us } => format!("{us} us pass"),
         Input::Deliveries { count } => format!("nothing, after {count} exceptions"),
         Input::WriteRegisters { values } => {
             let mut text = String::from("debugger writes");

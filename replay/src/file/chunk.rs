@@ -38,10 +38,28 @@ pub struct Header {
     pub semantics: u32,
     /// The machine.
     pub config: MachineConfig,
-    /// What was booted, for people: names of kernel and initrd, the kernel's command line.
+    /// What was booted and how, for people: names of kernel and initrd, the kernel's command line, the engine that recorded.
     pub guest: Vec<(String, String)>,
     /// Positions between digests; 0 for only the one at the end.
     pub digest_interval: u64,
+}
+
+/// [`Header::guest`] has this if positions are exits: see [`dejavm_machine::TimeBase::Exits`].
+const POSITIONS: (&str, &str) = ("positions", "exits");
+
+impl Header {
+    /// Whether positions are exits, and not instructions: an engine recorded that cannot count those.
+    pub fn positions_are_exits(&self) -> bool {
+        self.guest.iter().any(|(role, text)| (role.as_str(), text.as_str()) == POSITIONS)
+    }
+
+    /// Says whether positions are exits.
+    pub fn set_positions_are_exits(&mut self, exits: bool) {
+        self.guest.retain(|(role, _)| role != POSITIONS.0);
+        if exits {
+            self.guest.push((POSITIONS.0.into(), POSITIONS.1.into()));
+        }
+    }
 }
 
 /// The machine's state at position 0, without RAM.
@@ -237,7 +255,12 @@ impl Chunk {
             Chunk::Pages(payload) => write_bytes(payload, into),
             Chunk::Inputs(payload) => write_bytes(payload, into),
             Chunk::Progress(payload) => write_bytes(payload, into),
-            Chunk::Digest(payload) => write_bytes(payload, into),
+            Chunk::Digest(payload) => {
+                write_bytes(payload, into);
+                if !payload.listed.is_empty() {
+                    write_bytes(&payload.listed, into);
+                }
+            }
             Chunk::End(payload) => write_bytes(payload, into),
             Chunk::Mark(payload) => write_bytes(payload, into),
             Chunk::External(payload) => write_bytes(payload, into),
@@ -256,7 +279,13 @@ impl Chunk {
             Kind::Pages => Chunk::Pages(from_bytes(bytes).map_err(undecodable)?),
             Kind::Inputs => Chunk::Inputs(from_bytes(bytes).map_err(undecodable)?),
             Kind::Progress => Chunk::Progress(from_bytes(bytes).map_err(undecodable)?),
-            Kind::Digest => Chunk::Digest(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Digest => {
+                let (mut digest, used): (Digest, usize) = decode(bytes).map_err(undecodable)?;
+                if used < bytes.len() {
+                    digest.listed = from_bytes(&bytes[used..]).map_err(undecodable)?;
+                }
+                Chunk::Digest(Box::new(digest))
+            }
             Kind::End => Chunk::End(from_bytes(bytes).map_err(undecodable)?),
             Kind::Mark => Chunk::Mark(from_bytes(bytes).map_err(undecodable)?),
             Kind::External => Chunk::External(from_bytes(bytes).map_err(undecodable)?),
@@ -281,11 +310,15 @@ fn write_bytes<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) {
         .expect("plain data always encodes into memory");
 }
 
-/// The inverse; bounded by the largest payload, and nothing may be left over.
-pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+/// The inverse, and how many bytes it is; bounded by the largest payload.
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), String> {
     let config = bincode::config::standard().with_limit::<{ LENGTH_MAX as usize }>();
-    let (value, used) =
-        bincode::serde::decode_from_slice(bytes, config).map_err(|error| error.to_string())?;
+    bincode::serde::decode_from_slice(bytes, config).map_err(|error| error.to_string())
+}
+
+/// As [`decode`]; nothing may be left over.
+pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let (value, used) = decode(bytes)?;
     if used != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - used));
     }

@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod desk;
+mod exits;
 mod guests;
 mod random;
 mod tape;
 
 pub use desk::{Desk, Typing};
+pub use exits::ByExits;
 pub use guests::{Debian, Kernel, TINY_RAM_BYTES, expected, tiny, verdict};
 pub use random::Random;
 pub use tape::{Replay, Tape, engines, ram_hash, rebuild, replay, tape, tape_with};

@@ -260,9 +260,10 @@ pub struct Report {
 /// What executes, and disturbances: no guest can see any of it, and no recording knows of it.
 #[derive(Clone, Debug, Args)]
 pub struct TuningOptions {
-    /// What executes the guest. All do exactly the same, and no recording says which it was: soft
-    /// (translates code that runs often), soft,interp (interprets all of it), soft,reference (interprets
-    /// one instruction at a time in the plainest way: very slow)
+    /// What executes the guest: soft (the software CPU: translates code that runs often), soft,interp
+    /// (interprets all of it), soft,reference (interprets one instruction at a time in the plainest way: very
+    /// slow), which do exactly the same, so that no recording says which it was; kvm (the host's processor,
+    /// with what `dejavm doctor` says of it); auto (kvm where every replay of it is exact, else soft)
     #[arg(long, value_name = "ENGINE", default_value = "soft")]
     pub engine: Engine,
     /// Slots of the software TLB in use, 1 to 4096

@@ -2,9 +2,13 @@
 
 use std::str::FromStr;
 
-/// An engine, as the user names it. All do the same; no recording says which one it was.
+/// An engine, as the user names it. All kinds of `soft` do the same, and no recording says which of them it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
+    /// `auto`: KVM where it can promise that every replay is exact, and else the software CPU.
+    Auto,
+    /// `kvm`: the host's processor.
+    Kvm,
     /// `soft`: the software CPU as it is fastest.
     Soft,
     /// `soft,interp`: its interpreter of decoded blocks alone.
@@ -18,10 +22,12 @@ impl FromStr for Engine {
 
     fn from_str(text: &str) -> Result<Engine, String> {
         match text {
+            "auto" => Ok(Engine::Auto),
+            "kvm" => Ok(Engine::Kvm),
             "soft" => Ok(Engine::Soft),
             "soft,interp" => Ok(Engine::Interpreter),
             "soft,reference" => Ok(Engine::Reference),
-            _ => Err("the engines are soft, soft,interp and soft,reference".into()),
+            _ => Err("the engines are auto, kvm, soft, soft,interp and soft,reference".into()),
         }
     }
 }
@@ -29,7 +35,8 @@ impl FromStr for Engine {
 impl From<Engine> for dejavm_cpu::Engine {
     fn from(engine: Engine) -> dejavm_cpu::Engine {
         match engine {
-            Engine::Soft => dejavm_cpu::Engine::Translator,
+            // What KVM leaves to it, the software CPU does as fast as it can.
+            Engine::Soft | Engine::Auto | Engine::Kvm => dejavm_cpu::Engine::Translator,
             Engine::Interpreter => dejavm_cpu::Engine::Interpreter,
             Engine::Reference => dejavm_cpu::Engine::Reference,
         }

@@ -5,6 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::progress::{seconds, size};
 use crate::record::{debug_exit, ending_name, ending_text, name};
 use crate::{Outcome, console, open};
+use dejavm_machine::TimeBase;
 use dejavm_replay::{CutShort, Kind, Summary};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -137,7 +138,10 @@ fn summary_json(name: &str, summary: &Summary) -> Value {
         "machine": {
             "cpu": config.cpu.to_string(),
             "ram_bytes": config.ram.total_bytes(),
-            "instructions_per_us": config.instructions_per_us,
+            "instructions_per_us": match config.time_base {
+                TimeBase::Instructions { per_us } => Some(per_us),
+                TimeBase::Exits => None,
+            },
             "rtc_epoch_s": config.rtc_epoch_s,
         },
         "digest_interval": header.digest_interval,

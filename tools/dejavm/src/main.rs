@@ -13,6 +13,7 @@ mod doctor;
 mod engine;
 mod exit;
 mod info;
+mod kvm;
 mod live;
 mod lockstep;
 mod marks;

@@ -4,7 +4,10 @@ use crate::exit::{Exit, Failure};
 use crate::record::{name, read};
 use dejavm_cpu::Tuning;
 use dejavm_machine::{Boot, Machine};
-use dejavm_replay::{External, Reached, Replayer, Timeline, TimelineOptions};
+use dejavm_replay::{
+    CheckpointPolicy, External, Reached, RecordOptions, Replayer, Timeline, TimelineOptions,
+    TranscribeError, transcribe,
+};
 use dejavm_units::Position;
 use std::fs::File;
 use std::io;
@@ -56,6 +59,38 @@ fn none_named() -> Failure {
         names => format!("no recording is named; here are {}", names.join(", ")),
     };
     Failure::new(Exit::NotFound, sentence)
+}
+
+/// A recording, to be replayed instruction by instruction. One whose positions are exits is followed by the software CPU first,
+/// into a file that nobody else sees.
+pub fn replayer(file: File) -> Result<Replayer<File>, Failure> {
+    let mut replayer = Replayer::open(file)?;
+    if !replayer.header().positions_are_exits() {
+        return Ok(replayer);
+    }
+    eprintln!(
+        "dejavm: KVM recorded this, which counts no instructions; the software CPU follows it and counts"
+    );
+    let machine = machine(&mut replayer)?;
+    let mut header = replayer.header().clone();
+    header.set_positions_are_exits(false);
+    let options = RecordOptions {
+        header,
+        externals: replayer.externals().to_vec(),
+        embed_pages: replayer.externals().is_empty(),
+        until: None,
+        checkpoints: CheckpointPolicy::NONE,
+        parent: replayer.parent().cloned(),
+    };
+    let failed = |error: io::Error| {
+        Failure::new(Exit::Failed, format!("there is no room for what it counts: {error}"))
+    };
+    let mut followed = tempfile::tempfile().map_err(failed)?;
+    match transcribe(replayer, machine, &mut followed, &options, &mut |_, _| {}) {
+        Ok(_) => Ok(Replayer::open(followed)?),
+        Err(TranscribeError::Replay(error)) => Err(error.into()),
+        Err(TranscribeError::Record(error)) => Err(failed(io::Error::other(error))),
+    }
 }
 
 /// The recorded machine in its start state.
@@ -117,7 +152,7 @@ pub fn at(
 ) -> Result<(Timeline<File>, String, Position), Failure> {
     let (file, name) = file(path)?;
     let seek = || {
-        let mut replayer = Replayer::open(file)?;
+        let mut replayer = replayer(file)?;
         let mut machine = machine(&mut replayer)?;
         machine.set_tuning(tuning);
         let mut timeline = Timeline::new(replayer, machine, TimelineOptions::default())?;

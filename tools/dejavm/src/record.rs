@@ -2,15 +2,19 @@
 
 use crate::Outcome;
 use crate::arguments::{Record, Recording};
+use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
+use crate::kvm;
 use crate::progress::rate;
 use crate::recording::{checkpoints, going_on, live, refuse_to_overwrite};
 use crate::snapshot::Restored;
 use crate::vmx::Vmx;
 use dejavm_cpu::control;
-use dejavm_machine::{Boot, BootError, End, Machine, MachineConfig};
+use dejavm_machine::{Boot, BootError, End, Machine, MachineConfig, TimeBase};
 use dejavm_memory::RamLayout;
-use dejavm_replay::{Ending, External, Header, RecordOptions, Recorded, SEMANTICS};
+use dejavm_replay::{
+    CheckpointPolicy, Ending, External, Header, RecordOptions, Recorded, SEMANTICS,
+};
 use dejavm_units::Position;
 use serde_json::{Value, json};
 use std::io;
@@ -19,6 +23,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Name and version of this program, for recordings.
 pub const CREATOR: &str = concat!("dejavm ", env!("CARGO_PKG_VERSION"));
+
+/// Exits between two digests at most: some hundred milliseconds.
+const DIGEST_INTERVAL_EXITS: u64 = 100_000;
 
 /// RAM of machines of which nobody says more.
 const RAM_BYTES: u64 = 512 << 20;
@@ -54,10 +61,23 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
         Some(ram) => ram,
         None => RamLayout::new(RAM_BYTES).expect("a constant that fits"),
     };
-    let config = MachineConfig { cpu: arguments.cpu, rtc_epoch_s, ..MachineConfig::new(ram) };
+    let mut config = MachineConfig { cpu: arguments.cpu, rtc_epoch_s, ..MachineConfig::new(ram) };
+    let tier = kvm::tier(recording.tuning.engine)?;
+    if tier.is_some() {
+        if recording.gdb.gdb.is_some() {
+            let sentence =
+                "gdb cannot be attached to a machine on KVM: record it, and debug the recording";
+            return Err(Failure::new(Exit::Usage, sentence));
+        }
+        config.time_base = TimeBase::Exits;
+    }
     let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline: &arguments.append };
     let mut machine = Machine::boot(&config, &boot).map_err(|error| refused(arguments, &error))?;
     machine.set_tuning(recording.tuning.tuning());
+    if let Some(tier) = tier {
+        kvm::put(&mut machine, &config, true)?;
+        eprintln!("dejavm: KVM executes, and a replay is {tier}; one that differs is found out");
+    }
     let bits_64 = machine.cpu_state().efer & control::EFER_LMA != 0 || is_elf_64(&kernel);
     let mut externals = Vec::new();
     if arguments.external {
@@ -67,11 +87,12 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
         }
     }
     let options = RecordOptions {
-        header: header(config, arguments),
+        header: header(config, arguments, tier),
         externals,
         embed_pages: !arguments.external,
         until: recording.until.map(Position),
-        checkpoints: checkpoints(recording),
+        // Nobody stands in a recording of KVM's: it is transcribed first.
+        checkpoints: if tier.is_some() { CheckpointPolicy::NONE } else { checkpoints(recording) },
         parent: None,
     };
     drop((kernel, initrd));
@@ -82,6 +103,7 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
 /// Records a machine that goes on from a checkpoint.
 fn go_on(checkpoint: &PathBuf, recording: &Recording) -> Result<Outcome, Failure> {
     refuse_to_overwrite(recording, &[Some(checkpoint)])?;
+    only_by_software(recording, "a machine goes on from a checkpoint")?;
     let Restored { mut machine, header } = Restored::from_file(checkpoint)?;
     machine.set_tuning(recording.tuning.tuning());
     let options = going_on(recording, header, None);
@@ -92,6 +114,17 @@ fn go_on(checkpoint: &PathBuf, recording: &Recording) -> Result<Outcome, Failure
         machine.position()
     );
     live(recording, machine, &options, bits_64)
+}
+
+/// Refuses KVM where instructions are counted.
+pub fn only_by_software(recording: &Recording, what: &str) -> Result<(), Failure> {
+    match recording.tuning.engine {
+        Engine::Kvm => {
+            let sentence = format!("--engine kvm: {what} by software only; leave the option out");
+            Err(Failure::new(Exit::Usage, sentence))
+        }
+        Engine::Auto | Engine::Soft | Engine::Interpreter | Engine::Reference => Ok(()),
+    }
 }
 
 /// The kernel to boot.
@@ -178,19 +211,22 @@ pub fn name(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn header(config: MachineConfig, arguments: &Record) -> Header {
+fn header(config: MachineConfig, arguments: &Record, tier: Option<&str>) -> Header {
     let mut guest = vec![("kernel".to_owned(), name(kernel_path(arguments)))];
     if let Some(initrd) = &arguments.initrd {
         guest.push(("initrd".into(), name(initrd)));
     }
     guest.push(("append".into(), arguments.append.clone()));
-    Header {
-        creator: CREATOR.into(),
-        semantics: SEMANTICS,
-        config,
-        guest,
-        digest_interval: arguments.recording.digest_interval,
+    let mut digest_interval = arguments.recording.digest_interval;
+    if let Some(tier) = tier {
+        guest.push(("engine".into(), "kvm".into()));
+        guest.push(("tier".into(), tier.into()));
+        digest_interval = digest_interval.min(DIGEST_INTERVAL_EXITS);
     }
+    let creator = CREATOR.into();
+    let mut header = Header { creator, semantics: SEMANTICS, config, guest, digest_interval };
+    header.set_positions_are_exits(tier.is_some());
+    header
 }
 
 fn host_seconds() -> u64 {

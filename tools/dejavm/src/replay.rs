@@ -3,7 +3,9 @@
 use crate::Outcome;
 use crate::arguments::{Replay, TuningOptions, Verify};
 use crate::console::Console;
+use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
+use crate::kvm;
 use crate::lockstep;
 use crate::open;
 use crate::progress::{Meter, rate, seconds};
@@ -124,9 +126,23 @@ fn replay_file(
     tuning: &TuningOptions,
     watch: &mut Watch,
 ) -> Result<Replayed, Failure> {
-    let mut replayer = Replayer::open(file)?;
+    let mut replayer = match tuning.engine {
+        Engine::Kvm => Replayer::open(file)?,
+        Engine::Auto | Engine::Soft | Engine::Interpreter | Engine::Reference => {
+            open::replayer(file)?
+        }
+    };
     let mut machine = open::machine(&mut replayer)?;
     machine.set_tuning(tuning.tuning());
+    if tuning.engine == Engine::Kvm {
+        if !replayer.header().positions_are_exits() {
+            let sentence = "--engine kvm: the software CPU recorded this, and its positions are instructions, which KVM cannot count; \
+                            leave the option out";
+            return Err(Failure::new(Exit::Usage, sentence));
+        }
+        let config = replayer.header().config.clone();
+        kvm::put(&mut machine, &config, false)?;
+    }
     let options = ReplayOptions { until: until.map(Position), unverified: false };
     Ok(replayer.run(&mut machine, &options, watch)?)
 }

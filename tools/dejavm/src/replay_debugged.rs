@@ -73,13 +73,19 @@ fn open_target(
     arguments: &Replay,
     stop: &Arc<AtomicBool>,
 ) -> Result<Replaying<File>, Failure> {
-    let mut replayer = Replayer::open(file)?;
+    let by_exits = Replayer::open(file.try_clone().map_err(|error| {
+        Failure::new(Exit::Environment, format!("the file cannot be opened twice: {error}"))
+    })?)?
+    .header()
+    .positions_are_exits();
+    let mut replayer = open::replayer(file)?;
     let mut machine = open::machine(&mut replayer)?;
     machine.set_tuning(arguments.tuning.tuning());
     let timeline = Timeline::new(replayer, machine, TimelineOptions::default())?;
     let mut target = Replaying::new(timeline)?;
     target.set_pacer(Box::new(pacer(Arc::clone(stop))));
-    if let Some(path) = arguments.file.clone() {
+    // Its positions are not those of the file.
+    if let Some(path) = arguments.file.clone().filter(|_| !by_exits) {
         target.set_mark_keeper(Box::new(move |mark| {
             let file = OpenOptions::new().read(true).write(true).open(&path);
             let file = file.map_err(|error| format!("the recording cannot be changed: {error}"))?;

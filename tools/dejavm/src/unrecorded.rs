@@ -16,6 +16,7 @@ pub fn run(machine: &mut Machine, world: &mut HostWorld<'_>) -> (Ending, Moment)
             machine.apply(input);
         }
         let stop = machine.run(Position(machine.position().0.saturating_add(SLICE)));
+        drop(machine.take_landmarks());
         let output = machine.take_output();
         if !output.is_empty() {
             world.output(&output);

@@ -26,6 +26,13 @@ pub trait Bus {
     fn cr8(&mut self) -> u8;
     /// Sets the task priority from CR8 (0 to 15).
     fn set_cr8(&mut self, priority: u8, at: Position);
+    /// HLT completes.
+    fn halts(&mut self, _at: Position) {}
+    /// Accesses to ports and to addresses where no RAM answers, and halts, since the machine started: what makes any
+    /// processor stop and ask, also one that does not count instructions. Counted only where guest time passes by them.
+    fn exits(&self) -> u64 {
+        0
+    }
     /// Whether a maskable interrupt waits (the INTR line).
     fn interrupt_pending(&self) -> bool;
     /// The interrupt acknowledge cycle: the vector of the interrupt taken.

@@ -2,6 +2,7 @@
 
 use crate::bus::Bus;
 use crate::cpu::Cpu;
+use crate::landmark::Landmark;
 use crate::run::Stop;
 use dejavm_memory::GuestRam;
 use dejavm_units::Position;
@@ -20,4 +21,10 @@ pub trait Executor {
         bus: &mut dyn Bus,
         limit: Position,
     ) -> Result<Stop, String>;
+
+    /// The last run ended with [`Stop::Board`] because the guest executed for so many microseconds without an exit: where
+    /// it was stopped, and the time. Told once.
+    fn take_landmark(&mut self) -> Option<(Landmark, u32)> {
+        None
+    }
 }

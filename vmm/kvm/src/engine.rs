@@ -1,22 +1,31 @@
 //! The run loop: the guest on the host's processor, exit by exit.
 //!
-//! Positions are exits: what lies between two is not counted, and time passes for the guest from exit to exit. A guest that does
-//! not leave the processor is not interrupted.
+//! Positions advance with the board's count of exits ([`Bus::exits`]): accesses to devices and halts. What else makes the guest leave the
+//! processor (registers that the board keeps, the moment at which interrupts are taken again) moves none. A guest that executes for long without an exit is kicked out of
+//! the processor, and where it was becomes a landmark, after which time passes.
 
 use crate::cpuid;
 use crate::error::{KvmError, refused};
 use crate::exits::{Exit, answer};
 use crate::host::Host;
+use crate::kick::Kicker;
 use crate::msrs;
 use crate::registers::{self, Board};
 use crate::slots::Slots;
-use dejavm_cpu::{Bus, Cpu, CpuState, Model, Stop, rflags};
+use crate::string_instruction;
+use dejavm_cpu::{Bus, Cpu, CpuState, Landmark, Model, Stop, rflags};
 use dejavm_memory::GuestRam;
-use dejavm_units::Position;
+use dejavm_units::{Pfn, Position};
 use kvm_ioctls::{VcpuFd, VmFd};
+use std::time::Duration;
 
 /// IA32_APIC_BASE
 const APIC_BASE: u32 = 0x1b;
+
+/// A guest that executes for so long without an exit is kicked: so many microseconds pass for it then.
+const TURN_US: u32 = 10_000;
+/// Where it was kicked at a moment that cannot be told to anybody, it is kicked again after this.
+const AGAIN: Duration = Duration::from_micros(100);
 
 /// A virtual machine of the kernel's with one vCPU.
 pub struct KvmEngine {
@@ -26,6 +35,9 @@ pub struct KvmEngine {
     /// Bytes that the kernel maps for the vCPU.
     run_bytes: usize,
     model: Model,
+    kicker: Kicker,
+    leaves_landmarks: bool,
+    landmark: Option<(Landmark, u32)>,
     counts: Counts,
 }
 
@@ -36,6 +48,8 @@ pub struct Counts {
     pub exits: u64,
     /// Instructions that the software CPU executed, because KVM could not.
     pub by_software: u64,
+    /// Times that it was kicked out because it did not leave.
+    pub landmarks: u64,
 }
 
 impl KvmEngine {
@@ -67,8 +81,19 @@ impl KvmEngine {
             slots: Slots::default(),
             run_bytes,
             model,
+            kicker: Kicker::default(),
+            leaves_landmarks: false,
+            landmark: None,
             counts: Counts::default(),
         })
+    }
+
+    /// For live machines: a guest that executes for long without an exit leaves a landmark there, and time passes for it. Without
+    /// this the guest executes until it leaves by itself, as a replay wants.
+    #[must_use]
+    pub fn leaving_landmarks(mut self) -> KvmEngine {
+        self.leaves_landmarks = true;
+        self
     }
 
     /// What it did so far.
@@ -76,7 +101,8 @@ impl KvmEngine {
         self.counts
     }
 
-    /// Runs as [`Cpu::run_until`] does, but that a position is an exit, and not an instruction.
+    /// Runs as [`Cpu::run_until`] does, but that positions are those that the bus counts, and that the guest may leave a landmark:
+    /// it stands there then, and no time has passed for it yet. Elements of a repeated string instruction may lie beyond the limit.
     ///
     /// # Errors
     /// If the kernel refuses something. The state is that of the last exit.
@@ -88,62 +114,111 @@ impl KvmEngine {
         limit: Position,
     ) -> Result<Stop, KvmError> {
         self.slots.bind(&self.vm, ram)?;
+        if self.leaves_landmarks {
+            let turn = Duration::from_micros(TURN_US.into());
+            self.kicker.arm(turn, turn)?;
+        }
+        let stop = self.run_turns(cpu, ram, bus, limit);
+        self.kicker.disarm();
+        stop
+    }
+
+    fn run_turns(
+        &mut self,
+        cpu: &mut Cpu,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+        limit: Position,
+    ) -> Result<Stop, KvmError> {
         let mut state = cpu.state();
+        let ahead = state.position.0.wrapping_sub(bus.exits());
         let mut ready = registers::takes_interrupts(&state);
         let mut loaded = false;
+        let mut accessed = false;
+        // When the guest was kicked last, or began.
+        let mut at_kick = bus.exits();
         let stop = loop {
-            if bus.wants_control() {
-                break Stop::Board;
-            }
+            state.position = Position(bus.exits().wrapping_add(ahead));
             let interrupt = bus.interrupt_pending();
-            if state.halted && !(interrupt && state.rflags & rflags::IF != 0) {
-                break if state.position >= limit { Stop::Limit } else { Stop::Halted };
-            }
-            if state.position >= limit && !(interrupt && ready) {
-                break Stop::Limit;
-            }
-            if !registers::can_run(&state) || !bus.a20_enabled() {
-                match self.by_software(cpu, ram, bus, &mut state, loaded)? {
-                    Some(stop) => return Ok(stop),
-                    None => {
-                        ready = registers::takes_interrupts(&state);
-                        loaded = false;
-                        continue;
+            let happens = bus.wants_control() || interrupt && ready || state.position >= limit;
+            if !(happens && accessed && string_instruction::is_next(&self.vcpu, ram)) {
+                if bus.wants_control() {
+                    break Stop::Board;
+                }
+                if state.halted && !(interrupt && state.rflags & rflags::IF != 0) {
+                    break if state.position >= limit { Stop::Limit } else { Stop::Halted };
+                }
+                if state.position >= limit && !(interrupt && ready) {
+                    break Stop::Limit;
+                }
+                // At the limit the interrupt is taken and nothing else: KVM would go on to the next exit.
+                let only_takes = state.position >= limit;
+                if !registers::can_run(&state) || !bus.a20_enabled() || only_takes {
+                    let count = u64::from(!only_takes);
+                    let stop = self.by_software(cpu, ram, bus, &mut state, loaded, count)?;
+                    (loaded, accessed) = (false, false);
+                    ready = registers::takes_interrupts(&state);
+                    match stop {
+                        Some(stop) => {
+                            state.position = Position(bus.exits().wrapping_add(ahead));
+                            break stop;
+                        }
+                        None => continue,
                     }
                 }
-            }
-            if !loaded {
-                registers::load(&self.vcpu, &state, &self.board(bus, state.position))?;
-                loaded = true;
-            }
-            state.halted = false;
-            if interrupt && ready {
-                let vector = bus.acknowledge_interrupt(state.position);
-                self.inject(vector)?;
+                if !loaded {
+                    registers::load(&self.vcpu, &state, &self.board(bus, state.position))?;
+                    loaded = true;
+                }
+                state.halted = false;
+                if interrupt && ready {
+                    let vector = bus.acknowledge_interrupt(state.position);
+                    self.inject(vector)?;
+                }
             }
             // An interrupt that the guest does not take yet: the kernel is to come back when it does.
             let waits = bus.interrupt_pending();
             let exit = self.enter(cpu, ram, bus, state.position, waits)?;
             self.counts.exits += 1;
-            state.position = Position(state.position.0.saturating_add(1));
             let run = self.vcpu.get_kvm_run();
             ready = run.ready_for_interrupt_injection != 0;
+            accessed = exit == Exit::Done;
             match exit {
                 Exit::Done => {}
+                Exit::Kicked => {
+                    let exits = bus.exits();
+                    if !self.leaves_landmarks {
+                        continue;
+                    }
+                    if std::mem::replace(&mut at_kick, exits) != exits {
+                        continue;
+                    }
+                    if !self.is_between_instructions(ram)? {
+                        self.kicker.arm(AGAIN, Duration::from_micros(TURN_US.into()))?;
+                        continue;
+                    }
+                    let written = self.take_out(cpu, ram, bus, &state)?;
+                    let landmark = Landmark::of(&cpu.state(), ram, written.into_iter());
+                    self.landmark = Some((landmark, TURN_US));
+                    self.counts.landmarks += 1;
+                    return Ok(Stop::Board);
+                }
                 Exit::Halt => {
+                    bus.halts(state.position);
                     state.halted = true;
                     state.rflags =
                         state.rflags & !rflags::IF | if run.if_flag != 0 { rflags::IF } else { 0 };
                     ready = run.if_flag != 0;
                 }
                 Exit::Shutdown => break Stop::Shutdown,
-                Exit::CannotEmulate => match self.by_software(cpu, ram, bus, &mut state, true)? {
-                    Some(stop) => return Ok(stop),
-                    None => {
-                        ready = registers::takes_interrupts(&state);
-                        loaded = false;
+                Exit::CannotEmulate => {
+                    let stop = self.by_software(cpu, ram, bus, &mut state, true, 1)?;
+                    (loaded, ready) = (false, registers::takes_interrupts(&state));
+                    if let Some(stop) = stop {
+                        state.position = Position(bus.exits().wrapping_add(ahead));
+                        break stop;
                     }
-                },
+                }
                 Exit::Failed(what) => return Err(KvmError::Entry(what)),
             }
         };
@@ -153,6 +228,20 @@ impl KvmEngine {
             cpu.set_state(&state);
         }
         Ok(stop)
+    }
+
+    /// Whether a guest that was kicked stands where any engine could: nothing is being delivered to it, and no repeated
+    /// instruction is under way.
+    fn is_between_instructions(&self, ram: &GuestRam) -> Result<bool, KvmError> {
+        let events = self.vcpu.get_vcpu_events().map_err(refused("pending events"))?;
+        let delivers = [
+            events.interrupt.injected,
+            events.exception.injected,
+            events.exception.pending,
+            events.nmi.injected,
+            events.nmi.pending,
+        ];
+        Ok(delivers == [0; 5] && !string_instruction::is_next(&self.vcpu, ram))
     }
 
     fn board(&self, bus: &mut dyn Bus, at: Position) -> Board {
@@ -186,9 +275,11 @@ impl KvmEngine {
         let run = self.vcpu.get_kvm_run();
         run.request_interrupt_window = wants_window.into();
         run.cr8 = cr8;
+        let kicks = Kicker::count();
         let mut outcome = loop {
             match answer(&mut self.vcpu, self.run_bytes, cpu, ram, bus, at)? {
-                // A signal for this thread: no business of the guest's.
+                None if Kicker::count() != kicks => break Exit::Kicked,
+                // Another signal for this thread: no business of the guest's.
                 None => {}
                 Some(exit) => break exit,
             }
@@ -211,24 +302,30 @@ impl KvmEngine {
         Ok(outcome)
     }
 
-    /// Takes the state out of the vCPU into the CPU that is its home.
+    /// Takes the state out of the vCPU into the CPU that is its home. Returns the pages that were written since it was last taken out.
     fn take_out(
         &mut self,
         cpu: &mut Cpu,
         ram: &mut GuestRam,
         bus: &mut dyn Bus,
         state: &CpuState,
-    ) -> Result<(), KvmError> {
+    ) -> Result<Vec<Pfn>, KvmError> {
         // Registers that are not the processor's own may have been written meanwhile: they are at home already.
-        let mut whole = CpuState { position: state.position, halted: state.halted, ..cpu.state() };
+        let mut whole = CpuState {
+            deliveries: 0,
+            position: state.position,
+            halted: state.halted,
+            ..cpu.state()
+        };
         let board = self.board(bus, state.position);
         registers::store(&self.vcpu, &mut whole, &board)?;
-        self.slots.note_dirty(&self.vm, ram)?;
+        let written = self.slots.note_dirty(&self.vm, ram)?;
         cpu.set_state(&whole);
-        Ok(())
+        Ok(written)
     }
 
-    /// Lets the software CPU execute an instruction that KVM cannot; `Some` if the run ends with it.
+    /// Lets the software CPU execute `count` instructions that KVM cannot, or with 0 take what is due; `Some` if the run ends with it.
+    /// The position is left to the caller.
     fn by_software(
         &mut self,
         cpu: &mut Cpu,
@@ -236,16 +333,18 @@ impl KvmEngine {
         bus: &mut dyn Bus,
         state: &mut CpuState,
         loaded: bool,
+        count: u64,
     ) -> Result<Option<Stop>, KvmError> {
         if loaded {
             self.take_out(cpu, ram, bus, state)?;
         } else {
             cpu.set_state(state);
         }
-        self.counts.by_software += 1;
-        let next = Position(state.position.0.saturating_add(1));
+        self.counts.by_software += count;
+        let next = Position(state.position.0.saturating_add(count));
         let stop = cpu.run_until(ram, bus, next);
-        *state = cpu.state();
+        // What the kernel delivers nobody counts, so nothing is counted.
+        *state = CpuState { deliveries: 0, ..cpu.state() };
         Ok(match stop {
             Stop::Limit | Stop::Halted => None,
             stop => Some(stop),
@@ -262,5 +361,9 @@ impl dejavm_cpu::Executor for KvmEngine {
         limit: Position,
     ) -> Result<Stop, String> {
         KvmEngine::run_until(self, cpu, ram, bus, limit).map_err(|error| error.to_string())
+    }
+
+    fn take_landmark(&mut self) -> Option<(Landmark, u32)> {
+        self.landmark.take()
     }
 }

@@ -54,6 +54,14 @@ pub enum KvmError {
         /// Why.
         source: std::io::Error,
     },
+    /// The kernel gives no timer.
+    #[error(
+        "the kernel gives no timer that ends the guest's turn: {source}; raise the limit of pending signals (`ulimit -i`)"
+    )]
+    Timer {
+        /// Why.
+        source: std::io::Error,
+    },
     /// The processor could not enter the guest.
     #[error("the processor refuses to execute the guest: {0}")]
     Entry(String),

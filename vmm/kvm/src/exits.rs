@@ -12,6 +12,8 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 pub(crate) enum Exit {
     /// It was answered.
     Done,
+    /// Nothing was asked for: a timer made it leave.
+    Kicked,
     /// HLT.
     Halt,
     /// A triple fault.

@@ -10,10 +10,12 @@ mod error;
 mod exits;
 mod extended;
 mod host;
+mod kick;
 mod msrs;
 mod registers;
 mod run_page;
 mod slots;
+mod string_instruction;
 
 pub use engine::{Counts, KvmEngine};
 pub use error::KvmError;

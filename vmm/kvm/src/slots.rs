@@ -56,20 +56,23 @@ impl Slots {
         unsafe { vm.set_user_memory_region(region) }.map_err(refused("a memory slot"))
     }
 
-    /// Tells the RAM which of its pages the guest has written since the last call.
-    pub(crate) fn note_dirty(&self, vm: &VmFd, ram: &mut GuestRam) -> Result<(), KvmError> {
+    /// Tells the RAM which of its pages the guest has written since the last call, and the caller too.
+    pub(crate) fn note_dirty(&self, vm: &VmFd, ram: &mut GuestRam) -> Result<Vec<Pfn>, KvmError> {
         assert_eq!(self.bound, ram.identity(), "the RAM that the vCPU ran on");
+        let mut written = Vec::new();
         for (slot, &(start, bytes)) in self.slots.iter().enumerate() {
             let log = vm
                 .get_dirty_log(slot as u32, bytes as usize)
                 .map_err(refused("the log of written pages"))?;
             for (word, bits) in log.into_iter().enumerate().filter(|&(_, bits)| bits != 0) {
                 for bit in (0..64).filter(|bit| bits >> bit & 1 != 0) {
-                    ram.note_written(Pfn(start.pfn().0 + word as u64 * 64 + bit));
+                    let pfn = Pfn(start.pfn().0 + word as u64 * 64 + bit);
+                    ram.note_written(pfn);
+                    written.push(pfn);
                 }
             }
         }
-        Ok(())
+        Ok(written)
     }
 }
 

@@ -82,6 +82,8 @@ pub(crate) struct Board {
     bound: Position,
     /// The CPU is to return at the next instruction boundary.
     pub(crate) wants_control: bool,
+    /// Runs end when there were so many exits.
+    exits_max: u64,
 }
 
 /// Bit 1 of port 0x92: A20.
@@ -90,7 +92,7 @@ const PORT_92_A20: u8 = 1 << 1;
 impl Board {
     pub(crate) fn new(config: &MachineConfig) -> Board {
         let mut board = Board {
-            clock: Clock::new(config.instructions_per_us),
+            clock: Clock::new(config.time_base),
             pic: Pic::new(),
             pit: Pit::new(),
             rtc: Rtc::new(config.rtc_epoch_s),
@@ -111,6 +113,7 @@ impl Board {
             output: OutputQueue::default(),
             bound: Position(0),
             wants_control: false,
+            exits_max: u64::MAX,
         };
         // The boot protocols demand that A20 is on.
         board.system_control.write(0, PORT_92_A20, GuestNs(0));
@@ -209,6 +212,25 @@ impl Board {
         }
     }
 
+    /// So many exits happen: see [`TimeBase::Exits`](crate::TimeBase::Exits).
+    pub(crate) fn count_exits(&mut self, count: u64) {
+        if self.clock.count_exits(count) {
+            // The position makes no difference where exits are counted.
+            let due = self.deadline_due(self.clock.at(Position(0)));
+            self.wants_control |= due || self.exits_reached();
+        }
+    }
+
+    /// Ends runs when there were so many exits.
+    pub(crate) fn set_exits_max(&mut self, exits: u64) {
+        self.exits_max = exits;
+    }
+
+    /// Whether there were.
+    pub(crate) fn exits_reached(&self) -> bool {
+        self.clock.exits() >= self.exits_max
+    }
+
     /// The acknowledge cycle: the vector of the interrupt that the CPU takes. What comes through the
     /// 8259 pair goes first, as it has no priority that the local APIC could compare.
     pub(crate) fn acknowledge(&mut self) -> u8 {
@@ -281,8 +303,11 @@ impl Board {
                 self.i8042.move_mouse(*right, *up, *wheel, *buttons);
             }
             // No chip's business.
-            Input::WriteRegisters { .. } | Input::WriteMemory { .. } | Input::Deliveries { .. } => {
-            }
+            Input::WriteRegisters { .. }
+            | Input::WriteMemory { .. }
+            | Input::Deliveries { .. }
+            | Input::Landmark { .. } => {}
+            Input::Time { us } => self.count_exits((*us).into()),
         }
         self.settle();
     }
@@ -319,6 +344,7 @@ mod save_restore {
                 output: _,
                 bound: _,
                 wants_control: _,
+                exits_max: _,
             } = self;
             let state = BoardState {
                 pic: pic.save(),

@@ -12,6 +12,7 @@ impl Bus for Board {
         let now = self.clock.at(at);
         let value = self.read_port(port, size, now);
         self.settle();
+        self.count_exits(1);
         value
     }
 
@@ -20,12 +21,14 @@ impl Bus for Board {
         self.write_port(port, size, value, now);
         self.take_requests();
         self.settle();
+        self.count_exits(1);
     }
 
     fn mmio_read(&mut self, gpa: Gpa, size: u8, at: Position) -> u64 {
         let now = self.clock.at(at);
         let value = self.read_memory(gpa, size, now);
         self.settle();
+        self.count_exits(1);
         value
     }
 
@@ -33,6 +36,7 @@ impl Bus for Board {
         let now = self.clock.at(at);
         self.write_memory(gpa, size, value, now);
         self.settle();
+        self.count_exits(1);
     }
 
     fn tsc(&mut self, at: Position) -> u64 {
@@ -60,6 +64,14 @@ impl Bus for Board {
     fn set_cr8(&mut self, priority: u8, _at: Position) {
         self.lapic.set_cr8(priority);
         self.settle();
+    }
+
+    fn halts(&mut self, _at: Position) {
+        self.count_exits(1);
+    }
+
+    fn exits(&self) -> u64 {
+        self.clock.exits()
     }
 
     fn interrupt_pending(&self) -> bool {

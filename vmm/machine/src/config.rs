@@ -12,10 +12,44 @@ pub struct MachineConfig {
     pub ram: RamLayout,
     /// Which CPU the guest sees.
     pub cpu: Model,
-    /// Guest instructions per guest microsecond (1 to 1 000 000).
-    pub instructions_per_us: u32,
+    /// What guest time passes by.
+    pub time_base: TimeBase,
     /// What the real-time clock shows at machine start, in seconds since 1970 (UTC).
     pub rtc_epoch_s: u64,
+}
+
+/// What guest time passes by while the CPU executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u32", into = "u32")]
+pub enum TimeBase {
+    /// Instructions.
+    Instructions {
+        /// So many in a guest microsecond (1 to 1 000 000).
+        per_us: u32,
+    },
+    /// Exits: what makes any processor stop and ask, an access to a device or a halt. Each takes a microsecond, and what lies
+    /// between two takes none; a guest that executes for long without one has time pass by an [`Input`](crate::Input). So
+    /// time is the same whether or not what executes can count instructions.
+    Exits,
+}
+
+/// How files have it.
+impl From<u32> for TimeBase {
+    fn from(per_us: u32) -> TimeBase {
+        match per_us {
+            0 => TimeBase::Exits,
+            per_us => TimeBase::Instructions { per_us },
+        }
+    }
+}
+
+impl From<TimeBase> for u32 {
+    fn from(base: TimeBase) -> u32 {
+        match base {
+            TimeBase::Exits => 0,
+            TimeBase::Instructions { per_us } => per_us,
+        }
+    }
 }
 
 /// A configuration that cannot be built.
@@ -40,15 +74,17 @@ impl MachineConfig {
         MachineConfig {
             ram,
             cpu: Model::V2,
-            instructions_per_us: Self::INSTRUCTIONS_PER_US_DEFAULT,
+            time_base: TimeBase::Instructions { per_us: Self::INSTRUCTIONS_PER_US_DEFAULT },
             rtc_epoch_s: Self::RTC_EPOCH_S_DEFAULT,
         }
     }
 
     /// Refuses what no machine can be built from. A configuration may come from a hostile file.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !(1..=1_000_000).contains(&self.instructions_per_us) {
-            return Err(ConfigError::InstructionRate(self.instructions_per_us));
+        if let TimeBase::Instructions { per_us } = self.time_base
+            && !(1..=1_000_000).contains(&per_us)
+        {
+            return Err(ConfigError::InstructionRate(per_us));
         }
         // A sum that overflows must not pass for a small one.
         let total = self.ram.low_bytes().saturating_add(self.ram.high_bytes());

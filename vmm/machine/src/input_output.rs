@@ -1,6 +1,7 @@
 //! What enters the machine from the world, and what leaves it.
 
 use crate::debugger_write::Register;
+use dejavm_cpu::Landmark;
 use dejavm_units::Gpa;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,20 @@ pub enum Input {
         /// Interrupts and exceptions delivered since an instruction completed.
         count: u32,
     },
+    /// The guest goes on to where it was when it had executed for long without an exit, and time passes there. For machines
+    /// whose guest time passes by exits ([`TimeBase::Exits`](crate::TimeBase)) and whose positions are exits: nothing else tells
+    /// that instant.
+    Landmark {
+        /// The instant.
+        landmark: Landmark,
+        /// Guest time that passes, in microseconds.
+        us: u32,
+    },
+    /// Guest time passes here, on a machine whose guest time passes by exits.
+    Time {
+        /// So many microseconds.
+        us: u32,
+    },
 }
 
 impl Input {
@@ -66,10 +81,12 @@ impl Input {
         match self {
             Input::Serial { bytes, .. } | Input::WriteMemory { bytes, .. } => bytes.len(),
             Input::WriteRegisters { values } => size_of_val(values.as_slice()),
+            Input::Landmark { landmark, us: _ } => landmark.bytes(),
             Input::Key { .. }
             | Input::Mouse { .. }
             | Input::PowerButton
-            | Input::Deliveries { .. } => 0,
+            | Input::Deliveries { .. }
+            | Input::Time { .. } => 0,
         }
     }
 }

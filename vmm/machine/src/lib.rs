@@ -23,11 +23,13 @@ mod state;
 
 pub use boot::{Boot, BootError};
 pub use clock::State as ClockState;
-pub use config::{ConfigError, MachineConfig};
+pub use config::{ConfigError, MachineConfig, TimeBase};
 pub use debugger_write::{
     RFLAGS_WRITABLE, Register, WriteRefused, register_writes, write_register,
 };
-pub use dejavm_cpu::{Breakpoint, CpuState, Executor, Stops, WatchHit, WatchKind, Watchpoint};
+pub use dejavm_cpu::{
+    Breakpoint, CpuState, Executor, Landmark, NoLandmark, Stops, WatchHit, WatchKind, Watchpoint,
+};
 pub use input_output::{Input, Output};
-pub use machine::{End, Idle, Machine, Stop};
+pub use machine::{End, Idle, Machine, Passed, Stop};
 pub use state::{BoardState, MachineState, RestoreError};

@@ -2,11 +2,11 @@
 
 use crate::board::Board;
 use crate::boot::{self, Boot, BootError};
-use crate::config::MachineConfig;
+use crate::config::{MachineConfig, TimeBase};
 use crate::debugger_write::{Register, write_register};
 use crate::input_output::{Input, Output};
 use crate::state::{MachineState, RestoreError};
-use dejavm_cpu::{Cpu, Executor, WatchHit, WatchKind};
+use dejavm_cpu::{Cpu, CpuState, Executor, Landmark, NoLandmark, WatchHit, WatchKind};
 use dejavm_memory::GuestRam;
 use dejavm_units::{Gpa, GuestNs, Gva, PAGE_SIZE, Position};
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,19 @@ pub struct Machine {
     /// What executes instead of the CPU's own run loop.
     executor: Option<Box<dyn Executor>>,
     engine_failure: Option<String>,
+    /// What the executor left since somebody asked.
+    landmarks: Vec<Passed>,
+}
+
+/// A landmark that a machine came by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// The position, before time passed there.
+    pub position: Position,
+    /// Guest time, before.
+    pub guest_ns: GuestNs,
+    /// The [`Input::Landmark`] that makes another machine pass it.
+    pub input: Input,
 }
 
 impl Machine {
@@ -92,12 +105,27 @@ impl Machine {
     }
 
     fn of(cpu: Cpu, ram: GuestRam, board: Board) -> Machine {
-        Machine { cpu, ram, board, executor: None, engine_failure: None }
+        Machine { cpu, ram, board, executor: None, engine_failure: None, landmarks: Vec::new() }
     }
 
-    /// Chooses what executes; `None` is the software CPU. The state stays what it is.
+    /// Chooses what executes; `None` is the software CPU. The state stays what it is, but positions are exits from now on, and not
+    /// instructions: guest time must pass by exits ([`TimeBase::Exits`](crate::TimeBase)).
     pub fn set_executor(&mut self, executor: Option<Box<dyn Executor>>) {
+        assert!(
+            executor.is_none() || self.board.clock.base() == TimeBase::Exits,
+            "an executor counts exits"
+        );
         self.executor = executor;
+    }
+
+    /// Whether something else than the software CPU executes.
+    pub fn has_executor(&self) -> bool {
+        self.executor.is_some()
+    }
+
+    /// Landmarks that the machine came by since the last call, in order.
+    pub fn take_landmarks(&mut self) -> Vec<Passed> {
+        std::mem::take(&mut self.landmarks)
     }
 
     /// Why the machine has ended with [`End::EngineFailed`].
@@ -119,9 +147,19 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Exits since the machine started, where guest time passes by them: see [`TimeBase::Exits`](crate::TimeBase).
+    pub fn exits(&self) -> u64 {
+        self.board.clock.exits()
+    }
+
+    /// Lets runs end with [`Stop::Limit`] as soon as there were so many exits, as they end at a position.
+    pub fn set_exits_max(&mut self, exits: Option<u64>) {
+        self.board.set_exits_max(exits.unwrap_or(u64::MAX));
+    }
+
     /// The state at this position, RAM and output not yet taken left out.
     pub fn save(&self) -> MachineState {
-        let Machine { cpu, ram: _, board, executor: _, engine_failure: _ } = self;
+        let Machine { cpu, ram: _, board, executor: _, engine_failure: _, landmarks: _ } = self;
         let (clock, board) = board.save();
         MachineState { cpu: cpu.state(), clock, board }
     }
@@ -174,6 +212,8 @@ impl Machine {
             }
             let now = self.guest_ns();
             self.board.fire_deadlines(now);
+            let short = self.board.exits_reached();
+            let until = if short { until.min(self.position()) } else { until };
             let bound = self.board.bound_runs(until);
             match self.execute(bound) {
                 // Whether the CPU noticed that it halts, or stopped at the bound first, depends on where
@@ -209,14 +249,53 @@ impl Machine {
         let Some(executor) = &mut self.executor else {
             return self.cpu.run_until(&mut self.ram, &mut self.board, bound);
         };
-        match executor.run_until(&mut self.cpu, &mut self.ram, &mut self.board, bound) {
+        let stop = match executor.run_until(&mut self.cpu, &mut self.ram, &mut self.board, bound) {
             Ok(stop) => stop,
             Err(sentence) => {
-                self.engine_failure = Some(sentence);
-                self.board.finish(End::EngineFailed);
-                dejavm_cpu::Stop::Board
+                self.fail(sentence);
+                return dejavm_cpu::Stop::Board;
             }
+        };
+        if let Some((landmark, us)) = executor.take_landmark() {
+            let (position, guest_ns) = (self.position(), self.guest_ns());
+            let input = Input::Landmark { landmark, us };
+            self.landmarks.push(Passed { position, guest_ns, input });
+            self.pass_time(us);
         }
+        stop
+    }
+
+    fn fail(&mut self, sentence: String) {
+        self.engine_failure = Some(sentence);
+        self.board.finish(End::EngineFailed);
+    }
+
+    /// Time passes between two exits, and the position with it if it counts them.
+    fn pass_time(&mut self, us: u32) {
+        self.board.count_exits(us.into());
+        if self.executor.is_some() {
+            let mut state = self.cpu.state();
+            state.position = Position(state.position.0.saturating_add(us.into()));
+            self.cpu.set_state(&state);
+        }
+    }
+
+    /// Goes on, by software, to where a landmark says. The position is that of the exit before, if it counts exits.
+    ///
+    /// # Errors
+    /// If it is not there: a machine that does not do what was recorded.
+    pub fn find(&mut self, landmark: &Landmark) -> Result<(), NoLandmark> {
+        let here = self.position();
+        let Machine { cpu, ram, board, executor, .. } = self;
+        let now = board.clock.at(here);
+        board.fire_deadlines(now);
+        board.bound_runs(Position(u64::MAX));
+        let found = cpu.find(ram, board, landmark);
+        if executor.is_some() {
+            let state = CpuState { position: here, deliveries: 0, ..cpu.state() };
+            cpu.set_state(&state);
+        }
+        found
     }
 
     /// While the CPU is halted: lets guest time jump to the next deadline or to `limit`, whichever
@@ -244,9 +323,15 @@ impl Machine {
             Input::WriteRegisters { values } => self.write_registers(values),
             Input::WriteMemory { at, bytes } => self.write_memory(*at, bytes),
             Input::Deliveries { count } => while self.take_deliveries(*count).is_some() {},
-            Input::Serial { .. } | Input::Key { .. } | Input::Mouse { .. } | Input::PowerButton => {
-                self.board.apply(input)
-            }
+            Input::Landmark { landmark, us } => match self.find(landmark) {
+                Ok(()) => self.pass_time(*us),
+                Err(error) => self.fail(error.to_string()),
+            },
+            Input::Serial { .. }
+            | Input::Key { .. }
+            | Input::Mouse { .. }
+            | Input::PowerButton
+            | Input::Time { .. } => self.board.apply(input),
         }
     }
 
@@ -333,6 +418,8 @@ fn debugger_stop(stop: dejavm_cpu::Stop) -> Stop {
     }
 }
 
+#[cfg(test)]
+mod landmark_tests;
 #[cfg(test)]
 mod stops_tests;
 #[cfg(test)]

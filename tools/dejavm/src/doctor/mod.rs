@@ -25,9 +25,8 @@ pub fn run(arguments: &Doctor) -> Result<Outcome, Failure> {
     let (vendor, model) = cpu();
     let kvm = device();
     let pmu = pmu();
-    let steps = if kvm.present { probe::run() } else { Vec::new() };
     let verdict = match kvm.present {
-        true => kvm::judge(&steps),
+        true => judge_kvm(),
         false => kvm::Verdict {
             works: false,
             tier: None,
@@ -36,7 +35,7 @@ pub fn run(arguments: &Doctor) -> Result<Outcome, Failure> {
         },
     };
     let kvm_tier = match verdict.works {
-        true => format!("{}, and not offered by `record` yet", verdict.tier.unwrap_or("nothing")),
+        true => format!("{}: `record --engine kvm`", verdict.tier.unwrap_or("nothing")),
         false => "not usable".to_owned(),
     };
     if !arguments.json {
@@ -56,7 +55,7 @@ pub fn run(arguments: &Doctor) -> Result<Outcome, Failure> {
     Ok(Outcome::ok(json!({
         "engines": [
             { "name": "soft", "usable": true, "tier": "exact", "reason": SOFT_REASON },
-            { "name": "kvm", "usable": false, "works": verdict.works, "tier": verdict.tier, "reason": verdict.reason, "probe": verdict.probe },
+            { "name": "kvm", "usable": verdict.works, "works": verdict.works, "tier": verdict.tier, "reason": verdict.reason, "probe": verdict.probe },
         ],
         "host": {
             "cpu_vendor": vendor,
@@ -65,6 +64,11 @@ pub fn run(arguments: &Doctor) -> Result<Outcome, Failure> {
             "pmu": { "present": pmu.present, "reason": pmu.reason },
         },
     })))
+}
+
+/// Runs guests on the host's KVM, which must open, and says what became of them.
+pub fn judge_kvm() -> kvm::Verdict {
+    kvm::judge(&probe::run())
 }
 
 const SOFT_REASON: &str = "the software CPU computes every instruction itself, so a recording replays \

@@ -2,7 +2,7 @@
 //! come back from it.
 
 use dejavm_kvm::{Host, KvmEngine};
-use dejavm_machine::{Boot, CpuState, End, Machine, MachineConfig, Stop};
+use dejavm_machine::{Boot, CpuState, End, Machine, MachineConfig, Stop, TimeBase};
 use dejavm_memory::RamLayout;
 use dejavm_units::{Gpa, Position};
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,7 @@ pub fn probe() -> io::Result<()> {
 
 fn config() -> MachineConfig {
     let ram = RamLayout::new(2 << 20).expect("a size that can be");
-    MachineConfig { instructions_per_us: 1, ..MachineConfig::new(ram) }
+    MachineConfig { time_base: TimeBase::Exits, ..MachineConfig::new(ram) }
 }
 
 fn engine(host: &Host) -> Result<KvmEngine, String> {

@@ -12,7 +12,7 @@ use crate::replay::replayed_json;
 use crate::world::stop_on_signals;
 use dejavm_cpu::{Engine, Tuning};
 use dejavm_machine::{Machine, MachineConfig, RestoreError};
-use dejavm_replay::{Moment, Observer, ReplayError, ReplayOptions, Replayed, Replayer};
+use dejavm_replay::{Moment, Observer, ReplayError, ReplayOptions, Replayed};
 use dejavm_units::Position;
 pub use pair::Mistake as InjectedMistake;
 use pair::{Difference, Lockstep, LockstepOptions, Mistake, Narrowed, narrow};
@@ -104,7 +104,7 @@ fn replay(
     until: Option<Position>,
     watch: &mut Watch,
 ) -> Result<Run, Failure> {
-    let mut replayer = Replayer::open(file)?;
+    let mut replayer = open::replayer(file)?;
     let machine = open::machine(&mut replayer)?;
     let config = replayer.header().config.clone();
     let mut pair = Lockstep::new(&config, machine, options).map_err(no_room)?;
@@ -141,7 +141,7 @@ fn explain(
             difference = nearer.clone();
         }
     }
-    let mut replayer = Replayer::open(again()?)?;
+    let mut replayer = open::replayer(again()?)?;
     let mut machine = open::machine(&mut replayer)?;
     machine.set_tuning(options.tunings[0]);
     let until = ReplayOptions { until: Some(difference.since), unverified: true };

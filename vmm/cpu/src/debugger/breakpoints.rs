@@ -86,6 +86,11 @@ impl Debugger {
 impl Cpu {
     /// Whether a breakpoint is meant at a linear address in the address space in use.
     fn is_breakpoint(&self, linear: u64) -> bool {
+        if let Some(registers) = &self.debugger.only_with
+            && self.gpr[..16] != **registers
+        {
+            return false;
+        }
         let breakpoints = &self.debugger.breakpoints;
         let first = breakpoints.partition_point(|&(at, _)| at < linear);
         breakpoints[first..]

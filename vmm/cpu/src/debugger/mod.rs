@@ -98,6 +98,9 @@ pub(crate) struct Debugger {
     /// Of `cuts`, those that decoded blocks do not know yet.
     new_cuts: PageOffsets,
     watched: WatchList,
+    /// Breakpoints count only while the general registers are these: for searches, which would otherwise stop in each round of
+    /// a loop.
+    only_with: Option<Box<[u64; 16]>>,
     /// Where the run started: a breakpoint there has been told of.
     passed: Option<(Position, u64)>,
     /// What watchpoints saw since the run started, at most one hit for each.
@@ -130,6 +133,11 @@ impl Cpu {
     fn is_in_space(&self, space: u64) -> bool {
         let pae = self.cr4 & control::CR4_PAE != 0 && self.efer & control::EFER_LMA == 0;
         (space ^ self.cr3) & space_bits(pae) == 0
+    }
+
+    /// Lets breakpoints count only while the general registers are these.
+    pub(crate) fn stop_only_with(&mut self, registers: Option<[u64; 16]>) {
+        self.debugger.only_with = registers.map(Box::new);
     }
 
     /// Where runs stop.

@@ -38,6 +38,9 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
 impl Cpu {
     fn hlt(&mut self) -> Result<(), Abort> {
         self.require_cpl0()?;
+        self.require_alone()?;
+        let at = self.position;
+        self.bus().halts(at);
         self.halted = true;
         self.end_of_block = true;
         Ok(())

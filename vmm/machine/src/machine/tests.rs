@@ -1,6 +1,7 @@
 //! The whole machine, with guests of our own: exactness, splits, save and restore.
 
 use super::*;
+use crate::TimeBase;
 use dejavm_memory::RamLayout;
 use dejavm_units::PAGE_SIZE;
 
@@ -232,10 +233,10 @@ fn typed_input_reaches_the_guest() {
 #[test]
 fn a_hostile_configuration_is_refused() {
     let mut hostile = config();
-    hostile.instructions_per_us = 0;
+    hostile.time_base = TimeBase::Instructions { per_us: 1_000_001 };
     let state = boot(dejavm_images::HELLO).save();
     assert!(matches!(
         Machine::from_state(&hostile, &state),
-        Err(RestoreError::Config(crate::ConfigError::InstructionRate(0)))
+        Err(RestoreError::Config(crate::ConfigError::InstructionRate(1_000_001)))
     ));
 }

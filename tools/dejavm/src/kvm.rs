@@ -1,0 +1,49 @@
+//! Machines on the host's KVM, where the user asks for it and the host can.
+
+use crate::doctor;
+use crate::engine::Engine;
+use crate::exit::{Exit, Failure};
+use dejavm_kvm::{Host, KvmEngine, KvmError};
+use dejavm_machine::{Machine, MachineConfig};
+
+/// What to do instead.
+const INSTEAD: &str = "`--engine soft` records here, exactly";
+
+/// The tier of the host's KVM, if it is to be used: what it can promise. It was found out by running guests.
+pub fn tier(engine: Engine) -> Result<Option<&'static str>, Failure> {
+    match engine {
+        Engine::Soft | Engine::Interpreter | Engine::Reference => Ok(None),
+        Engine::Kvm => {
+            Host::open().map_err(|error| unusable(&error.to_string()))?;
+            let verdict = doctor::judge_kvm();
+            match verdict.tier.filter(|_| verdict.works) {
+                Some(tier) => Ok(Some(tier)),
+                None => Err(unusable(&verdict.reason)),
+            }
+        }
+        Engine::Auto => {
+            let why = match Host::open() {
+                Err(error) => error.to_string(),
+                Ok(_) => doctor::judge_kvm().reason,
+            };
+            // Until there is a clock that makes KVM exact, it is never chosen by itself.
+            eprintln!(
+                "dejavm: the software CPU executes, for KVM cannot promise exact replays here: {why}"
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Puts a machine on KVM. Live ones leave landmarks, replays do not.
+pub fn put(machine: &mut Machine, config: &MachineConfig, live: bool) -> Result<(), Failure> {
+    let engine = Host::open().and_then(|host| KvmEngine::new(&host, config.cpu, 0));
+    let engine = engine.map_err(|error: KvmError| unusable(&error.to_string()))?;
+    let engine = if live { engine.leaving_landmarks() } else { engine };
+    machine.set_executor(Some(Box::new(engine)));
+    Ok(())
+}
+
+fn unusable(why: &str) -> Failure {
+    Failure::new(Exit::Environment, format!("KVM cannot be used here: {why}; {INSTEAD}"))
+}

@@ -1,0 +1,166 @@
+//! Instants of a run that nobody counted to, and how the software CPU finds them again.
+//!
+//! An engine that cannot count instructions is stopped somewhere, and notes what the machine is there. A deterministic machine that
+//! shows the same state is at an equivalent instant, whatever the number of instructions: what follows is the same. So it is enough
+//! to execute from the exit before until the whole state, that of memory included, is the one that was noted.
+
+use crate::bus::Bus;
+use crate::cpu::Cpu;
+use crate::debugger::{Breakpoint, Stops};
+use crate::flags::rflags;
+use crate::run::Stop;
+use crate::state::CpuState;
+use dejavm_memory::GuestRam;
+use dejavm_units::{Gva, Pfn, Position};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The state of a machine at an instant between two exits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Landmark {
+    /// The processor's. What engines count for themselves is 0: see [`Landmark::comparable`].
+    pub cpu: Box<CpuState>,
+    /// Pages that may have been written since the exit before, and what they hold: XXH3-64 of the contents.
+    pub pages: Vec<(Pfn, u64)>,
+}
+
+/// Instructions within which a landmark is found, or is not there: far more than any processor executes in the time between two.
+const INSTRUCTIONS_MAX: u64 = 1 << 30;
+
+/// Pages that a landmark holds at most: that registers and so many pages are equal and the others differ, no guest brings about.
+const PAGES_MAX: usize = 1 << 14;
+
+/// Why a landmark was not found: the machine does not do what was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoLandmark {
+    /// The guest left the processor before.
+    #[error(
+        "an access to a device, a halt or an end comes before the recorded instant (after {0} instructions)"
+    )]
+    Exit(u64),
+    /// It is not within reach.
+    #[error("the recorded instant is not among the next {INSTRUCTIONS_MAX} instructions")]
+    TooFar,
+    /// The general registers and the instruction pointer are as recorded, and something else is not.
+    #[error(
+        "where the general registers are as recorded, after {instructions} instructions, {what} is not"
+    )]
+    Differs {
+        /// Executed so far.
+        instructions: u64,
+        /// The first thing that differs.
+        what: String,
+    },
+}
+
+impl Landmark {
+    /// What a machine is now, if these pages may have been written since the exit before.
+    pub fn of(state: &CpuState, ram: &GuestRam, pages: impl Iterator<Item = Pfn>) -> Landmark {
+        let pages = pages.filter_map(|pfn| Some((pfn, hash(ram, pfn)?))).take(PAGES_MAX).collect();
+        Landmark { cpu: Box::new(Landmark::comparable(state.clone())), pages }
+    }
+
+    /// A state without what engines count for themselves or do not tell.
+    fn comparable(state: CpuState) -> CpuState {
+        // KVM does not tell the latched directory pointers of PAE paging; RF is clear between instructions, or soon is.
+        let rflags = state.rflags & !rflags::RF;
+        CpuState { position: Position(0), deliveries: 0, pdpte: [0; 4], rflags, ..state }
+    }
+
+    /// Bytes that it takes up, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<CpuState>() + self.pages.len() * size_of::<(Pfn, u64)>()
+    }
+
+    fn is_at(&self, cpu: &Cpu, ram: &GuestRam) -> bool {
+        self.difference(cpu, ram).is_none()
+    }
+
+    /// The first thing in which a machine is not as it was noted.
+    fn difference(&self, cpu: &Cpu, ram: &GuestRam) -> Option<String> {
+        let (noted, now) = (&*self.cpu, Landmark::comparable(cpu.state()));
+        if now != *noted {
+            macro_rules! first {
+                ($($field:ident)*) => {
+                    $(if now.$field != noted.$field {
+                        let name = stringify!($field);
+                        return Some(format!("{name} ({:x?}, recorded: {:x?})", now.$field, noted.$field));
+                    })*
+                };
+            }
+            first!(gpr rip rflags seg ldtr tr gdtr idtr cpl cr0 cr2 cr3 cr4 efer xcr0 dr msr xmm mxcsr fpu halted);
+            first!(interrupt_shadow nmi_blocked pending_debug a20);
+            return Some("the processor's state".to_owned());
+        }
+        let differs = |&&(pfn, expected): &&(Pfn, u64)| hash(ram, pfn) != Some(expected);
+        self.pages.iter().find(differs).map(|(pfn, _)| format!("the page at {}", pfn.gpa()))
+    }
+}
+
+/// The hash of a page; `None` where no RAM is.
+fn hash(ram: &GuestRam, pfn: Pfn) -> Option<u64> {
+    let mut contents = [0; 4096];
+    ram.read(pfn.gpa(), &mut contents).ok()?;
+    Some(xxh3_64(&contents))
+}
+
+impl Cpu {
+    /// Executes until the machine is what a landmark says. No exit may come before. Stops of a debugger count for nothing
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// If it is not found; the machine stands somewhere behind.
+    pub fn find(
+        &mut self,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+        landmark: &Landmark,
+    ) -> Result<(), NoLandmark> {
+        if landmark.is_at(self, ram) {
+            return Ok(());
+        }
+        let at = Gva(landmark.cpu.seg[crate::segment::SegReg::Cs as usize]
+            .base
+            .wrapping_add(landmark.cpu.rip));
+        let stops =
+            Stops { breakpoints: vec![Breakpoint { at, space: None }], watchpoints: Vec::new() };
+        let before = self.stops().clone();
+        self.set_stops(&stops);
+        self.stop_only_with(Some(landmark.cpu.gpr));
+        let found = self.find_at_breakpoint(ram, bus, landmark);
+        self.stop_only_with(None);
+        self.set_stops(&before);
+        self.pass_stop();
+        found
+    }
+
+    fn find_at_breakpoint(
+        &mut self,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+        landmark: &Landmark,
+    ) -> Result<(), NoLandmark> {
+        let (exits, start) = (bus.exits(), self.position());
+        let mut nearest = None;
+        let limit = Position(start.0.saturating_add(INSTRUCTIONS_MAX));
+        loop {
+            self.pass_stop();
+            match self.run_until(ram, bus, limit) {
+                _ if bus.exits() != exits => {}
+                Stop::Breakpoint { .. } => {
+                    let Some(what) = landmark.difference(self, ram) else { return Ok(()) };
+                    let instructions = self.position().0 - start.0;
+                    nearest.get_or_insert(NoLandmark::Differs { instructions, what });
+                    continue;
+                }
+                Stop::Limit => return Err(nearest.unwrap_or(NoLandmark::TooFar)),
+                Stop::Board
+                | Stop::Halted
+                | Stop::Shutdown
+                | Stop::Livelock
+                | Stop::Watchpoint(_) => {}
+            }
+            return Err(nearest.unwrap_or(NoLandmark::Exit(self.position().0 - start.0)));
+        }
+    }
+}
