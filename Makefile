@@ -46,12 +46,16 @@ test-second-build: images ## records with one build, replays with another
 	$(CARGO) build --quiet --profile second -p dejavm -p dejavm-cpu --features dejavm-cpu/loop-dispatch
 	@tests/second-build.sh $(DEJAVM) target/second/dejavm
 
+LAB = target/lab/x86_64-unknown-linux-gnu/release
+
 # Static, for there is nothing else in the lab; in a folder of its own, for it is other code.
 lab: images ## runs guests on a real KVM, in a host that QEMU emulates
 	@tools/install-deps.sh test
 	RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" \
-	    $(CARGO) build --quiet --release -p dejavm-kvm-lab --target x86_64-unknown-linux-gnu --target-dir target/lab
-	@tests/kvm-lab/run.sh target/lab/x86_64-unknown-linux-gnu/release/dejavm-kvm-lab
+	    $(CARGO) build --quiet --release -p dejavm -p dejavm-kvm-lab --target x86_64-unknown-linux-gnu --target-dir target/lab
+	@tests/kvm-lab/run.sh -b $(LAB)/dejavm -b $(LAB)/dejavm-kvm-lab -o target/lab/recordings $(LAB)/dejavm-kvm-lab tests/kvm-lab/commands
+	@$(LAB)/dejavm-kvm-lab guests target/lab/recordings
+	@tests/kvm-lab/debug.sh $(LAB)/dejavm target/lab/recordings/counter.dvr target/lab/recordings/counter.elf
 
 # Left out of `test`: they need tens of megabytes of other people's debuggers, and a package of 855 MB (1.5 GB of disk while
 # it is unpacked, 631 MB afterwards).

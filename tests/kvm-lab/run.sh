@@ -2,8 +2,9 @@
 # The KVM lab: a Debian kernel on QEMU's emulation of AMD SVM is a faithful KVM host on any machine. Builds an initramfs with the
 # programs given, boots it, streams what they say, and fails if one of them fails.
 #
-#   usage: tests/kvm-lab/run.sh [-g FILE]... PROGRAM...      static programs, each run without arguments;
-#                                                            they find each FILE of .cache/images in /guest
+#   usage: tests/kvm-lab/run.sh [-g FILE]... [-b FILE]... [-o FOLDER] PROGRAM...      static programs, each run without arguments;
+#                        they find each FILE of .cache/images in /guest, and other static programs in /bin; what they print as
+#                        "lab file: NAME" and base64 comes into FOLDER
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 images_dir=$(CDPATH='' cd -- "$here/../../images" && pwd)
@@ -12,9 +13,13 @@ images_dir=$(CDPATH='' cd -- "$here/../../images" && pwd)
 . "$images_dir/cpio.sh"
 
 guest_files=
-while getopts g: option; do
+bin_files=
+output=
+while getopts g:b:o: option; do
     case $option in
         g) guest_files="$guest_files $OPTARG" ;;
+        b) bin_files="$bin_files $OPTARG" ;;
+        o) output=$OPTARG ;;
         *) die "usage: tests/kvm-lab/run.sh [-g FILE]... PROGRAM..." ;;
     esac
 done
@@ -52,6 +57,10 @@ archive() {
     for file in $guest_files; do
         cpio_entry "guest/${file##*/}" 0100644 "$out_dir/$file"
     done
+    # shellcheck disable=SC2086 # names without spaces: those of target/
+    for file in $bin_files; do
+        cpio_entry "bin/${file##*/}" 0100755 "$file"
+    done
     cpio_entry TRAILER!!! 0 ''
 }
 archive "$@" >"$work/cpio"
@@ -60,6 +69,12 @@ gzip -1 -n <"$work/cpio" >"$work/initrd"
 # Nothing of the lab's kernel matters but KVM.
 qemu-system-x86_64 -accel tcg -cpu EPYC,+svm,+npt -smp 1 -m 1024 -nographic -no-reboot -nic none \
     -kernel "$kernel" -initrd "$work/initrd" -append "console=ttyS0 panic=-1 quiet" |
-    tee "$work/said"
+    tee "$work/said" | sed '/^lab file: /,/^lab file ends/d'
+if [ -n "$output" ]; then
+    mkdir -p "$output"
+    for name in $(tr -d '\r' <"$work/said" | sed -n 's/^lab file: //p'); do
+        tr -d '\r' <"$work/said" | sed -n "/^lab file: $name\$/,/^lab file ends/p" | sed '1d;$d' | base64 -d >"$output/$name"
+    done
+fi
 ended=$(grep -c '^lab: .* ended with 0' "$work/said" || true)
 [ "$ended" -eq $# ] || die "of $# programs $ended succeeded"

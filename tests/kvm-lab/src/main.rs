@@ -33,6 +33,18 @@ const NEVER_LEAVES: &str = "counter";
 const SHOWS_UNDEFINED: &str = "modes";
 
 fn main() -> ExitCode {
+    // `guests FOLDER`: for the tests of commands.
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, word, folder] = arguments.as_slice()
+        && word == "guests"
+    {
+        for (name, image) in dejavm_images::ALL {
+            if let Err(error) = std::fs::write(format!("{folder}/{name}.elf"), image) {
+                return fail(&format!("{name}: {error}"));
+            }
+        }
+        return ExitCode::SUCCESS;
+    }
     let host = match Host::open() {
         Ok(host) => host,
         Err(error) => return fail(&format!("no KVM: {error}")),
