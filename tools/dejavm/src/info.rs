@@ -39,7 +39,7 @@ fn describe(name: &str, summary: &Summary) -> String {
         (None, Some(cut_short)) => line("ending", format!("none: {cut_short}")),
         (None, None) => {}
     }
-    line("instructions", summary.last.position.to_string());
+    line(counted(header), summary.last.position.to_string());
     line("guest time", seconds(summary.last));
     line("machine", format!("{}, {} MiB of RAM", config.cpu, config.ram.total_bytes() >> 20));
     for (role, text) in &header.guest {
@@ -180,9 +180,10 @@ fn entry(path: &Path, shown: &str) -> (Value, String) {
     match read {
         Ok(summary) => {
             let line = format!(
-                "{shown}  {}, {} instructions, guest time {}, {}\n",
+                "{shown}  {}, {} {}, guest time {}, {}\n",
                 status(&summary),
                 summary.last.position,
+                counted(&summary.header),
                 seconds(summary.last),
                 size(summary.file_bytes),
             );

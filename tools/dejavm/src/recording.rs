@@ -82,18 +82,25 @@ pub fn live(
     let recorded = result.map_err(|error| Failure::from(error).about(&name(&recording.output)))?;
     let time = meter.seconds();
     eprintln!(
-        "dejavm: {}: {}; {} instructions, guest time {}, {:.0} M/s; {}, of which log {}",
+        "dejavm: {}: {}; {} {}, guest time {}, {:.0} M/s; {}, of which log {}",
         name(&recording.output),
         ending_text(recorded.ending),
         recorded.at.position,
+        counted(&options.header),
         seconds(recorded.at),
         rate(recorded.at.position.0, time),
         size(recorded.file_bytes),
         size(recorded.log_bytes),
     );
     let mut value = recorded_json(&recorded, time);
+    value["positions"] = json!(counted(&options.header));
     value["file"] = json!(name(&recording.output));
     Ok(Outcome { json: value, failure: console.check().err() })
+}
+
+/// What positions are.
+pub fn counted(header: &Header) -> &'static str {
+    if header.positions_are_exits() { "exits" } else { "instructions" }
 }
 
 /// Starts to listen for debuggers, if the user wants any.

@@ -77,12 +77,13 @@ fn run(
         eprintln!("dejavm: {name}: the recording was cut short: {cut_short}");
     }
     eprintln!(
-        "dejavm: {name}: {}; {} instructions, guest time {}, {} inputs, {} digests equal, {:.0} M/s",
+        "dejavm: {name}: {}; {} {}, guest time {}, {} inputs, {} digests equal, {:.0} M/s",
         match replayed.ending {
             Some(ending) => format!("replayed to the end: {}", ending_text(ending)),
             None => format!("replayed to position {}", replayed.at.position),
         },
         replayed.at.position,
+        if tuning.engine == Engine::Kvm { "exits" } else { "instructions" },
         seconds(replayed.at),
         replayed.inputs,
         replayed.digests,
