@@ -4,6 +4,7 @@ use crate::arguments::{Info, Ls};
 use crate::exit::{Exit, Failure};
 use crate::progress::{seconds, size};
 use crate::record::{debug_exit, ending_name, ending_text, name};
+use crate::recording::counted;
 use crate::{Outcome, console, open};
 use dejavm_machine::TimeBase;
 use dejavm_replay::{CutShort, Kind, Summary};
