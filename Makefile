@@ -53,7 +53,9 @@ lab: images ## runs guests on a real KVM, in a host that QEMU emulates
 	@tools/install-deps.sh test
 	RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" \
 	    $(CARGO) build --quiet --release -p dejavm -p dejavm-kvm-lab --target x86_64-unknown-linux-gnu --target-dir target/lab
-	@tests/kvm-lab/run.sh -b $(LAB)/dejavm -b $(LAB)/dejavm-kvm-lab -o target/lab/recordings $(LAB)/dejavm-kvm-lab tests/kvm-lab/commands
+	@tests/kvm-lab/run.sh -b $(LAB)/dejavm -b $(LAB)/dejavm-kvm-lab -o target/lab/recordings \
+	    -g vmlinuz-cloud-amd64 -g initramfs-amd64.gz \
+	    $(LAB)/dejavm-kvm-lab $(LAB)/dejavm-kvm-lab-linux tests/kvm-lab/commands
 	@$(LAB)/dejavm-kvm-lab guests target/lab/recordings
 	@tests/kvm-lab/debug.sh $(LAB)/dejavm target/lab/recordings/counter.dvr target/lab/recordings/counter.elf
 
