@@ -9,17 +9,14 @@ use crate::guest::Guest;
 use crate::packing::Packer;
 use crate::pages;
 use crate::record_checkpoints::{CheckpointPolicy, Checkpointer};
-use dejavm_machine::{Idle, Input, MachineConfig, Output, Passed, Stop, TimeBase};
+use dejavm_machine::{Idle, Input, Output, Passed, Stop};
 use dejavm_units::{GuestNs, Position};
 use std::io::{self, Write};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Positions between two looks at the world: some milliseconds.
-pub(crate) fn slice(config: &MachineConfig) -> u64 {
-    match config.time_base {
-        TimeBase::Instructions { .. } => 4 << 20,
-        TimeBase::Exits => 10_000,
-    }
+pub(crate) fn slice(header: &Header) -> u64 {
+    if header.positions_are_exits() { 10_000 } else { 4 << 20 }
 }
 
 /// Inputs in one chunk at most, and bytes in them.
@@ -193,7 +190,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         let mut recorder = Recorder {
             guest,
             writer,
-            slice: slice(&options.header.config),
+            slice: slice(&options.header),
             interval,
             next_digest: if interval == 0 { u64::MAX } else { start.0.saturating_add(interval) },
             until: options.until.map_or(u64::MAX, |position| position.0),

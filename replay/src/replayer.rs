@@ -398,7 +398,7 @@ impl<R: Read + Seek> Replayer<R> {
             console: Xxh3::new(),
             console_bytes: 0,
             since: Moment::default(),
-            slice: SLICES * slice(&self.header.config),
+            slice: SLICES * slice(&self.header),
         };
         let (mut digests, mut inputs) = (0, 0);
         let (mut ending, mut last_digest) = (None, None);

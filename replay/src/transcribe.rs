@@ -25,6 +25,9 @@ pub enum TranscribeError {
     /// The new one could not be written.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The follower said so.
+    #[error("stopped")]
+    Stopped,
 }
 
 impl From<Divergence> for TranscribeError {
@@ -33,8 +36,8 @@ impl From<Divergence> for TranscribeError {
     }
 }
 
-/// Told of each event of the log that was passed: where the guest's exits are, and what it emitted since.
-pub type Follower<'a> = dyn FnMut(Moment, &[Output]) + 'a;
+/// Told every so often where the machine is, in instructions; `false` stops.
+pub type Follower<'a> = dyn FnMut(Moment) -> bool + 'a;
 
 /// Replays a recording whose positions are exits, on a machine in its start state that the software CPU executes, and records
 /// that replay. Each digest is compared on the way.
@@ -56,8 +59,7 @@ pub fn transcribe<R: Read + Seek, S: Write>(
     let mut run = Run { recorder, since: Moment::default(), ended: None };
     while let Some(event) = replayer.next_event()? {
         let at = event.at();
-        run.reach(&mut world, at)?;
-        follower(at, &std::mem::take(&mut world.output));
+        run.reach(&mut world, at, follower)?;
         match event {
             Event::Input(stamped) => run.enter(stamped.input)?,
             Event::Progress(_) => run.recorder.flush()?,
@@ -90,7 +92,6 @@ pub fn transcribe<R: Read + Seek, S: Write>(
 struct Script {
     /// Idle time passes up to here; `None`: up to what wakes the machine.
     until: Option<GuestNs>,
-    output: Vec<Output>,
 }
 
 impl World for Script {
@@ -100,9 +101,7 @@ impl World for Script {
     fn idle(&mut self, _now: GuestNs, wake: Option<GuestNs>) -> IdleAnswer {
         self.until.or(wake).map_or(IdleAnswer::PollAgain, IdleAnswer::Until)
     }
-    fn output(&mut self, output: &[Output]) {
-        self.output.extend_from_slice(output);
-    }
+    fn output(&mut self, _output: &[Output]) {}
     fn progress(&mut self, _progress: Progress) {}
 }
 
@@ -125,7 +124,15 @@ impl<S: Write> Run<S> {
     }
 
     /// Goes to the moment of an event.
-    fn reach(&mut self, world: &mut Script, at: Moment) -> Result<(), TranscribeError> {
+    fn reach(
+        &mut self,
+        world: &mut Script,
+        at: Moment,
+        follower: &mut Follower<'_>,
+    ) -> Result<(), TranscribeError> {
+        if !follower(self.recorder.now()) {
+            return Err(TranscribeError::Stopped);
+        }
         self.recorder.guest_mut().set_exits_max(Some(at.position.0));
         while self.now() != at && self.ended.is_none() {
             let now = self.now();
@@ -137,6 +144,9 @@ impl<S: Write> Run<S> {
             }
             if before == (self.now(), self.recorder.now()) || self.now() > at {
                 break;
+            }
+            if !follower(self.recorder.now()) {
+                return Err(TranscribeError::Stopped);
             }
         }
         // An end shows itself when the machine is asked to go on.

@@ -118,8 +118,10 @@ fn check(host: &Host, name: &str, image: &[u8]) -> Result<(), String> {
 fn by_software(file: &[u8]) -> Result<u64, TranscribeError> {
     let mut replayer = Replayer::open(Cursor::new(file))?;
     let machine = rebuild(&mut replayer)?;
+    let mut header = replayer.header().clone();
+    header.set_positions_are_exits(false);
     let options = RecordOptions {
-        header: replayer.header().clone(),
+        header,
         externals: Vec::new(),
         embed_pages: true,
         until: None,
@@ -127,7 +129,7 @@ fn by_software(file: &[u8]) -> Result<u64, TranscribeError> {
         parent: None,
     };
     let mut transcribed = Vec::new();
-    let recorded = transcribe(replayer, machine, &mut transcribed, &options, &mut |_, _| {})?;
+    let recorded = transcribe(replayer, machine, &mut transcribed, &options, &mut |_| true)?;
     let again = dejavm_scenarios::replay(
         &transcribed,
         dejavm_cpu::Tuning::default(),

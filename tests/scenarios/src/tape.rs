@@ -43,13 +43,14 @@ pub fn tape_with(
     until: Option<Position>,
     checkpoints: CheckpointPolicy,
 ) -> Tape {
-    let header = Header {
+    let mut header = Header {
         creator: "dejavm-scenarios".to_owned(),
         semantics: SEMANTICS,
         config,
         guest: Vec::new(),
         digest_interval,
     };
+    header.set_positions_are_exits(machine.has_executor());
     let options = RecordOptions {
         header,
         externals: Vec::new(),

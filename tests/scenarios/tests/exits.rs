@@ -40,8 +40,10 @@ fn replay_by_exits(file: &[u8]) -> Result<Replayed, ReplayError> {
 fn transcribed(file: &[u8]) -> Result<(Vec<u8>, Recorded), TranscribeError> {
     let mut replayer = Replayer::open(Cursor::new(file))?;
     let machine = rebuild(&mut replayer)?;
+    let mut header = replayer.header().clone();
+    header.set_positions_are_exits(false);
     let options = RecordOptions {
-        header: replayer.header().clone(),
+        header,
         externals: Vec::new(),
         embed_pages: true,
         until: None,
@@ -49,7 +51,7 @@ fn transcribed(file: &[u8]) -> Result<(Vec<u8>, Recorded), TranscribeError> {
         parent: None,
     };
     let mut out = Vec::new();
-    let recorded = transcribe(replayer, machine, &mut out, &options, &mut |_, _| {})?;
+    let recorded = transcribe(replayer, machine, &mut out, &options, &mut |_| true)?;
     Ok((out, recorded))
 }
 
@@ -119,15 +121,17 @@ fn what_differs_is_found() {
     machine.ram().read(text, &mut code).unwrap();
     // lea ebx, [ebx + ebx * 2 + 1] becomes + 2.
     machine.ram_mut().write(text, &[code[0], code[1], code[2], 2]).unwrap();
+    let mut header = replayer.header().clone();
+    header.set_positions_are_exits(false);
     let options = RecordOptions {
-        header: replayer.header().clone(),
+        header,
         externals: Vec::new(),
         embed_pages: true,
         until: None,
         checkpoints: CheckpointPolicy::NONE,
         parent: None,
     };
-    let result = transcribe(replayer, machine, Vec::new(), &options, &mut |_, _| {});
+    let result = transcribe(replayer, machine, Vec::new(), &options, &mut |_| true);
     assert!(
         matches!(result, Err(TranscribeError::Replay(ReplayError::Divergence(_)))),
         "{result:?}"

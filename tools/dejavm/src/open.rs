@@ -1,7 +1,9 @@
 //! Opening a recording and rebuilding its machine.
 
 use crate::exit::{Exit, Failure};
+use crate::progress::Meter;
 use crate::record::{name, read};
+use crate::world::stop_on_signals;
 use dejavm_cpu::Tuning;
 use dejavm_machine::{Boot, Machine};
 use dejavm_replay::{
@@ -12,6 +14,7 @@ use dejavm_units::Position;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// How recordings are named.
 pub const EXTENSION: &str = "dvr";
@@ -86,8 +89,18 @@ pub fn replayer(file: File) -> Result<Replayer<File>, Failure> {
         Failure::new(Exit::Failed, format!("there is no room for what it counts: {error}"))
     };
     let mut followed = tempfile::tempfile().map_err(failed)?;
-    match transcribe(replayer, machine, &mut followed, &options, &mut |_, _| {}) {
+    let stop = stop_on_signals().map_err(|error| {
+        Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
+    })?;
+    let mut meter = Meter::new(false, false);
+    let result = transcribe(replayer, machine, &mut followed, &options, &mut |at| {
+        meter.show(at, None);
+        !stop.load(Ordering::Relaxed)
+    });
+    meter.finish();
+    match result {
         Ok(_) => Ok(Replayer::open(followed)?),
+        Err(TranscribeError::Stopped) => Err(Failure::new(Exit::Failed, "stopped")),
         Err(TranscribeError::Replay(error)) => Err(error.into()),
         Err(TranscribeError::Record(error)) => Err(failed(io::Error::other(error))),
     }
