@@ -198,6 +198,21 @@ impl KvmEngine {
                         continue;
                     }
                     let written = self.take_out(cpu, ram, bus, &state)?;
+                    // Its next instruction may have begun, and have marked pages of page tables as accessed, when the kernel
+                    // had to give it a page: it is completed, so that the instant is one that other engines come by.
+                    let before = (bus.exits(), Position(state.position.0.saturating_add(1)));
+                    let stop = cpu.run_until(ram, bus, before.1);
+                    state = cpu.state();
+                    state.position = Position(bus.exits().wrapping_add(ahead));
+                    cpu.set_state(&state);
+                    (loaded, accessed) = (false, false);
+                    ready = registers::takes_interrupts(&state);
+                    match stop {
+                        Stop::Limit if bus.exits() == before.0 => {}
+                        // It was an exit.
+                        Stop::Limit | Stop::Halted => continue,
+                        stop => break stop,
+                    }
                     let landmark = Landmark::of(&cpu.state(), ram, written.into_iter());
                     self.landmark = Some((landmark, TURN_US));
                     self.counts.landmarks += 1;
