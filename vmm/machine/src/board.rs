@@ -221,9 +221,9 @@ impl Board {
         }
     }
 
-    /// Ends runs when there were so many exits.
-    pub(crate) fn set_exits_max(&mut self, exits: u64) {
-        self.exits_max = exits;
+    /// Ends runs when there were so many exits; what it was before.
+    pub(crate) fn set_exits_max(&mut self, exits: u64) -> u64 {
+        std::mem::replace(&mut self.exits_max, exits)
     }
 
     /// Whether there were.
