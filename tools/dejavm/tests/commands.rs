@@ -228,8 +228,16 @@ fn doctor_says_what_each_engine_can_promise() {
     assert_eq!(value["engines"][0]["name"], "soft");
     assert_eq!(value["engines"][0]["tier"], "exact");
     assert_eq!(value["engines"][1]["usable"], false);
-    assert!(value["host"]["pmu"]["present"].is_boolean());
     let text = run(&["doctor"]).ok().stdout;
+    // Counters or none: one line says which, or what is missing.
+    let pmu = &value["host"]["pmu"];
+    let (present, reason) = (pmu["present"].as_bool().unwrap(), pmu["reason"].as_str().unwrap());
+    let line = format!("\n  pmu   {}; {reason}\n", if present { "yes" } else { "no" });
+    assert!(reason.len() > 40 && !reason.contains('\n') && text.contains(&line), "{text}");
+    let units = std::fs::read_dir("/sys/bus/event_source/devices").into_iter().flatten().flatten();
+    let is_shown =
+        units.into_iter().any(|unit| unit.file_name().to_string_lossy().starts_with("cpu"));
+    assert_eq!(reason.starts_with("this host has no hardware counters"), !is_shown, "{reason}");
     assert!(text.contains("soft  exact") && text.contains("\n  kvm   "), "{text}");
     // Whatever this host's KVM is: if guests do not run on it, somebody can read why.
     let kvm = &value["engines"][1];

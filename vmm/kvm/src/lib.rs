@@ -12,6 +12,7 @@ mod extended;
 mod host;
 mod kick;
 mod msrs;
+pub mod pmu;
 mod registers;
 mod run_page;
 mod slots;
