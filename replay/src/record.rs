@@ -9,7 +9,7 @@ use crate::guest::Guest;
 use crate::packing::Packer;
 use crate::pages;
 use crate::record_checkpoints::{CheckpointPolicy, Checkpointer};
-use dejavm_machine::{Idle, Input, Output, Passed, Stop};
+use dejavm_machine::{Idle, Input, MachineConfig, Output, Passed, Stop, TimeBase};
 use dejavm_units::{GuestNs, Position};
 use std::io::{self, Write};
 use xxhash_rust::xxh3::Xxh3;
@@ -143,6 +143,11 @@ pub struct Recorder<G, S> {
     writer: Writer<S>,
     /// Positions between two looks at the world.
     slice: u64,
+    /// A slice without an exit takes some time, where guest time passes by exits and positions are instructions: a guest
+    /// that waits for time in a loop would wait for ever.
+    passes_time: bool,
+    /// Instructions since time passed, if so.
+    still: u64,
     /// Positions between digests, and the position of the next one; `u64::MAX`: none.
     interval: u64,
     next_digest: u64,
@@ -191,6 +196,9 @@ impl<G: Guest, S: Write> Recorder<G, S> {
             guest,
             writer,
             slice: slice(&options.header),
+            passes_time: options.header.config.time_base == TimeBase::Exits
+                && !options.header.positions_are_exits(),
+            still: 0,
             interval,
             next_digest: if interval == 0 { u64::MAX } else { start.0.saturating_add(interval) },
             until: options.until.map_or(u64::MAX, |position| position.0),
@@ -213,6 +221,12 @@ impl<G: Guest, S: Write> Recorder<G, S> {
     #[must_use]
     pub fn packed_by(mut self, packer: Box<dyn Packer>) -> Recorder<G, S> {
         self.checkpointer.set_packer(packer);
+        self
+    }
+
+    /// Lets no time pass but what [`Recorder::enter`] brings.
+    pub(crate) fn without_passing_time(mut self) -> Recorder<G, S> {
+        self.passes_time = false;
         self
     }
 
@@ -294,13 +308,22 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         let target =
             start.saturating_add(self.slice).min(self.next_digest).min(self.until).min(limit);
         let target = target.min(self.checkpointer.due().max(start.saturating_add(1)));
+        let before = self.guest.guest_ns();
         let stop = self.guest.run(Position(target));
         self.note_landmarks()?;
         let Position(position) = self.guest.position();
         self.take_output(world);
         self.checkpoint(start, stop)?;
         match stop {
-            Stop::Limit => {}
+            Stop::Limit => {
+                let stands = self.passes_time && self.guest.guest_ns() == before;
+                self.still = if stands { self.still + (position - start) } else { 0 };
+                if self.still >= self.slice {
+                    self.still = 0;
+                    let us = self.slice / u64::from(MachineConfig::INSTRUCTIONS_PER_US_DEFAULT);
+                    self.enter(Input::Time { us: us as u32 })?;
+                }
+            }
             // The digest that may be due here follows the idle time: it has not passed yet.
             Stop::Idle { .. } if position >= limit => return Ok(Advance::Limit),
             Stop::Idle { wake } => self.idle(world, wake),

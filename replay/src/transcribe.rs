@@ -55,7 +55,7 @@ pub fn transcribe<R: Read + Seek, S: Write>(
     let mut options = options.clone();
     // Those of the log, and no others: each ends an epoch of written pages.
     options.header.digest_interval = 0;
-    let recorder = Recorder::new(machine, sink, &options)?;
+    let recorder = Recorder::new(machine, sink, &options)?.without_passing_time();
     let mut run = Run { recorder, since: Moment::default(), ended: None };
     while let Some(event) = replayer.next_event()? {
         let at = event.at();

@@ -137,3 +137,15 @@ fn what_differs_is_found() {
         "{result:?}"
     );
 }
+
+/// A branch of such a recording is live on the software CPU: time passes for it too.
+#[test]
+fn a_live_machine_by_software_does_not_wait_for_ever() {
+    let boot = Boot { image: dejavm_images::COUNTER, initrd: None, cmdline: "" };
+    let machine = Machine::boot(&config(), &boot).unwrap();
+    let mut desk = Desk::new();
+    let tape = tape(machine, config(), &mut desk, 1_000_000, None);
+    let said = desk.debug_console();
+    assert!(said.contains("counter ticks at"), "{said}");
+    tape.assert_replays(&desk, Tuning::default());
+}

@@ -53,4 +53,4 @@ macro_rules! guests {
     };
 }
 
-guests!(demo, echo, hello, modes, paging, priority, smc, spin, timer);
+guests!(counter, demo, echo, hello, modes, paging, priority, smc, spin, timer);

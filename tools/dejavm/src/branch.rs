@@ -4,6 +4,7 @@ use crate::Outcome;
 use crate::arguments::Branch;
 use crate::exit::Failure;
 use crate::open;
+use crate::record::only_by_software;
 use crate::recording::{going_on, live, refuse_to_overwrite};
 use dejavm_stub::{Replaying, Target};
 
@@ -11,6 +12,7 @@ use dejavm_stub::{Replaying, Target};
 pub fn run(arguments: &Branch) -> Result<Outcome, Failure> {
     let recording = &arguments.recording;
     refuse_to_overwrite(recording, &[arguments.file.as_ref()])?;
+    only_by_software(recording, "a machine goes on from a recording")?;
     let tuning = recording.tuning.tuning();
     let (mut timeline, name, at) = open::at(arguments.file.as_deref(), &arguments.at, tuning)?;
     let about = |failure: Failure| failure.about(&name);

@@ -64,6 +64,10 @@ fn add(path: &Path, name: &str, position: Position) -> Result<(), Failure> {
 fn moment(path: &Path, position: Position) -> Result<Moment, Failure> {
     let (file, _) = open::file(Some(path))?;
     let mut replayer = Replayer::open(file)?;
+    if replayer.header().positions_are_exits() {
+        let sentence = "KVM recorded this: its positions are exits and not the instructions that one can stand at, so it takes no marks";
+        return Err(Failure::new(Exit::Failed, sentence));
+    }
     let machine = open::machine(&mut replayer)?;
     let mut timeline = Timeline::new(replayer, machine, TimelineOptions::default())?;
     match timeline.seek(position)? {

@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// The state of a machine at an instant between two exits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Landmark {
-    /// The processor's. What engines count for themselves is 0: see [`Landmark::comparable`].
+    /// The processor's. What engines count for themselves (position, deliveries) is 0, and so is what KVM does not tell (PDPTEs, RF).
     pub cpu: Box<CpuState>,
     /// Pages that may have been written since the exit before, and what they hold: XXH3-64 of the contents.
     pub pages: Vec<(Pfn, u64)>,
