@@ -47,10 +47,10 @@ fn inputs_that_make_no_machine() {
         ("record --kernel {} --smp 2 -o {}", &[&kernel, &out], 2, &["use --smp 1"]),
         ("record --kernel {} --cpu pentium -o {}", &[&kernel, &out], 2, &["dejavm-v2"]),
         (
-            "record --kernel {} -o {} --engine kvm",
+            "record --kernel {} -o {} --engine xen",
             &[&kernel, &out],
             2,
-            &["--engine", "the engines are soft, soft,interp and soft,reference"],
+            &["--engine", "the engines are auto, kvm, soft, soft,interp and soft,reference"],
         ),
         ("replay {} --engine interp", &[&out], 2, &["the engines are"]),
         ("verify {} --engine soft,", &[&out], 2, &["the engines are"]),
