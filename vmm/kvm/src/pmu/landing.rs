@@ -187,8 +187,10 @@ impl<E> From<Miss> for Failure<E> {
     }
 }
 
-/// Stops in a row between which no branch was counted: a string instruction may be kicked often, but not for ever.
-const STALLS_MAX: u32 = 1000;
+/// Interruptions, and other stops, in a row without a branch between them: a string instruction may be kicked often, and looked at for
+/// each element, but not for ever.
+const KICKS_MAX: u32 = 1000;
+const LOOKS_MAX: u32 = 1 << 20;
 
 /// Goes on from an exact place (a checkpoint, an answered exit, a landing) to the target, or to the next exit if that comes first
 /// (`target.exits` says). The alarm is set `margin` branches early, or not at all if they are not that far apart.
@@ -201,7 +203,7 @@ pub fn land<G: Guest>(
     margin: u64,
     effort: &mut Effort,
 ) -> Result<Arrival, Failure<G::Error>> {
-    let mut journey = Journey { guest, target, effort, stalls: 0 };
+    let mut journey = Journey { guest, target, effort, kicks: 0, looks: 0 };
     let here = journey.guest.place().map_err(Failure::Guest)?;
     if here.exits < target.exits {
         return journey.reach_exit(here);
@@ -219,7 +221,8 @@ struct Journey<'a, G> {
     guest: &'a mut G,
     target: &'a Place,
     effort: &'a mut Effort,
-    stalls: u32,
+    kicks: u32,
+    looks: u32,
 }
 
 impl<G: Guest> Journey<'_, G> {
@@ -243,12 +246,14 @@ impl<G: Guest> Journey<'_, G> {
         if here.branches < before.branches {
             return Err(Miss::Fell { by: before.branches - here.branches }.into());
         }
-        let moved = match stop {
-            Stop::Interrupted => here.branches != before.branches,
-            Stop::Breakpoint | Stop::Stepped | Stop::Exit => here != *before,
-        };
-        self.stalls = if moved { 0 } else { self.stalls + 1 };
-        if self.stalls > STALLS_MAX {
+        if here.branches != before.branches {
+            (self.kicks, self.looks) = (0, 0);
+        }
+        match stop {
+            Stop::Interrupted => self.kicks += 1,
+            Stop::Breakpoint | Stop::Stepped | Stop::Exit => self.looks += 1,
+        }
+        if self.kicks > KICKS_MAX || self.looks > LOOKS_MAX {
             return Err(Miss::Stalled.into());
         }
         Ok(here)
@@ -576,9 +581,9 @@ mod tests {
     #[test]
     fn a_guest_that_goes_nowhere_is_given_up() {
         let (spin, target) = (at(1000, 0x50, 1), at(1000, 0x50, 0));
-        let script = vec![("step", Stepped, spin); STALLS_MAX as usize + 1];
+        let script = vec![("step", Stepped, spin); LOOKS_MAX as usize + 1];
         assert_eq!(play(spin, target, &script).0, Err(Miss::Stalled));
-        let script = vec![("run", Interrupted, at(0, 0x10, 5)); STALLS_MAX as usize + 1];
+        let script = vec![("run", Interrupted, at(0, 0x10, 5)); KICKS_MAX as usize + 1];
         assert_eq!(play(at(0, 0x10, 0), target, &script).0, Err(Miss::Stalled));
     }
 
