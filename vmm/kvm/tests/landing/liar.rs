@@ -1,8 +1,8 @@
 //! A counter that lies, on a processor that is stopped late, early or not at all.
 
-use crate::machine::{Kind, Machine, Whole};
+use crate::course::Course;
+use crate::machine::Kind;
 use crate::program::Random;
-use dejavm_cpu::{CpuState, gpr, rflags};
 use dejavm_kvm::pmu::landing::{Guest, Place, Stop};
 use dejavm_units::Gva;
 use std::convert::Infallible;
@@ -30,41 +30,49 @@ pub struct Lies {
     pub under_in: u64,
 }
 
+/// A guest that goes along a course.
 pub struct Liar {
-    pub machine: Machine,
+    pub course: Course,
+    /// Where it stands.
+    pub at: usize,
     lies: Lies,
     random: Random,
-    /// Branches retired since the checkpoint.
-    branches: u64,
-    /// What the counter says beyond that.
+    /// Branches of the course before the counter was set to 0.
+    uncounted: u64,
+    /// What the counter says beyond what it should.
     error: i64,
     /// In the middle of a string instruction: a breakpoint at it does not stop it.
     inside: bool,
 }
 
 impl Liar {
-    pub fn new(machine: Machine, lies: Lies, seed: u64) -> Liar {
-        Liar { machine, lies, random: Random::new(seed), branches: 0, error: 0, inside: false }
+    pub fn new(course: Course, lies: Lies, seed: u64) -> Liar {
+        let random = Random::new(seed);
+        Liar { course, at: 0, lies, random, uncounted: 0, error: 0, inside: false }
     }
 
-    /// Back to a checkpoint, where the count is 0.
-    pub fn restore(&mut self, checkpoint: &Whole) {
-        self.machine.restore(checkpoint);
-        (self.branches, self.error, self.inside) = (0, 0, false);
+    /// Back to somewhere, where the count is 0.
+    pub fn restore(&mut self, at: usize) {
+        self.uncounted = self.course.stand(at).place.branches;
+        (self.at, self.error, self.inside) = (at, 0, false);
     }
 
     fn happens(&mut self, once_in: u64) -> bool {
         once_in != 0 && self.random.once_in(once_in)
     }
 
-    fn reading(&self) -> u64 {
-        self.branches.saturating_add_signed(self.error)
+    fn branches(&mut self) -> u64 {
+        self.course.stand(self.at).place.branches
+    }
+
+    fn reading(&mut self) -> u64 {
+        (self.branches() - self.uncounted).saturating_add_signed(self.error)
     }
 
     /// One step, counted; whether it was an exit.
     fn advance(&mut self) -> bool {
-        let step = self.machine.step();
-        self.branches += u64::from(step.kind == Kind::ConditionalBranch);
+        let step = self.course.stand(self.at).step;
+        self.at += 1;
         self.inside = step.inside;
         if self.happens(self.lies.over_in) {
             self.error += 1 + self.random.below(3) as i64;
@@ -85,22 +93,12 @@ impl Liar {
     }
 }
 
-/// The place of a machine that counted so many branches.
-pub fn place_of(state: &CpuState, exits: u64, branches: u64) -> Place {
-    let flags = state.rflags & !(rflags::RF | rflags::TF);
-    let registers = state.gpr.iter().chain([&flags]);
-    // FNV-1a by words: nobody chooses registers here to collide.
-    let registers = registers.fold(0xcbf2_9ce4_8422_2325u64, |hash, &word| {
-        (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(29)
-    });
-    Place { exits, branches, rip: Gva(state.rip), rcx: state.gpr[gpr::RCX], registers }
-}
-
 impl Guest for Liar {
     type Error = Infallible;
 
     fn place(&mut self) -> Result<Place, Infallible> {
-        Ok(place_of(&self.machine.state(), self.machine.board.exits, self.reading()))
+        let branches = self.reading();
+        Ok(Place { branches, ..self.course.stand(self.at).place })
     }
 
     fn run(
@@ -109,12 +107,15 @@ impl Guest for Liar {
         breakpoint: Option<Gva>,
     ) -> Result<Stop, Infallible> {
         let lost = self.happens(self.lies.lost_in);
-        let due = alarm.filter(|_| !lost).map(|alarm| self.reading() + alarm.get());
+        let due = match alarm.filter(|_| !lost) {
+            Some(alarm) => Some(self.reading() + alarm.get()),
+            None => None,
+        };
         let interrupted = self.happens(self.lies.interrupted_in).then(|| self.random.below(200));
         let mut stop: Option<(u64, u64)> = None;
         for steps in 0.. {
-            let state = self.machine.state();
-            let stops = breakpoint == Some(Gva(state.rip)) && !state.interrupt_shadow;
+            let stand = self.course.stand(self.at);
+            let stops = breakpoint == Some(stand.place.rip) && !stand.shadow;
             // After a stop inside a string it depends on RFLAGS.RF, which depends on what stopped it.
             if stops && !(self.inside && (steps > 0 || self.random.once_in(2))) {
                 return Ok(Stop::Breakpoint);
@@ -123,7 +124,7 @@ impl Guest for Liar {
                 return Ok(Stop::Interrupted);
             }
             match &mut stop {
-                Some((branches, slack)) if self.branches >= *branches => {
+                Some((branches, slack)) if stand.place.branches >= *branches => {
                     if *slack == 0 {
                         return Ok(Stop::Interrupted);
                     }
@@ -131,7 +132,7 @@ impl Guest for Liar {
                 }
                 Some(_) => {}
                 None if due.is_some_and(|due| self.reading() >= due) => {
-                    let late = self.branches + self.skid();
+                    let late = stand.place.branches + self.skid();
                     stop = Some((late, self.random.below(SLACK_MAX)));
                     continue;
                 }
@@ -145,13 +146,10 @@ impl Guest for Liar {
     }
 
     fn step(&mut self) -> Result<Stop, Infallible> {
-        let state = self.machine.state();
-        let before = self.machine.kind(state.rip);
-        let at = state.position;
+        let step = self.course.stand(self.at).step;
         let mut exit = self.advance();
         // MOV SS holds the step's exception off, and a delivery may.
-        let delivered = self.machine.state().position == at;
-        if !exit && (before == Kind::LoadsSs || delivered && self.random.once_in(2)) {
+        if !exit && (step.kind == Kind::LoadsSs || step.delivery && self.random.once_in(2)) {
             exit = self.advance();
         }
         Ok(if exit { Stop::Exit } else { Stop::Stepped })

@@ -100,6 +100,17 @@ pub struct Instant {
     pub deliveries: u32,
 }
 
+impl Instant {
+    pub fn after(self, step: &Step) -> Instant {
+        let Instant { instructions, elements, deliveries } = self;
+        match (step.delivery, step.inside) {
+            (true, _) => Instant { deliveries: deliveries + 1, ..self },
+            (_, true) => Instant { elements: elements + 1, ..self },
+            (false, false) => Instant { instructions: instructions + 1, ..Instant::default() },
+        }
+    }
+}
+
 /// All of a machine at an instant, but for its code.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Whole {

@@ -1,86 +1,37 @@
-//! Landing on positions with a counter that lies: thousands of targets in guests made at random. Where the landing says that it is there, all of
-//! the machine is compared with the software CPU's at that count of instructions.
+//! Landing on positions with a counter that lies: thousands of targets in guests made at random. Where the landing says that it is there, the
+//! place is the target, and all of the machine there is what the software CPU comes to at full speed.
 
+mod course;
 mod liar;
 mod machine;
 mod program;
 
+use course::Course;
 use dejavm_kvm::pmu::landing::{
     Arrival, Effort, Failure, Miss, Place, Report, Settled, land, land_from, settle,
 };
-use liar::{Liar, Lies, SLACK_MAX, place_of};
-use machine::{Instant, Kind, Machine, Whole};
-use program::{Ingredients, Random, generate};
+use liar::{Liar, Lies, SLACK_MAX};
+use program::{Ingredients, Random};
+use std::fmt;
 
 /// What the counter's skid is taken to be.
 const MARGIN: u64 = 24;
-/// Steps from the checkpoint to the farthest target.
-const STEPS_MAX: u64 = 2500;
-/// Targets in one program.
-const TARGETS: u64 = 12;
+/// Targets in one program, and one in so many of them is compared with the CPU at full speed.
+const TARGETS: u64 = 25;
+const VERIFIED_IN: usize = 3;
 
-/// A program with all that happens in it from a checkpoint on.
-struct Course {
-    seed: u64,
-    program: Vec<u8>,
-    checkpoint: Whole,
-    /// Each place that the guest can stand at, and where that is.
-    path: Vec<(Place, Instant)>,
-    /// Those where MOV SS was before: neither breakpoints nor steps stop there.
-    shadows: Vec<bool>,
-    /// The CPU at full speed.
-    truth: Machine,
-}
-
-impl Course {
-    fn new(seed: u64, ingredients: Ingredients) -> Course {
-        let mut random = Random::new(seed ^ 0x5eed);
-        let program = generate(seed, ingredients);
-        let mut machine = Machine::new(&program);
-        for _ in 0..random.below(500) {
-            machine.step();
-        }
-        let checkpoint = machine.whole();
-        let steps = 200 + random.below(STEPS_MAX - 200);
-        let (mut path, mut shadows) = (Vec::new(), Vec::new());
-        let (mut instant, mut branches) = (Instant::default(), 0);
-        // The checkpoint may be inside a string, or behind a delivery: what is counted starts there.
-        for _ in 0..steps {
-            let state = machine.state();
-            path.push((place_of(&state, machine.board.exits, branches), instant));
-            shadows.push(state.interrupt_shadow);
-            let step = machine.step();
-            branches += u64::from(step.kind == Kind::ConditionalBranch);
-            instant = match (step.delivery, step.inside) {
-                (true, _) => Instant { deliveries: instant.deliveries + 1, ..instant },
-                (_, true) => Instant { elements: instant.elements + 1, ..instant },
-                (false, false) => {
-                    Instant { instructions: instant.instructions + 1, ..Instant::default() }
-                }
-            };
-        }
-        let truth = Machine::new(&program);
-        Course { seed, program, checkpoint, path, shadows, truth }
-    }
-
-    /// Some way along it: anywhere, or right at an exit, or inside a string if there is one.
-    fn target(&self, random: &mut Random) -> usize {
-        let anywhere = random.below(self.path.len() as u64) as usize;
-        let wanted = |&index: &usize| match random.below(40) {
-            0 => index > 0 && self.path[index - 1].0.exits < self.path[index].0.exits,
-            1 => self.path.get(index + 1).is_some_and(|it| it.0.exits > self.path[index].0.exits),
-            2..=6 => self.path[index].1.elements > 0,
-            7 => self.path[index].1.deliveries > 0,
-            _ => true,
-        };
-        (anywhere..self.path.len()).find(wanted).unwrap_or(anywhere)
-    }
-
-    /// What is wrong with where a machine stands, which should be at an index of the path.
-    fn wrong(&mut self, machine: &Machine, index: usize) -> Option<String> {
-        self.truth.go(&self.checkpoint, self.path[index].1);
-        machine.whole().difference(&self.truth.whole())
-    }
+/// A target some way along: anywhere, or right at an exit, or inside a string if there is one.
+fn choose(course: &Course, random: &mut Random) -> usize {
+    let path = course.targets();
+    let anywhere = random.below(path.len() as u64) as usize;
+    let wanted = |&index: &usize| match random.below(40) {
+        0 => index > 0 && path[index - 1].step.exit,
+        1 => path[index].step.exit,
+        2..=6 => path[index].instant.elements > 0,
+        7 => path[index].instant.deliveries > 0,
+        _ => true,
+    };
+    (anywhere..path.len()).find(wanted).unwrap_or(anywhere)
 }
 
 /// What became of the landings of a test.
@@ -92,12 +43,37 @@ struct Tally {
     shadowed: u64,
     inside_strings: u64,
     effort: Effort,
-    misses: Vec<Miss>,
+    overshoots: u64,
+    never_stopped: u64,
+    wrong_counts: u64,
 }
 
 impl Tally {
-    fn saw(&self, kind: fn(&Miss) -> bool) -> usize {
-        self.misses.iter().filter(|miss| kind(miss)).count()
+    fn count(&mut self, miss: Option<Miss>) {
+        match miss {
+            None => {}
+            Some(Miss::Overshoot { .. }) => self.overshoots += 1,
+            Some(Miss::NeverStopped { .. }) => self.never_stopped += 1,
+            Some(
+                Miss::NotThere { .. }
+                | Miss::Overcount { .. }
+                | Miss::TooMany { .. }
+                | Miss::Fell { .. }
+                | Miss::Stalled,
+            ) => self.wrong_counts += 1,
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { landed, retried, failed, shadowed, inside_strings, effort, .. } = self;
+        let Effort { interrupts, breakpoints, steps } = effort;
+        write!(
+            out,
+            "{landed} landed ({retried} retried, {inside_strings} in strings; {interrupts} interrupts, {breakpoints} breakpoints, \
+             {steps} steps), {failed} failed, {shadowed} behind MOV SS"
+        )
     }
 }
 
@@ -106,45 +82,42 @@ fn landings(programs: u64, first_seed: u64, lies: Lies) -> Tally {
     let mut tally = Tally::default();
     for seed in first_seed..first_seed + programs {
         let exit_in = if seed % 2 == 0 { 400 } else { 12 };
-        let mut course = Course::new(seed, Ingredients { exit_in, memory_loops: false });
+        let course = Course::new(seed, Ingredients { exit_in, memory_loops: false });
         let mut random = Random::new(seed ^ 0x7a26);
-        let mut guest = Liar::new(Machine::new(&course.program), lies, seed ^ 0x11a2);
-        for _ in 0..TARGETS {
-            let index = course.target(&mut random);
-            attempt(&mut course, &mut guest, index, &mut tally);
+        let targets: Vec<usize> = (0..TARGETS).map(|_| choose(&course, &mut random)).collect();
+        let mut guest = Liar::new(course, lies, seed ^ 0x11a2);
+        for &target in &targets {
+            attempt(&mut guest, target, &mut tally);
         }
+        guest.course.verify(targets.into_iter().step_by(VERIFIED_IN).collect());
     }
+    eprintln!("seeds from {first_seed}, {lies:?}: {tally}");
     tally
 }
 
-fn attempt(course: &mut Course, guest: &mut Liar, index: usize, tally: &mut Tally) {
-    let (target, instant) = course.path[index];
-    let checkpoint = &course.checkpoint;
+fn attempt(guest: &mut Liar, index: usize, tally: &mut Tally) {
+    let stand = guest.course.stand(index);
     let restore = |guest: &mut Liar| {
-        guest.restore(checkpoint);
+        guest.restore(0);
         Ok(())
     };
-    let result = land_from(guest, &target, MARGIN, restore, |_| Ok(()));
-    match result {
+    match land_from(guest, &stand.place, MARGIN, restore, |_| Ok(())) {
         Ok(Report { attempts, effort, missed }) => {
-            if let Some(wrong) = course.wrong(&guest.machine, index) {
-                panic!("seed {}, step {index}, {target:x?}: {wrong}", course.seed);
-            }
+            let seed = guest.course.seed;
+            assert_eq!(guest.at, index, "seed {seed}: step, where {:x?} should be", stand.place);
             tally.landed += 1;
             tally.retried += u64::from(attempts > 1);
-            tally.inside_strings += u64::from(instant.elements > 0);
+            tally.inside_strings += u64::from(stand.instant.elements > 0);
             tally.effort.interrupts += effort.interrupts;
             tally.effort.breakpoints += effort.breakpoints;
             tally.effort.steps += effort.steps;
-            tally.misses.extend(missed);
+            tally.count(missed);
         }
+        // What is between MOV SS and the next instruction is no place to stop at.
+        Err(Failure::Missed(_)) if stand.shadow => tally.shadowed += 1,
         Err(Failure::Missed(miss)) => {
-            if course.shadows[index] {
-                tally.shadowed += 1;
-            } else {
-                tally.failed += 1;
-                tally.misses.push(miss);
-            }
+            tally.failed += 1;
+            tally.count(Some(miss));
         }
         Err(Failure::Guest(never)) => match never {},
     }
@@ -155,7 +128,6 @@ fn attempt(course: &mut Course, guest: &mut Liar, index: usize, tally: &mut Tall
 fn an_honest_counter_lands_at_the_first_attempt() {
     let lies = Lies { skid_max: MARGIN - SLACK_MAX, interrupted_in: 5, ..Lies::default() };
     let tally = landings(150, 1000, lies);
-    eprintln!("{tally:?}");
     assert_eq!(tally.failed, 0, "{tally:?}");
     assert_eq!(tally.landed + tally.shadowed, 150 * TARGETS);
     // A target behind MOV SS is refused, and little else is made of those.
@@ -169,9 +141,8 @@ fn an_honest_counter_lands_at_the_first_attempt() {
 fn late_interrupts_are_retried_until_it_lands() {
     let lies = Lies { skid_max: 2 * MARGIN, late_in: 3, interrupted_in: 20, ..Lies::default() };
     let tally = landings(120, 2000, lies);
-    eprintln!("{tally:?}");
     assert_eq!(tally.failed, 0, "{tally:?}");
-    assert!(tally.saw(|miss| matches!(miss, Miss::Overshoot { .. })) > 100, "{tally:?}");
+    assert!(tally.overshoots > 100, "{tally:?}");
 }
 
 /// Interrupts may never come.
@@ -179,9 +150,8 @@ fn late_interrupts_are_retried_until_it_lands() {
 fn lost_interrupts_are_retried_until_it_lands() {
     let lies = Lies { skid_max: MARGIN / 2, lost_in: 3, ..Lies::default() };
     let tally = landings(120, 3000, lies);
-    eprintln!("{tally:?}");
     assert_eq!(tally.failed, 0, "{tally:?}");
-    assert!(tally.saw(|miss| matches!(miss, Miss::NeverStopped { .. })) > 20, "{tally:?}");
+    assert!(tally.never_stopped > 20, "{tally:?}");
     assert!(tally.retried > 100, "{tally:?}");
 }
 
@@ -193,7 +163,6 @@ fn wrong_counts_land_exactly_or_not_at_all() {
     {
         let lies = Lies { skid_max: MARGIN / 2, over_in, under_in, ..Lies::default() };
         let tally = landings(40, first_seed, lies);
-        eprintln!("over {over_in} under {under_in}: {tally:?}");
         let rarely = over_in + under_in >= 1000;
         assert!(tally.retried > 20, "{tally:?}");
         assert!(if rarely { tally.landed > 400 } else { tally.failed > 100 }, "{tally:?}");
@@ -211,7 +180,6 @@ fn everything_at_once_is_never_silently_wrong() {
         under_in: 2000,
     };
     let tally = landings(120, 5000, lies);
-    eprintln!("{tally:?}");
     assert!(tally.landed > 1000 && tally.retried > 300, "{tally:?}");
 }
 
@@ -222,34 +190,33 @@ fn settled_places_are_found_by_their_count() {
     let lies = Lies { skid_max: MARGIN - SLACK_MAX, interrupted_in: 10, ..Lies::default() };
     let (mut landed, mut exits) = (0, 0);
     for seed in 6000..6150 {
-        let mut course = Course::new(seed, Ingredients { exit_in: 100, memory_loops: true });
+        let course = Course::new(seed, Ingredients { exit_in: 8, memory_loops: true });
         let mut random = Random::new(seed ^ 0x5e77);
-        let mut guest = Liar::new(Machine::new(&course.program), lies, seed ^ 0x1e);
+        let mut guest = Liar::new(course, lies, seed ^ 0x1e);
         for _ in 0..TARGETS {
             // Stopped anywhere, by anything.
-            let index = random.below(course.path.len() as u64 * 3 / 4) as usize;
-            guest.restore(&course.checkpoint);
-            for _ in 0..index {
-                guest.machine.step();
-            }
+            let stopped = random.below(guest.course.targets as u64) as usize;
+            guest.restore(stopped);
             let place = match settle(&mut guest, 10_000).expect("the counter is right") {
                 Settled::Exit => {
                     exits += 1;
                     continue;
                 }
                 Settled::Branch(place) => place,
-                Settled::Nowhere(place) => panic!("seed {seed}: nowhere from {index}: {place:x?}"),
+                Settled::Nowhere(place) => {
+                    panic!("seed {seed}: nowhere from {stopped}: {place:x?}")
+                }
             };
             // The counter started there: what it would say had it counted from the checkpoint on.
-            let branches = place.branches + course.path[index].0.branches;
-            let target = Place { branches, ..place };
-            let Some(index) = course.path.iter().position(|(place, _)| *place == target) else {
-                continue;
-            };
-            assert!(index > 0 && course.path[index - 1].0.branches < branches, "seed {seed}");
+            let settled = guest.at;
+            let target = guest.course.stand(settled).place;
+            let before = guest.course.stand(settled - 1).place;
+            let since = target.branches - guest.course.stand(stopped).place.branches;
+            assert_eq!(place, Place { branches: since, ..target }, "seed {seed}");
+            assert!(before.branches < target.branches, "seed {seed}: not right behind a branch");
             let mut tally = Tally::default();
-            attempt(&mut course, &mut guest, index, &mut tally);
-            assert_eq!((tally.landed, tally.retried), (1, 0), "seed {seed}, step {index}");
+            attempt(&mut guest, settled, &mut tally);
+            assert_eq!((tally.landed, tally.retried), (1, 0), "seed {seed}, step {settled}");
             landed += 1;
         }
     }
@@ -262,15 +229,21 @@ fn settled_places_are_found_by_their_count() {
 fn what_only_memory_tells_apart_is_one_place() {
     let mut twice = 0;
     for seed in 7000..7040 {
-        let mut course = Course::new(seed, Ingredients { exit_in: 100, memory_loops: true });
-        let mut guest = Liar::new(Machine::new(&course.program), Lies::default(), seed);
-        let again = |index: &usize| {
-            let first = course.path.iter().position(|it| it.0 == course.path[*index].0);
-            first != Some(*index)
+        let course = Course::new(seed, Ingredients { exit_in: 100, memory_loops: true });
+        let path = course.targets();
+        let first_like = |index: usize| {
+            let first = path[..index]
+                .iter()
+                .rposition(|it| it.place.branches != path[index].place.branches);
+            let near = first.map_or(0, |it| it + 1);
+            (near..index).find(|&it| path[it].place == path[index].place)
         };
-        let Some(index) = (0..course.path.len()).find(again) else { continue };
-        let target = course.path[index].0;
-        guest.restore(&course.checkpoint);
+        let Some((first, second)) = (0..path.len()).find_map(|n| Some((first_like(n)?, n))) else {
+            continue;
+        };
+        let target = path[second].place;
+        let mut guest = Liar::new(course, Lies::default(), seed);
+        guest.restore(0);
         let landed = loop {
             match land(&mut guest, &target, MARGIN, &mut Effort::default()) {
                 Ok(Arrival::Exit) => {}
@@ -278,9 +251,8 @@ fn what_only_memory_tells_apart_is_one_place() {
             }
         };
         assert_eq!(landed, Ok(Arrival::Landed), "seed {seed}");
-        let first = course.path.iter().position(|it| it.0 == target).expect("it is there");
-        assert_eq!(course.wrong(&guest.machine, first), None, "seed {seed}");
-        assert!(course.wrong(&guest.machine, index).is_some(), "seed {seed}");
+        assert_eq!(guest.at, first, "seed {seed}: and not {second}");
+        guest.course.verify(vec![first, second]);
         twice += 1;
     }
     assert!(twice > 10, "{twice} programs had such places");
