@@ -107,10 +107,7 @@ impl Guest for Liar {
         breakpoint: Option<Gva>,
     ) -> Result<Stop, Infallible> {
         let lost = self.happens(self.lies.lost_in);
-        let due = match alarm.filter(|_| !lost) {
-            Some(alarm) => Some(self.reading() + alarm.get()),
-            None => None,
-        };
+        let due = alarm.filter(|_| !lost).map(|alarm| self.reading() + alarm.get());
         let interrupted = self.happens(self.lies.interrupted_in).then(|| self.random.below(200));
         let mut stop: Option<(u64, u64)> = None;
         for steps in 0.. {

@@ -235,7 +235,7 @@ impl Machine {
             Kind::String { while_zf } if rcx > 1 => {
                 let mut one = state.clone();
                 one.gpr[gpr::RCX] = 1;
-                self.cpu.set_state(&one);
+                self.cpu.set_user_registers(&one);
                 self.cpu.try_step(&mut self.ram, &mut self.board).expect("strings do not fault");
                 let mut after = self.cpu.state();
                 after.gpr[gpr::RCX] = rcx - 1;
@@ -244,7 +244,7 @@ impl Machine {
                     after.rip = state.rip;
                     step.inside = true;
                 }
-                self.cpu.set_state(&after);
+                self.cpu.set_user_registers(&after);
             }
             Kind::String { .. } | Kind::ConditionalBranch | Kind::LoadsSs | Kind::Other => {
                 if self.cpu.try_step(&mut self.ram, &mut self.board).is_err() {

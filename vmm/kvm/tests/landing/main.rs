@@ -18,7 +18,7 @@ use std::fmt;
 const MARGIN: u64 = 24;
 /// Targets in one program, and one in so many of them is compared with the CPU at full speed.
 const TARGETS: u64 = 25;
-const VERIFIED_IN: usize = 3;
+const VERIFIED_IN: usize = 5;
 
 /// A target some way along: anywhere, or right at an exit, or inside a string if there is one.
 fn choose(course: &Course, random: &mut Random) -> usize {

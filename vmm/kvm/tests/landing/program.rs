@@ -1,4 +1,4 @@
-//! Guests made at random: nested loops, branches on data, string instructions, calls, exceptions, loops without any
+//! Guests made at random: nested loops, branches on data, string instructions, calls, recursion, exceptions, loops without any
 //! conditional branch, device accesses. They run for ever.
 
 /// xorshift64: reproducible.
@@ -92,7 +92,7 @@ impl Assembler {
             self.put(&access);
         }
         let deeper = depth < DEPTH_MAX;
-        match self.random.below(12) {
+        match self.random.below(13) {
             0..=2 if deeper => self.counted_loop(depth),
             3 => self.branch_on_data(depth),
             4 => self.string(),
@@ -105,6 +105,7 @@ impl Assembler {
             9 => self.put(&[0xba, 0x10, 0, 0, 0, 0x8e, 0xd2, 0x49, 0xff, 0xc4]),
             10 if self.ingredients.memory_loops => self.loop_in_memory(),
             10 => self.loop_without_branches(),
+            11 => self.recursion(),
             // add [rbx + n], rax; jrcxz to the next
             _ => {
                 let at = self.place_in_data();
@@ -181,6 +182,14 @@ impl Assembler {
         self.code[from - 4..from].copy_from_slice(&distance.to_le_bytes());
         let back = from as i32 - (self.code.len() as i32 + 5);
         self.put_with(&[0xe8], back as u32);
+    }
+
+    /// mov ecx, n; call f; jmp over; f: jrcxz out; dec ecx; push rax; call f; pop rax; out: ret
+    fn recursion(&mut self) {
+        let n = self.random.below(10) as u32;
+        self.put_with(&[0xb9], n);
+        self.put(&[0xe8, 2, 0, 0, 0, 0xeb, 12]);
+        self.put(&[0xe3, 9, 0xff, 0xc9, 0x50, 0xe8, (-10i8) as u8, 0xff, 0xff, 0xff, 0x58, 0xc3]);
     }
 
     /// Rounds that only R13 tells apart: mov r13d, n; top: dec r13; lea rdx, behind; lea rdi, top; test r13, r13; cmovnz rdx, rdi;
