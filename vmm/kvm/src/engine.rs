@@ -225,6 +225,9 @@ impl KvmEngine {
                         state.rflags & !rflags::IF | if run.if_flag != 0 { rflags::IF } else { 0 };
                     ready = run.if_flag != 0;
                 }
+                Exit::Debug { .. } => {
+                    return Err(KvmError::Entry("a stop that nobody asked for".into()));
+                }
                 Exit::Shutdown => break Stop::Shutdown,
                 Exit::CannotEmulate => {
                     let stop = self.by_software(cpu, ram, bus, &mut state, true, 1)?;

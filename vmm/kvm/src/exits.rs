@@ -14,6 +14,11 @@ pub(crate) enum Exit {
     Done,
     /// Nothing was asked for: a timer made it leave.
     Kicked,
+    /// At a breakpoint, or after a single step ([`crate::guest_debug`]).
+    Debug {
+        /// DR6: which breakpoints (bits 3:0), and whether it was a step (bit 14).
+        dr6: u64,
+    },
     /// HLT.
     Halt,
     /// A triple fault.
@@ -79,6 +84,7 @@ pub(crate) fn answer(
             Exit::Done
         }
         VcpuExit::IrqWindowOpen | VcpuExit::SetTpr => Exit::Done,
+        VcpuExit::Debug(debug) => Exit::Debug { dr6: debug.dr6 },
         VcpuExit::Hlt => Exit::Halt,
         VcpuExit::Shutdown => Exit::Shutdown,
         VcpuExit::InternalError => Exit::CannotEmulate,

@@ -9,6 +9,8 @@ mod engine;
 mod error;
 mod exits;
 mod extended;
+#[cfg_attr(not(test), expect(dead_code, reason = "about to be used by the clock and by debuggers"))]
+mod guest_debug;
 mod host;
 mod kick;
 mod msrs;
