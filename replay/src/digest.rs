@@ -55,9 +55,10 @@ pub struct Digest {
     pub listed: Vec<(u64, u64)>,
 }
 
-/// The group that a page belongs to.
+/// The group that a page belongs to. Those of volumes are spread over all groups.
 fn bucket_of(pfn: Pfn, ram: &GuestRam) -> usize {
-    let page = ram.layout().offset(pfn.gpa()).expect("the page is RAM") >> PAGE_SHIFT;
+    let Some(offset) = ram.layout().offset(pfn.gpa()) else { return pfn.0 as usize % BUCKETS };
+    let page = offset >> PAGE_SHIFT;
     let pages = ram.layout().total_bytes() >> PAGE_SHIFT;
     (page * BUCKETS as u64 / pages) as usize
 }
@@ -86,7 +87,7 @@ impl Digest {
         let mut buckets = vec![0u64; BUCKETS];
         let mut contents = [0u8; 4096];
         for &pfn in dirty {
-            ram.read(pfn.gpa(), &mut contents).expect("dirty pages are RAM");
+            ram.read_page(pfn, &mut contents).expect("dirty pages exist");
             let page = xxh3_128(&contents);
             all.update(&pfn.0.to_le_bytes());
             all.update(&page.to_le_bytes());
@@ -129,11 +130,9 @@ impl Digest {
         let mut pages = Vec::new();
         let mut next = 0;
         for &(first, count) in &self.listed {
-            // RAM has fewer pages than this, holes included.
-            let end = first.saturating_add(count).min(1 << 40);
-            pages.extend(
-                (first.max(next)..end).map(Pfn).take_while(|pfn| ram.host_page(*pfn).is_some()),
-            );
+            // No page has such a number.
+            let end = first.saturating_add(count).min(1 << 52);
+            pages.extend((first.max(next)..end).map(Pfn).take_while(|pfn| ram.has_page(*pfn)));
             next = next.max(end);
         }
         pages

@@ -43,8 +43,8 @@ pub(crate) fn batches(
     let mut known: BTreeMap<[u8; 32], u32> = BTreeMap::new();
     let mut batch = PageBatch::default();
     let mut page = [0u8; PAGE];
-    for pfn in ram.pages() {
-        ram.read(pfn.gpa(), &mut page).expect("`pages` lists RAM");
+    for pfn in ram.all_pages() {
+        ram.read_page(pfn, &mut page).expect("`all_pages` lists them");
         if page == [0; PAGE] {
             continue;
         }
@@ -98,7 +98,7 @@ impl PageLoader {
             let (place, page) = match self.first.get(content as usize) {
                 Some(&(place, first)) => {
                     let mut page = [0; PAGE];
-                    ram.read(first.gpa(), &mut page).expect("it was written before");
+                    ram.read_page(first, &mut page).expect("it was written before");
                     (place, page)
                 }
                 None if content as usize == self.first.len() => {
@@ -107,7 +107,7 @@ impl PageLoader {
                 }
                 None => return Err(dangling),
             };
-            if number >= 1 << 52 || ram.write(pfn.gpa(), &page).is_err() {
+            if ram.write_page(pfn, &page).is_err() {
                 return Err(PageStoreError::OutsideRam(number));
             }
             if content as usize == self.first.len() {

@@ -117,8 +117,7 @@ impl UnderWay {
         let mut copied = 0;
         let mut copies = self.room()?;
         for &pfn in written {
-            let not_zero =
-                copies.add(|page| ram.read(pfn.gpa(), page).expect("dirty pages are RAM"));
+            let not_zero = copies.add(|page| ram.read_page(pfn, page).expect("dirty pages exist"));
             pages.push((pfn, not_zero.then_some(copied)));
             copied += u32::from(not_zero);
             if copies.is_full() {

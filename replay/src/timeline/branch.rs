@@ -20,10 +20,10 @@ impl<R: Read + Seek> Timeline<R, Machine> {
         branch.set_tuning(machine.tuning());
         let zero = [0; super::pages::PAGE];
         let mut page = zero;
-        for pfn in machine.ram().pages() {
-            machine.ram().read(pfn.gpa(), &mut page).expect("`pages` lists RAM");
+        for pfn in machine.ram().all_pages() {
+            machine.ram().read_page(pfn, &mut page).expect("`all_pages` lists them");
             if page != zero {
-                branch.ram_mut().write(pfn.gpa(), &page).expect("it has the same RAM");
+                branch.ram_mut().write_page(pfn, &page).expect("it has the same pages");
             }
         }
         Ok(branch)

@@ -57,7 +57,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         let ram = self.guest.ram();
         for (number, source, index) in pages {
             let pfn = Pfn(number);
-            if number >= 1 << 52 || ram.host_page(pfn).is_none() {
+            if !ram.has_page(pfn) {
                 return Err(wrong("its checkpoint holds a page outside the machine's RAM"));
             }
             if numbers.last().is_some_and(|&last| last >= pfn) {

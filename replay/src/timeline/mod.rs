@@ -206,8 +206,8 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
         let ram = self.guest.ram();
         let zero = [0; pages::PAGE];
         let mut bytes = zero;
-        let nonzero = ram.pages().filter(|pfn| {
-            ram.read(pfn.gpa(), &mut bytes).expect("`pages` lists RAM");
+        let nonzero = ram.all_pages().filter(|pfn| {
+            ram.read_page(*pfn, &mut bytes).expect("`all_pages` lists them");
             bytes != zero
         });
         self.dirty = PageSet::from_sorted(nonzero.collect());

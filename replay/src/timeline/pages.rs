@@ -61,7 +61,7 @@ impl PageHistory {
     /// The stored form of what a page holds now.
     pub(super) fn keep(&mut self, ram: &GuestRam, pfn: Pfn) -> Content {
         let mut bytes = [0; PAGE];
-        ram.read(pfn.gpa(), &mut bytes).expect("pages of RAM are noted only");
+        ram.read_page(pfn, &mut bytes).expect("pages that exist are noted only");
         if bytes == [0; PAGE] {
             return Content::Zero;
         }

@@ -405,7 +405,7 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
                 Content::Held(stored) => &stored.bytes,
                 Content::File(page) => &contents[page],
             };
-            ram.write(pfn.gpa(), bytes).expect("checkpoints hold pages of RAM");
+            ram.write_page(*pfn, bytes).expect("checkpoints hold pages that exist");
         }
         ram.take_dirty();
         self.dirty = PageSet::default();

@@ -7,6 +7,8 @@
 
 mod layout;
 mod ram;
+mod storage;
 
 pub use layout::{RamLayout, RamLayoutError, VGA_WINDOW};
 pub use ram::{GuestRam, LoaderView, OutsideRam, PageFlags, RamError};
+pub use storage::storage_page;

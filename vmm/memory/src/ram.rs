@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "guest RAM is reached through raw pointers; see UNSAFETY above")]
 
 use crate::layout::{RamLayout, VGA_WINDOW};
+use crate::storage::Storage;
 use dejavm_units::{Gpa, PAGE_SIZE, Pfn};
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -84,7 +85,7 @@ impl Deref for LoaderView<'_> {
 /// The next [`GuestRam::identity`].
 static IDENTITIES: AtomicU64 = AtomicU64::new(1);
 
-/// The RAM of one machine.
+/// The RAM of one machine, and the pages of its volumes.
 pub struct GuestRam {
     layout: RamLayout,
     mapping: MmapRegion<()>,
@@ -96,6 +97,7 @@ pub struct GuestRam {
     identity: u64,
     /// Counts [`GuestRam::take_dirty`]; a change tells the CPU to give up its write rights.
     epoch: u64,
+    storage: Storage,
 }
 
 impl GuestRam {
@@ -123,6 +125,7 @@ impl GuestRam {
             disturbed: Vec::new(),
             identity: IDENTITIES.fetch_add(1, Ordering::Relaxed),
             epoch: 0,
+            storage: Storage::default(),
         })
     }
 
@@ -289,7 +292,54 @@ impl GuestRam {
             }
         }
         self.epoch += 1;
+        dirty.extend(self.storage.take_dirty());
         dirty
+    }
+
+    /// Gives the machine volumes of so many pages each, all zeros ([`storage_page`](crate::storage_page)).
+    ///
+    /// # Panics
+    /// With more than 255 volumes, or one of more than 4 PiB.
+    pub fn set_volumes(&mut self, pages: &[u64]) {
+        self.storage = Storage::new(pages);
+    }
+
+    /// Whether there is such a page, of RAM or of a volume.
+    pub fn has_page(&self, pfn: Pfn) -> bool {
+        // Numbers from there on have no address.
+        pfn.0 < 1 << 52 && (self.index(pfn).is_some() || self.storage.has(pfn))
+    }
+
+    /// Reads a page of RAM or of a volume.
+    ///
+    /// # Panics
+    /// Unless it is a page that is to be read.
+    pub fn read_page(&self, pfn: Pfn, into: &mut [u8]) -> Result<(), OutsideRam> {
+        let page = into.as_mut_array().expect("a page is read whole");
+        match self.storage.read(pfn, page) {
+            true => Ok(()),
+            false => self.read(self.address(pfn)?, into),
+        }
+    }
+
+    /// Writes a page of RAM, as [`GuestRam::write`] does, or of a volume.
+    ///
+    /// # Panics
+    /// Unless it is a page that is to be written.
+    pub fn write_page(&mut self, pfn: Pfn, from: &[u8]) -> Result<(), OutsideRam> {
+        let page = from.as_array().expect("a page is written whole");
+        match self.storage.write(pfn, page) {
+            true => Ok(()),
+            false => self.write(self.address(pfn)?, from),
+        }
+    }
+
+    /// A page's address, if its number can have one.
+    fn address(&self, pfn: Pfn) -> Result<Gpa, OutsideRam> {
+        if self.has_page(pfn) {
+            return Ok(pfn.gpa());
+        }
+        Err(OutsideRam { gpa: Gpa(pfn.0.wrapping_mul(PAGE_SIZE)), bytes: PAGE_SIZE as usize })
     }
 
     /// A number that no other RAM of the process has, never 0: whoever keeps what was derived from a
@@ -311,6 +361,11 @@ impl GuestRam {
         (0..layout.total_bytes() / PAGE_SIZE)
             .map(move |page| layout.gpa(page * PAGE_SIZE).pfn())
             .filter(|pfn| !VGA_WINDOW.contains(&pfn.gpa().0))
+    }
+
+    /// All pages of RAM, and those of volumes that are not zero, ascending.
+    pub fn all_pages(&self) -> impl Iterator<Item = Pfn> {
+        self.pages().chain(self.storage.not_zero())
     }
 
     /// A view of the same RAM as the `vm-memory` traits want it, for loaders. Writing through it

@@ -97,10 +97,10 @@ pub fn copy_of(config: &MachineConfig, machine: &Machine) -> Result<Machine, Res
     let mut copy = Machine::from_state(config, &machine.save())?;
     let zero = [0; PAGE_SIZE as usize];
     let mut page = zero;
-    for pfn in machine.ram().pages() {
-        machine.ram().read(pfn.gpa(), &mut page).expect("`pages` lists RAM");
+    for pfn in machine.ram().all_pages() {
+        machine.ram().read_page(pfn, &mut page).expect("`all_pages` lists them");
         if page != zero {
-            copy.ram_mut().write(pfn.gpa(), &page).expect("it has the same RAM");
+            copy.ram_mut().write_page(pfn, &page).expect("it has the same pages");
         }
     }
     copy.ram_mut().take_dirty();
