@@ -4,7 +4,7 @@ use super::bytes::Bytes;
 use super::frame::{FileError, LENGTH_MAX};
 use crate::digest::Digest;
 use crate::pages::PageBatch;
-use dejavm_machine::{End, Input, MachineConfig};
+use dejavm_machine::{End, Hardware, Input, MachineConfig};
 use dejavm_units::{GuestNs, Position};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,7 @@ impl fmt::Display for Moment {
 
 /// What was recorded, and on what machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "HeaderInFile", into = "HeaderInFile")]
 pub struct Header {
     /// Name and version of the program that wrote the file.
     pub creator: String,
@@ -42,6 +43,34 @@ pub struct Header {
     pub guest: Vec<(String, String)>,
     /// Positions between digests; 0 for only the one at the end.
     pub digest_interval: u64,
+}
+
+/// As files have it: what came later than version 2 of the format stands at the end, if it is there.
+#[derive(Serialize, Deserialize)]
+struct HeaderInFile {
+    creator: String,
+    semantics: u32,
+    config: MachineConfig,
+    guest: Vec<(String, String)>,
+    digest_interval: u64,
+    #[serde(with = "dejavm_machine::tail")]
+    hardware: Hardware,
+}
+
+impl From<HeaderInFile> for Header {
+    fn from(file: HeaderInFile) -> Header {
+        let HeaderInFile { creator, semantics, config, guest, digest_interval, hardware } = file;
+        let config = MachineConfig { hardware, ..config };
+        Header { creator, semantics, config, guest, digest_interval }
+    }
+}
+
+impl From<Header> for HeaderInFile {
+    fn from(header: Header) -> HeaderInFile {
+        let Header { creator, semantics, config, guest, digest_interval } = header;
+        let hardware = config.hardware.clone();
+        HeaderInFile { creator, semantics, config, guest, digest_interval, hardware }
+    }
 }
 
 /// [`Header::guest`] has this if positions are exits: see [`dejavm_machine::TimeBase::Exits`].

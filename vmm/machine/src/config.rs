@@ -1,5 +1,6 @@
 //! What a machine is made of, as its recording keeps it.
 
+use crate::hardware::Hardware;
 use dejavm_cpu::Model;
 use dejavm_memory::{RamLayout, RamLayoutError};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ pub struct MachineConfig {
     pub time_base: TimeBase,
     /// What the real-time clock shows at machine start, in seconds since 1970 (UTC).
     pub rtc_epoch_s: u64,
+    /// What it has beyond one processor and the board's chips. Files have it elsewhere: older ones have none.
+    #[serde(skip)]
+    pub hardware: Hardware,
 }
 
 /// What guest time passes by while the CPU executes.
@@ -58,6 +62,12 @@ pub enum ConfigError {
     /// The clock's rate is out of range.
     #[error("{0} instructions per microsecond are not between 1 and 1000000")]
     InstructionRate(u32),
+    /// No machine has so many processors.
+    #[error("{0} processors are not between 1 and {max}", max = Hardware::PROCESSORS_MAX)]
+    Processors(u8),
+    /// Turns without instructions.
+    #[error("a processor's turn must have an instruction at least")]
+    Slice,
     /// RAM cannot be laid out.
     #[error(transparent)]
     Ram(#[from] RamLayoutError),
@@ -76,6 +86,7 @@ impl MachineConfig {
             cpu: Model::V2,
             time_base: TimeBase::Instructions { per_us: Self::INSTRUCTIONS_PER_US_DEFAULT },
             rtc_epoch_s: Self::RTC_EPOCH_S_DEFAULT,
+            hardware: Hardware::default(),
         }
     }
 
@@ -85,6 +96,13 @@ impl MachineConfig {
             && !(1..=1_000_000).contains(&per_us)
         {
             return Err(ConfigError::InstructionRate(per_us));
+        }
+        let Hardware { processors, slice, schedule_seed: _ } = self.hardware;
+        if !(1..=Hardware::PROCESSORS_MAX).contains(&processors) {
+            return Err(ConfigError::Processors(processors));
+        }
+        if slice == 0 {
+            return Err(ConfigError::Slice);
         }
         // A sum that overflows must not pass for a small one.
         let total = self.ram.low_bytes().saturating_add(self.ram.high_bytes());

@@ -12,6 +12,7 @@ mod bus;
 mod clock;
 mod config;
 mod debugger_write;
+mod hardware;
 mod input_output;
 mod inspect;
 mod loader;
@@ -20,6 +21,7 @@ mod memory_map;
 mod memory_mapped;
 mod ports;
 mod state;
+pub mod tail;
 
 pub use boot::{Boot, BootError};
 pub use clock::State as ClockState;
@@ -30,6 +32,7 @@ pub use debugger_write::{
 pub use dejavm_cpu::{
     Breakpoint, CpuState, Executor, Landmark, NoLandmark, Stops, WatchHit, WatchKind, Watchpoint,
 };
+pub use hardware::Hardware;
 pub use input_output::{Input, Output};
 pub use machine::{End, Idle, Machine, Passed, Stop};
-pub use state::{BoardState, MachineState, RestoreError};
+pub use state::{BoardState, MachineState, MoreState, RestoreError};

@@ -5,7 +5,7 @@ use crate::boot::{self, Boot, BootError};
 use crate::config::{MachineConfig, TimeBase};
 use crate::debugger_write::{Register, write_register};
 use crate::input_output::{Input, Output};
-use crate::state::{MachineState, RestoreError};
+use crate::state::{MachineState, MoreState, RestoreError};
 use dejavm_cpu::{Cpu, CpuState, Executor, Landmark, NoLandmark, WatchHit, WatchKind};
 use dejavm_memory::GuestRam;
 use dejavm_units::{Gpa, GuestNs, Gva, PAGE_SIZE, Position};
@@ -161,12 +161,12 @@ impl Machine {
     pub fn save(&self) -> MachineState {
         let Machine { cpu, ram: _, board, executor: _, engine_failure: _, landmarks: _ } = self;
         let (clock, board) = board.save();
-        MachineState { cpu: cpu.state(), clock, board }
+        MachineState { cpu: cpu.state(), clock, board, more: MoreState {} }
     }
 
     /// Becomes `state`, RAM left as it is. A refused state leaves the machine unusable.
     pub fn restore(&mut self, state: &MachineState) -> Result<(), RestoreError> {
-        let MachineState { cpu, clock, board } = state;
+        let MachineState { cpu, clock, board, more: MoreState {} } = state;
         self.board.restore(clock, board)?;
         self.cpu.set_state(cpu);
         Ok(())

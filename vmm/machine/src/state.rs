@@ -19,7 +19,15 @@ pub struct MachineState {
     pub clock: clock::State,
     /// The chips.
     pub board: BoardState,
+    /// What machines have beyond one processor and the chips of the board.
+    #[serde(with = "crate::tail")]
+    pub more: MoreState,
 }
+
+/// The state of what a machine has by its [`Hardware`](crate::Hardware). The default, for a machine that has nothing of it, is not in
+/// files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoreState {}
 
 /// The state of the board's chips.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

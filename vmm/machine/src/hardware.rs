@@ -1,0 +1,27 @@
+//! What a machine has beyond the board of one processor.
+
+use serde::{Deserialize, Serialize};
+
+/// What a machine has beyond one processor and the chips of the board. The default is nothing, and is not in a recording's file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// Processors, the first one included: 1 to [`Hardware::PROCESSORS_MAX`].
+    pub processors: u8,
+    /// Instructions of a processor's turn, if there are several processors: not 0.
+    pub slice: u32,
+    /// Makes turns of different lengths, in a sequence that follows from this number.
+    pub schedule_seed: Option<u64>,
+}
+
+impl Hardware {
+    /// Processors at most.
+    pub const PROCESSORS_MAX: u8 = 8;
+    /// Instructions of a turn unless told.
+    pub const SLICE_DEFAULT: u32 = 50_000;
+}
+
+impl Default for Hardware {
+    fn default() -> Hardware {
+        Hardware { processors: 1, slice: Hardware::SLICE_DEFAULT, schedule_seed: None }
+    }
+}
