@@ -24,19 +24,25 @@ mod clock;
 mod restore_error;
 
 pub mod acpi_pm;
+pub mod card;
 pub mod i8042;
 pub mod interrupt_message;
 pub mod ioapic;
 pub mod lapic;
+pub mod msix;
 pub mod pci;
+pub mod pci_header;
 pub mod pic;
 pub mod pit;
 pub mod rtc;
 pub mod system_control;
 pub mod uart16550;
+pub mod virtio;
 
 #[cfg(test)]
 mod suite;
+#[cfg(test)]
+mod testing;
 
 pub use acpi_pm::AcpiPm;
 pub use i8042::I8042;
