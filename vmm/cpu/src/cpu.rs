@@ -12,6 +12,7 @@ use crate::model::Model;
 use crate::msr::Msrs;
 use crate::segment::{SegReg, Segment, TableRegister};
 use crate::translate::{Native, Translator};
+use crate::turns::Turns;
 use dejavm_units::Position;
 
 /// Index of the general register that always reads zero: the base or index an address lacks.
@@ -176,6 +177,9 @@ pub struct Cpu {
 
     /// Host code of blocks.
     pub(crate) translator: Translator,
+
+    /// The turn of the vCPU that this is now, if several share it.
+    pub(crate) turns: Turns,
 
     /// Where a debugger wants runs to stop; no part of the state.
     pub(crate) debugger: Debugger,

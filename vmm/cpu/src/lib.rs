@@ -27,7 +27,9 @@ mod sequences;
 mod state;
 #[cfg(test)]
 mod testing;
+mod topology;
 mod translate;
+mod turns;
 
 pub use bus::Bus;
 pub use cpu::{Cpu, control, gpr};

@@ -18,7 +18,7 @@ use iced_x86::{Decoder, DecoderError, Instruction};
 /// Why [`Cpu::run_until`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// The position asked for was reached.
+    /// The position asked for was reached, or the turn of this vCPU is over ([`Cpu::turn_is_over`]).
     Limit,
     /// The CPU is halted and no interrupt that could wake it is pending.
     Halted,
@@ -112,6 +112,10 @@ impl Cpu {
             }
             if self.bus().wants_control() {
                 return Some(Stop::Board);
+            }
+            // Nothing more happens in a turn that is over.
+            if self.turns.is_over(self.position) {
+                return Some(Stop::Limit);
             }
             if !self.take_interrupt() {
                 break;

@@ -12,6 +12,7 @@ use crate::model::Model;
 use crate::msr::Msrs;
 use crate::segment::{Rights, SegReg, Segment, TableRegister};
 use crate::translate::{Native, Translator};
+use crate::turns::Turns;
 use dejavm_units::Position;
 use serde::{Deserialize, Serialize};
 
@@ -157,6 +158,7 @@ impl Cpu {
             position: Position(0),
             native: Native::default(),
             translator: Translator::default(),
+            turns: Turns::default(),
             debugger: Debugger::default(),
         };
         cpu.set_state(&CpuState::reset());

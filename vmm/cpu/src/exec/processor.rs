@@ -16,8 +16,11 @@ pub(crate) fn select(i: &Instruction) -> Option<Exec> {
         Mnemonic::Cpuid => |cpu, _| cpu.cpuid(),
         Mnemonic::Xgetbv => |cpu, _| cpu.xgetbv(),
         Mnemonic::Xsetbv => |cpu, _| cpu.xsetbv(),
+        Mnemonic::Pause => |cpu, _| {
+            cpu.pause();
+            Ok(())
+        },
         Mnemonic::Nop
-        | Mnemonic::Pause
         | Mnemonic::Reservednop
         | Mnemonic::Endbr32
         | Mnemonic::Endbr64
@@ -50,7 +53,8 @@ impl Cpu {
         let leaf = self.gpr[gpr::RAX] as u32;
         let subleaf = self.gpr[gpr::RCX] as u32;
         let os_xsave = self.cr4 & control::CR4_OSXSAVE != 0;
-        let answer = self.model.cpuid(leaf, subleaf, self.apic_id, os_xsave);
+        let answer =
+            self.model.cpuid_among(self.turns.processors(), leaf, subleaf, self.apic_id, os_xsave);
         self.gpr[gpr::RAX] = answer.eax.into();
         self.gpr[gpr::RBX] = answer.ebx.into();
         self.gpr[gpr::RCX] = answer.ecx.into();

@@ -127,7 +127,7 @@ impl Cpu {
 
     /// One instruction's operation.
     pub(crate) fn operation(&mut self, i: &Instruction, mode: Mode, at: u64) -> Selected {
-        let mut selected = select(i, mode).filter(|_| self.model.allows(i)).unwrap_or_else(|| {
+        let mut selected = select(i, mode).filter(|_| self.has_shortcut(i)).unwrap_or_else(|| {
             let ends = i.flow_control() != FlowControl::Next;
             let mut op = Op::new(if ends { reference_branch } else { reference });
             let exec = crate::exec::select(&self.model, i);

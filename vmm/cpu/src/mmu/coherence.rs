@@ -24,8 +24,11 @@ use super::walk::Walk;
 use dejavm_memory::{GuestRam, PageFlags};
 use dejavm_units::{Gpa, Pfn};
 
-/// Address spaces kept at a time.
-pub(crate) const SPACES: usize = 8;
+/// Address spaces kept at a time, at most.
+pub(crate) const SPACES: usize = 24;
+/// Those of one vCPU. Each of several more is in another, and returns to it when its turn comes.
+const SPACES_OF_ONE: usize = 8;
+const SPACES_OF_ANOTHER: usize = 2;
 
 /// How a page was used as a page table.
 struct TableUse {
@@ -173,6 +176,8 @@ impl Default for Tuning {
 pub(crate) struct Mmu {
     tuning: Tuning,
     random: u64,
+    /// As many spaces are kept.
+    spaces_max: usize,
     spaces: Vec<Space>,
     supervisors: Vec<Supervisor>,
     current: usize,
@@ -198,6 +203,7 @@ impl Mmu {
         Mmu {
             tuning: Tuning::default(),
             random: 0,
+            spaces_max: SPACES_OF_ONE,
             spaces: Vec::new(),
             supervisors: Vec::new(),
             current: 0,
@@ -210,6 +216,12 @@ impl Mmu {
             ram_identity: 0,
             epoch: 0,
         }
+    }
+
+    /// Makes room for so many vCPUs.
+    pub(crate) fn serve(&mut self, processors: u8) {
+        let others = usize::from(processors.saturating_sub(1));
+        self.spaces_max = SPACES.min(SPACES_OF_ONE + SPACES_OF_ANOTHER * others);
     }
 
     pub(crate) fn set_tuning(&mut self, tuning: Tuning) {
@@ -297,7 +309,7 @@ impl Mmu {
 
     /// Makes a space for a CR3 value. Says whether its supervisor TLB is a fresh one.
     fn claim(&mut self, ram: &mut GuestRam, cr3: u64, root: Option<Pfn>) -> (usize, bool) {
-        let at = if self.spaces.len() < SPACES {
+        let at = if self.spaces.len() < self.spaces_max {
             let user = Tlb::new();
             let supervisor = usize::MAX;
             let space =
@@ -305,7 +317,8 @@ impl Mmu {
             self.spaces.push(space);
             self.spaces.len() - 1
         } else {
-            let oldest = (0..SPACES).min_by_key(|&n| self.spaces[n].last_use).expect("SPACES > 0");
+            let oldest = (0..self.spaces.len()).min_by_key(|&n| self.spaces[n].last_use);
+            let oldest = oldest.expect("some space is kept");
             self.leave(oldest);
             oldest
         };

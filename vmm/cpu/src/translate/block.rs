@@ -206,7 +206,7 @@ impl Cpu {
             translation.at = n;
             translation.exit = None;
             let begun = translation.mark();
-            let allowed = self.model.allows(instruction);
+            let allowed = self.has_shortcut(instruction);
             let ends = instruction.flow_control() != FlowControl::Next;
             let done = allowed
                 && if ends {
