@@ -422,7 +422,8 @@ impl Lapic {
             }
             DeliveryMode::Smi => state.smi_pending = true,
             DeliveryMode::Nmi => state.nmi_pending = true,
-            DeliveryMode::Init => state.init_pending = true,
+            // A start-up message that came before it meant nothing, or what INIT undoes.
+            DeliveryMode::Init => (state.init_pending, state.startup_pending) = (true, None),
             DeliveryMode::StartUp => state.startup_pending = Some(message.vector),
             DeliveryMode::ExtInt => state.ext_int_message = true,
         }
@@ -590,6 +591,16 @@ impl Lapic {
     /// A start-up message that arrived since the last call: the page to start at.
     pub fn take_startup(&mut self) -> Option<u8> {
         self.state.startup_pending.take()
+    }
+
+    /// Whether an NMI waits to be taken.
+    pub fn nmi_pending(&self) -> bool {
+        self.state.nmi_pending
+    }
+
+    /// Whether a start-up message waits to be taken.
+    pub fn startup_pending(&self) -> bool {
+        self.state.startup_pending.is_some()
     }
 
     /// Whether any of NMI, SMI, INIT and start-up waits to be taken.

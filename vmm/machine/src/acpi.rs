@@ -50,12 +50,12 @@ const BOOT_ARCH: u16 = 1 << 0 | 1 << 1 | 1 << 2;
 pub(crate) const RSDP: u64 = FIRMWARE;
 
 /// Writes all tables into RAM.
-pub(crate) fn write_tables(ram: &mut GuestRam, io_apic_id: u8) {
+pub(crate) fn write_tables(ram: &mut GuestRam, processors: u8, io_apic_id: u8) {
     let mut place = Placement { ram, next: RSDP + Rsdp::len() as u64 };
     let facs = place.put(&bytes_of(&FACS::new()), 64);
     let dsdt = place.put(dsdt().as_slice(), 16);
     let fadt = place.put(&bytes_of(&fadt(facs, dsdt)), 16);
-    let madt = place.put(madt(io_apic_id).as_slice(), 16);
+    let madt = place.put(madt(processors, io_apic_id).as_slice(), 16);
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
@@ -116,16 +116,18 @@ fn fadt(facs: u64, dsdt: u64) -> impl Aml {
     fadt.finalize()
 }
 
-/// The interrupt controllers: one processor, one I/O APIC with GSI 0 to 23, the 8259 pair, and how
+/// The interrupt controllers: those of the processors, one I/O APIC with GSI 0 to 23, the 8259 pair, and how
 /// ISA interrupts reach the I/O APIC.
-fn madt(io_apic_id: u8) -> Sdt {
+fn madt(processors: u8, io_apic_id: u8) -> Sdt {
     const PCAT_COMPAT: u32 = 1;
     let mut madt = Sdt::new(*b"APIC", 36, 4, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     let mut append = |bytes: &[u8]| madt.append_slice(bytes);
     append(&(LOCAL_APIC as u32).to_le_bytes());
     append(&PCAT_COMPAT.to_le_bytes());
-    // Processor local APIC: ACPI uid 0, APIC id 0, enabled.
-    append(&[0, 8, 0, 0, 1, 0, 0, 0]);
+    // Processor local APICs: ACPI uid, APIC id, enabled.
+    for processor in 0..processors {
+        append(&[0, 8, processor, processor, 1, 0, 0, 0]);
+    }
     // I/O APIC, GSI base 0.
     append(&[1, 12, io_apic_id, 0]);
     append(&(IO_APIC as u32).to_le_bytes());
@@ -287,7 +289,7 @@ mod tests {
     #[test]
     fn every_table_is_found_from_the_root_and_sums_to_zero() {
         let mut ram = GuestRam::new(RamLayout::new(4 << 20).unwrap()).unwrap();
-        write_tables(&mut ram, 0);
+        write_tables(&mut ram, 1, 0);
         let root = read(&ram, 0xe_0000, 36);
         assert_eq!(&root[..8], b"RSD PTR ");
         assert_eq!((sum(&root[..20]), sum(&root)), (0, 0));

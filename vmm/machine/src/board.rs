@@ -7,6 +7,7 @@
 use crate::acpi;
 use crate::clock::{self, Clock};
 use crate::config::MachineConfig;
+use crate::hardware::Hardware;
 use crate::input_output::{Input, Output, OutputQueue};
 use crate::machine::End;
 use crate::state::{BoardState, RestoreError};
@@ -28,10 +29,10 @@ mod irq {
     pub(super) const MOUSE: u8 = 12;
 }
 
-/// The APIC id of the one processor.
-pub(crate) const BOOTSTRAP_APIC_ID: u8 = 0;
-/// The I/O APIC's id. Linux wants it to differ from the processors'.
-pub(crate) const IO_APIC_ID: u8 = 1;
+/// The I/O APIC's id. Linux wants it to differ from the processors', which are numbered from 0.
+pub(crate) fn io_apic_id(config: &MachineConfig) -> u8 {
+    if config.hardware.processors == 1 { 1 } else { Hardware::PROCESSORS_MAX }
+}
 
 /// The I/O APIC's pin that ISA interrupt `line` is wired to: the timer is on pin 2, where the cascade
 /// would be, as the MADT says.
@@ -50,7 +51,10 @@ pub(crate) struct Board {
     pub(crate) pic: Pic,
     pub(crate) pit: Pit,
     pub(crate) rtc: Rtc,
-    pub(crate) lapic: Lapic,
+    /// By processor.
+    pub(crate) lapics: Vec<Lapic>,
+    /// The processor whose turn it is.
+    running: usize,
     pub(crate) io_apic: IoApic,
     pub(crate) acpi_pm: AcpiPm,
     pub(crate) pci: PciHost,
@@ -96,8 +100,9 @@ impl Board {
             pic: Pic::new(),
             pit: Pit::new(),
             rtc: Rtc::new(config.rtc_epoch_s),
-            lapic: Lapic::new(BOOTSTRAP_APIC_ID, true),
-            io_apic: IoApic::new(IO_APIC_ID),
+            lapics: (0..config.hardware.processors).map(|n| Lapic::new(n, n == 0)).collect(),
+            running: 0,
+            io_apic: IoApic::new(io_apic_id(config)),
             acpi_pm: AcpiPm::new(TimerWidth::Bits32),
             pci: PciHost::new(),
             system_control: SystemControl::new(),
@@ -152,7 +157,7 @@ impl Board {
         while let Some(deadline) = self.next_deadline.filter(|deadline| *deadline <= now) {
             self.pit.advance(deadline);
             self.rtc.advance(deadline);
-            self.lapic.advance(deadline);
+            self.lapics.iter_mut().for_each(|lapic| lapic.advance(deadline));
             self.acpi_pm.advance(deadline);
             self.i8042.advance(deadline);
             self.settle();
@@ -190,16 +195,16 @@ impl Board {
             self.io_apic.set_line(io_apic_pin(line), level);
         }
         while let Some(message) = self.io_apic.take_message() {
-            lapic::deliver(&message, [&mut self.lapic]);
+            lapic::deliver(&message, &mut self.lapics);
         }
-        self.lapic.set_lint0(self.pic.interrupt_pending());
-        self.interrupt = self.lapic.interrupt_pending() || self.lapic.external_interrupt_pending();
-        self.signal = self.lapic.signal_pending();
+        let external = self.pic.interrupt_pending();
+        self.lapics.iter_mut().for_each(|lapic| lapic.set_lint0(external));
+        self.run_processor(self.running);
 
         let deadlines = [
             self.pit.deadline(),
             self.rtc.deadline(),
-            self.lapic.deadline(),
+            self.lapics.iter().filter_map(Lapic::deadline).min(),
             self.acpi_pm.deadline(),
             self.i8042.deadline(),
         ];
@@ -210,6 +215,19 @@ impl Board {
                 self.wants_control = true;
             }
         }
+    }
+
+    /// The local APIC of the processor whose turn it is.
+    pub(crate) fn lapic(&mut self) -> &mut Lapic {
+        &mut self.lapics[self.running]
+    }
+
+    /// What comes from the CPU comes from this processor from now on.
+    pub(crate) fn run_processor(&mut self, number: usize) {
+        self.running = number;
+        let lapic = &self.lapics[number];
+        self.interrupt = interrupts(lapic);
+        self.signal = lapic.signal_pending();
     }
 
     /// So many exits happen: see [`TimeBase::Exits`](crate::TimeBase::Exits).
@@ -234,27 +252,30 @@ impl Board {
     /// The acknowledge cycle: the vector of the interrupt that the CPU takes. What comes through the
     /// 8259 pair goes first, as it has no priority that the local APIC could compare.
     pub(crate) fn acknowledge(&mut self) -> u8 {
-        let vector = if self.lapic.external_interrupt_pending() {
-            self.lapic.acknowledge_external();
+        let vector = if self.lapic().external_interrupt_pending() {
+            self.lapic().acknowledge_external();
             self.pic.acknowledge()
         } else {
-            self.lapic.acknowledge()
+            self.lapic().acknowledge()
         };
         self.settle();
         vector
     }
 
-    /// Takes what the local APIC signals beside interrupts; whether it is an NMI. INIT resets the one
-    /// processor, which ends the machine; there is no system management mode, and start-up means
-    /// nothing to a processor that runs.
+    /// Takes what the local APIC signals beside interrupts; whether it is an NMI. INIT of the first
+    /// processor ends the machine, that of another takes effect when its turn is over; there is no system management mode, and
+    /// start-up means nothing to a processor that runs.
     pub(crate) fn take_signals(&mut self) -> bool {
         self.signal = false;
-        self.lapic.take_smi();
-        self.lapic.take_startup();
-        if self.lapic.take_init() {
+        let is_first = self.running == 0;
+        let lapic = self.lapic();
+        lapic.take_smi();
+        lapic.take_startup();
+        let nmi = lapic.take_nmi();
+        if is_first && lapic.take_init() {
             self.finish(End::Reset);
         }
-        self.lapic.take_nmi()
+        nmi
     }
 
     /// Acts on what the guest asked of the power and reset registers.
@@ -317,6 +338,11 @@ impl Board {
     }
 }
 
+/// Whether an interrupt waits for a processor.
+pub(crate) fn interrupts(lapic: &Lapic) -> bool {
+    lapic.interrupt_pending() || lapic.external_interrupt_pending()
+}
+
 mod save_restore {
     use super::*;
 
@@ -327,7 +353,8 @@ mod save_restore {
                 pic,
                 pit,
                 rtc,
-                lapic,
+                lapics,
+                running: _,
                 io_apic,
                 acpi_pm,
                 pci,
@@ -350,7 +377,7 @@ mod save_restore {
                 pic: pic.save(),
                 pit: pit.save(),
                 rtc: rtc.save(),
-                lapic: lapic.save(),
+                lapic: lapics[0].save(),
                 io_apic: io_apic.save(),
                 acpi_pm: acpi_pm.save(),
                 pci: pci.save(),
@@ -386,7 +413,7 @@ mod save_restore {
             self.pic.restore(pic)?;
             self.pit.restore(pit)?;
             self.rtc.restore(rtc)?;
-            self.lapic.restore(lapic)?;
+            self.lapics[0].restore(lapic)?;
             self.io_apic.restore(io_apic)?;
             self.acpi_pm.restore(acpi_pm)?;
             self.pci.restore(pci)?;

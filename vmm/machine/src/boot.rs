@@ -1,7 +1,7 @@
 //! Starting a machine without firmware: the loader puts the guest's image, its tables and its
 //! registers where the image's boot protocol wants them.
 
-use crate::board::IO_APIC_ID;
+use crate::board::io_apic_id;
 use crate::config::{ConfigError, MachineConfig};
 use crate::loader::{bzimage, elf};
 use crate::{acpi, memory_map};
@@ -93,7 +93,7 @@ pub(crate) fn load(
         return Err(BootError::CmdlineHasZero);
     }
     memory_map::write_bios_data(ram);
-    acpi::write_tables(ram, IO_APIC_ID);
+    acpi::write_tables(ram, config.hardware.processors, io_apic_id(config));
     if bzimage::is_one(boot.image) {
         bzimage::load(config.cpu, boot, ram)
     } else if elf::is_one(boot.image) {

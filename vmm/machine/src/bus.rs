@@ -48,21 +48,21 @@ impl Bus for Board {
     }
 
     fn msr_read(&mut self, msr: u32, _at: Position) -> Option<u64> {
-        (msr == IA32_APIC_BASE).then(|| self.lapic.apic_base())
+        (msr == IA32_APIC_BASE).then(|| self.lapic().apic_base())
     }
 
     fn msr_write(&mut self, msr: u32, value: u64, _at: Position) -> bool {
-        let accepted = msr == IA32_APIC_BASE && self.lapic.set_apic_base(value);
+        let accepted = msr == IA32_APIC_BASE && self.lapic().set_apic_base(value);
         self.settle();
         accepted
     }
 
     fn cr8(&mut self) -> u8 {
-        self.lapic.cr8()
+        self.lapic().cr8()
     }
 
     fn set_cr8(&mut self, priority: u8, _at: Position) {
-        self.lapic.set_cr8(priority);
+        self.lapic().set_cr8(priority);
         self.settle();
     }
 

@@ -37,7 +37,7 @@ impl Machine {
 
     /// CR8: the class of the task priority, 0 to 15, which is the local APIC's.
     pub fn task_priority(&self) -> u8 {
-        self.board.lapic.cr8()
+        self.board.lapics[self.running_processor()].cr8()
     }
 
     /// Sets the registers, behind the back of any recorder: what is recorded is

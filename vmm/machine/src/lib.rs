@@ -20,6 +20,7 @@ mod machine;
 mod memory_map;
 mod memory_mapped;
 mod ports;
+mod processors;
 mod state;
 pub mod tail;
 
@@ -35,4 +36,4 @@ pub use dejavm_cpu::{
 pub use hardware::Hardware;
 pub use input_output::{Input, Output};
 pub use machine::{End, Idle, Machine, Passed, Stop};
-pub use state::{BoardState, MachineState, MoreState, RestoreError};
+pub use state::{BoardState, MachineState, MoreState, ProcessorState, RestoreError, ScheduleState};

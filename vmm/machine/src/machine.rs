@@ -5,6 +5,7 @@ use crate::boot::{self, Boot, BootError};
 use crate::config::{MachineConfig, TimeBase};
 use crate::debugger_write::{Register, write_register};
 use crate::input_output::{Input, Output};
+use crate::processors::Processors;
 use crate::state::{MachineState, MoreState, RestoreError};
 use dejavm_cpu::{Cpu, CpuState, Executor, Landmark, NoLandmark, WatchHit, WatchKind};
 use dejavm_memory::GuestRam;
@@ -75,6 +76,7 @@ pub struct Machine {
     pub(crate) cpu: Cpu,
     pub(crate) ram: GuestRam,
     pub(crate) board: Board,
+    pub(crate) processors: Processors,
     /// What executes instead of the CPU's own run loop.
     executor: Option<Box<dyn Executor>>,
     engine_failure: Option<String>,
@@ -99,13 +101,23 @@ impl Machine {
         config.check()?;
         let mut ram = GuestRam::new(config.ram)?;
         let start = boot::load(config, boot, &mut ram)?;
-        let mut cpu = Cpu::new(config.cpu, 0);
-        cpu.set_state(&start);
-        Ok(Machine::of(cpu, ram, Board::new(config)))
+        let mut machine = Machine::of(config, ram, &start);
+        machine.cpu.set_state(&start);
+        machine.begin_first_turn();
+        Ok(machine)
     }
 
-    fn of(cpu: Cpu, ram: GuestRam, board: Board) -> Machine {
-        Machine { cpu, ram, board, executor: None, engine_failure: None, landmarks: Vec::new() }
+    /// `start`: the first processor's registers, by which those that wait for it are set up.
+    fn of(config: &MachineConfig, ram: GuestRam, start: &CpuState) -> Machine {
+        Machine {
+            cpu: Cpu::shared(config.cpu, config.hardware.processors),
+            ram,
+            board: Board::new(config),
+            processors: Processors::new(config, start),
+            executor: None,
+            engine_failure: None,
+            landmarks: Vec::new(),
+        }
     }
 
     /// Chooses what executes; `None` is the software CPU. The state stays what it is, but positions are exits from now on, and not
@@ -141,8 +153,7 @@ impl Machine {
     ) -> Result<Machine, RestoreError> {
         config.check()?;
         let ram = GuestRam::new(config.ram)?;
-        let cpu = Cpu::new(config.cpu, 0);
-        let mut machine = Machine::of(cpu, ram, Board::new(config));
+        let mut machine = Machine::of(config, ram, &state.cpu);
         machine.restore(state)?;
         Ok(machine)
     }
@@ -159,17 +170,18 @@ impl Machine {
 
     /// The state at this position, RAM and output not yet taken left out.
     pub fn save(&self) -> MachineState {
-        let Machine { cpu, ram: _, board, executor: _, engine_failure: _, landmarks: _ } = self;
-        let (clock, board) = board.save();
-        MachineState { cpu: cpu.state(), clock, board, more: MoreState {} }
+        let (clock, board) = self.board.save();
+        let (processors, schedule) = self.save_processors();
+        let more = MoreState { processors, schedule };
+        MachineState { cpu: self.processor_state(0), clock, board, more }
     }
 
     /// Becomes `state`, RAM left as it is. A refused state leaves the machine unusable.
     pub fn restore(&mut self, state: &MachineState) -> Result<(), RestoreError> {
-        let MachineState { cpu, clock, board, more: MoreState {} } = state;
+        let MachineState { cpu, clock, board, more } = state;
+        let MoreState { processors, schedule } = more;
         self.board.restore(clock, board)?;
-        self.cpu.set_state(cpu);
-        Ok(())
+        self.restore_processors(cpu, processors, schedule)
     }
 
     /// Guest RAM.
@@ -212,21 +224,23 @@ impl Machine {
             }
             let now = self.guest_ns();
             self.board.fire_deadlines(now);
+            self.pass_turn();
             let short = self.board.exits_reached();
             let until = if short { until.min(self.position()) } else { until };
-            let bound = self.board.bound_runs(until);
+            let turn_end = self.turn_end().unwrap_or(until);
+            let bound = self.board.bound_runs(until.min(turn_end));
             match self.execute(bound) {
                 // Whether the CPU noticed that it halts, or stopped at the bound first, depends on where
                 // the run was cut: it must make no difference here.
                 dejavm_cpu::Stop::Limit | dejavm_cpu::Stop::Halted => {
-                    if self.board.deadline_due(self.guest_ns()) {
+                    if self.board.deadline_due(self.guest_ns()) || self.turn_is_over() {
                         continue;
                     }
                     if !self.cpu.is_halted() {
                         if self.position() >= until {
                             return Stop::Limit;
                         }
-                    } else if self.cpu.interrupts_enabled() {
+                    } else if self.can_be_woken() {
                         return Stop::Idle { wake: self.board.next_deadline() };
                     } else {
                         self.board.finish(End::HaltedForever);
@@ -315,11 +329,6 @@ impl Machine {
         if self.can_run() { Idle::Runnable } else { Idle::Waiting }
     }
 
-    fn can_run(&self) -> bool {
-        !self.cpu.is_halted()
-            || self.cpu.interrupts_enabled() && dejavm_cpu::Bus::interrupt_pending(&self.board)
-    }
-
     /// Lets an input enter at this position and guest time.
     pub fn apply(&mut self, input: &Input) {
         match input {
@@ -352,6 +361,7 @@ impl Machine {
         while self.board.end().is_none() && self.position() == here {
             let now = self.guest_ns();
             self.board.fire_deadlines(now);
+            self.pass_turn();
             self.board.bound_runs(Position(here.0.saturating_add(1)));
             let before = self.deliveries();
             if let Some(stop) = self.cpu.take_deliveries(&mut self.ram, &mut self.board, count) {

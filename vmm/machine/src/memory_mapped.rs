@@ -20,8 +20,8 @@ enum Target {
 }
 
 impl Board {
-    fn target(&self, gpa: Gpa) -> Target {
-        if let Some(base) = self.lapic.mmio_base()
+    fn target(&mut self, gpa: Gpa) -> Target {
+        if let Some(base) = self.lapic().mmio_base()
             && let Some(offset) = gpa.0.checked_sub(base)
             && offset < lapic::WINDOW_SIZE
         {
@@ -57,7 +57,7 @@ impl Board {
 
     fn read_dword(&mut self, gpa: Gpa, now: GuestNs) -> u32 {
         match self.target(gpa) {
-            Target::LocalApic(offset) => self.lapic.read(offset, now),
+            Target::LocalApic(offset) => self.lapic().read(offset, now),
             Target::IoApic(offset) => self.io_apic.read(offset, now),
             Target::Nothing => u32::MAX,
         }
@@ -65,11 +65,11 @@ impl Board {
 
     fn write_dword(&mut self, gpa: Gpa, value: u32, now: GuestNs) {
         match self.target(gpa) {
-            Target::LocalApic(offset) => match self.lapic.write(offset, value, now) {
+            Target::LocalApic(offset) => match self.lapic().write(offset, value, now) {
                 WriteEffect::None => {}
                 WriteEffect::Ipi(ipi) => {
-                    let sender = self.lapic.apic_id();
-                    lapic::deliver_ipi(&ipi, sender, [&mut self.lapic]);
+                    let sender = self.lapic().apic_id();
+                    lapic::deliver_ipi(&ipi, sender, &mut self.lapics);
                 }
                 WriteEffect::EndOfInterrupt(vector) => self.io_apic.end_of_interrupt(vector),
             },

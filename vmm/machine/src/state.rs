@@ -8,6 +8,7 @@ use dejavm_devices::{
     acpi_pm, i8042, ioapic, lapic, pci, pic, pit, rtc, system_control, uart16550,
 };
 use dejavm_memory::RamError;
+use dejavm_units::Position;
 use serde::{Deserialize, Serialize};
 
 /// Everything that a machine is at a position, except its RAM and the output nobody has taken yet.
@@ -27,7 +28,34 @@ pub struct MachineState {
 /// The state of what a machine has by its [`Hardware`](crate::Hardware). The default, for a machine that has nothing of it, is not in
 /// files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MoreState {}
+pub struct MoreState {
+    /// The processors beyond the first.
+    pub processors: Vec<ProcessorState>,
+    /// Whose turn it is, if there are several.
+    pub schedule: ScheduleState,
+}
+
+/// The state of a processor beyond the first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessorState {
+    /// Its registers. What belongs to the machine (position, deliveries, A20) is as in [`MachineState::cpu`].
+    pub cpu: CpuState,
+    /// Its local APIC.
+    pub lapic: lapic::State,
+    /// It does nothing until a start-up message comes.
+    pub waits_for_startup: bool,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleState {
+    /// The number of the processor.
+    pub running: u8,
+    /// Where its turn ends at the latest.
+    pub turn_end: Position,
+    /// PAUSEs that it executed in this turn.
+    pub pauses: u32,
+}
 
 /// The state of the board's chips.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +66,7 @@ pub struct BoardState {
     pub pit: pit::State,
     /// The real-time clock.
     pub rtc: rtc::State,
-    /// The local APIC of the one processor.
+    /// The local APIC of the first processor.
     pub lapic: lapic::State,
     /// The I/O APIC.
     pub io_apic: ioapic::State,
@@ -67,6 +95,14 @@ pub enum RestoreError {
     /// The host has no memory for the guest.
     #[error(transparent)]
     Ram(#[from] RamError),
+    /// It is of another number of processors.
+    #[error("the state is one of {has} processors, and the machine has {wants}")]
+    Processors {
+        /// In the state.
+        has: usize,
+        /// In the machine.
+        wants: usize,
+    },
     /// A chip refused its state.
     #[error(transparent)]
     Device(#[from] dejavm_devices::RestoreError),
