@@ -126,6 +126,8 @@ impl CpuState {
             deliveries,
             cr0,
             halted: true,
+            // Nothing but the message wakes it.
+            nmi_blocked: true,
             ..reset
         }
     }
@@ -133,7 +135,7 @@ impl CpuState {
     /// What a start-up message makes of a processor that waits for one: it executes at this page of the first megabyte, in real
     /// mode (SDM vol. 3A, 9.4.4).
     pub fn started_at(&self, page: u8) -> CpuState {
-        let mut state = CpuState { rip: 0, halted: false, ..self.clone() };
+        let mut state = CpuState { rip: 0, halted: false, nmi_blocked: false, ..self.clone() };
         let code = &mut state.seg[SegReg::Cs as usize];
         (code.selector, code.base) = (u16::from(page) << 8, u64::from(page) << 12);
         state

@@ -200,6 +200,9 @@ impl Machine {
         if !self.processors.several() || !self.cpu.turn_is_over() && self.is_able(running) {
             return;
         }
+        if !self.can_run() {
+            return;
+        }
         self.take_signals();
         let able =
             (0..self.processors()).filter(|n| self.is_able(*n)).fold(0, |able, n| able | 1 << n);
@@ -229,6 +232,7 @@ impl Machine {
             let mut registers = self.processor_state(number);
             let mut waits = self.waits_for_startup(number);
             let lapic = &mut self.board.lapics[number];
+            lapic.take_smi();
             let init = lapic.take_init();
             if init && number == 0 {
                 self.board.finish(End::Reset);
