@@ -44,6 +44,8 @@ guests! {
     PRIORITY = "priority";
     /// Self-modifying and cross-page modifying code, ten checked cases.
     SMC = "smc";
+    /// Several processors, or one: start-up, interrupts between them, locks, code and page tables that one changes under the others.
+    SMP = "smp";
     /// 96 million instructions in registers and a checksum.
     SPIN = "spin";
     /// 100 timer interrupts at 100 Hz, halted in between.
@@ -57,6 +59,7 @@ pub const EXPECTED: &[(&str, &str)] = &[
     ("paging", include_str!("../guests/expected/paging.txt")),
     ("priority", include_str!("../guests/expected/priority.txt")),
     ("smc", include_str!("../guests/expected/smc.txt")),
+    ("smp", include_str!("../guests/expected/smp.txt")),
     ("spin", include_str!("../guests/expected/spin.txt")),
 ];
 

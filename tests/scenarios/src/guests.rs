@@ -91,8 +91,13 @@ fn fetched(name: &str) -> Vec<u8> {
 /// A tiny guest's machine, about to run.
 pub fn tiny(elf: &[u8]) -> Machine {
     let ram = RamLayout::new(TINY_RAM_BYTES).expect("a size that a board can have");
+    tiny_on(elf, &MachineConfig::new(ram))
+}
+
+/// A tiny guest on a machine like this, about to run.
+pub fn tiny_on(elf: &[u8], config: &MachineConfig) -> Machine {
     let boot = Boot { image: elf, initrd: None, cmdline: "" };
-    Machine::boot(&MachineConfig::new(ram), &boot).expect("our own guests can be loaded")
+    Machine::boot(config, &boot).expect("our own guests can be loaded")
 }
 
 /// What a workload prints when every result was right.

@@ -9,7 +9,7 @@ mod tape;
 
 pub use desk::{Desk, Typing};
 pub use exits::ByExits;
-pub use guests::{Debian, Kernel, TINY_RAM_BYTES, expected, tiny, verdict};
+pub use guests::{Debian, Kernel, TINY_RAM_BYTES, expected, tiny, tiny_on, verdict};
 pub use random::Random;
 pub use tape::{Replay, Tape, engines, ram_hash, rebuild, replay, tape, tape_with};
 
