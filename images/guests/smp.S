@@ -248,6 +248,8 @@ failed_text:
         .ascii  "case "
 failed_case:
         .asciz  "? failed\n"
+processors_text:
+        .asciz  "? processors\n"
         .balign 8
 cases:  .long   0, 0
         .long   count_locked, 0
@@ -281,7 +283,10 @@ first:
         call    start_others
         mov     eax, [rip + ready]
         mov     [rip + others], eax
-        say     "started\n"
+        add     al, '1'
+        mov     [rip + processors_text], al
+        mov     esi, offset processors_text
+        call    put64
 
         case    1
         mov     eax, [rip + others]

@@ -3,6 +3,7 @@
 use crate::debugger::Address;
 use crate::engine::Engine;
 use crate::lockstep::InjectedMistake;
+use crate::processors::Processors;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dejavm_cpu::{Model, Tuning};
 use dejavm_memory::RamLayout;
@@ -62,7 +63,7 @@ pub struct Record {
     #[arg(long, value_name = "FILE", required_unless_present = "from")]
     pub kernel: Option<PathBuf>,
     /// Go on from a checkpoint that `dejavm snapshot` wrote, instead of booting a kernel
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append", "memory", "cpu", "external", "rtc_epoch", "vmx"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append", "memory", "cpu", "external", "rtc_epoch", "vmx", "smp", "slice", "schedule_seed"])]
     pub from: Option<PathBuf>,
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
@@ -77,9 +78,9 @@ pub struct Record {
     /// RAM: MiB, or with a unit: 512, 512M, 2G [default: 512]
     #[arg(short, long, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<RamLayout>,
-    /// Virtual CPUs: only 1 in this version
-    #[arg(long, value_name = "N", default_value = "1", value_parser = one_cpu)]
-    pub smp: u32,
+    /// Its processors
+    #[command(flatten)]
+    pub processors: Processors,
     /// CPU model with options, for example dejavm-v2,+aes
     #[arg(long, value_name = "MODEL", default_value = "dejavm-v2")]
     pub cpu: Model,
@@ -364,14 +365,6 @@ pub struct Demo {
 pub struct Help {
     /// A command, or `exit-codes`
     pub topic: Option<String>,
-}
-
-fn one_cpu(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(1) => Ok(1),
-        Ok(_) => Err("this version has machines of one virtual CPU only: use --smp 1".into()),
-        Err(_) => Err("not a number of CPUs".into()),
-    }
 }
 
 /// `512`, `512M`, `2G`: MiB unless a unit follows.

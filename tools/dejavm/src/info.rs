@@ -5,7 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::progress::{seconds, size};
 use crate::record::{debug_exit, ending_name, ending_text, name};
 use crate::recording::counted;
-use crate::{Outcome, console, open};
+use crate::{Outcome, console, open, processors};
 use dejavm_machine::TimeBase;
 use dejavm_replay::{CutShort, Kind, Summary};
 use serde_json::{Map, Value, json};
@@ -43,6 +43,9 @@ fn describe(name: &str, summary: &Summary) -> String {
     line(counted(header), summary.last.position.to_string());
     line("guest time", seconds(summary.last));
     line("machine", format!("{}, {} MiB of RAM", config.cpu, config.ram.total_bytes() >> 20));
+    if let Some(processors) = processors::described(&config.hardware) {
+        line("processors", processors);
+    }
     for (role, text) in &header.guest {
         line(role, text.clone());
     }
@@ -144,6 +147,9 @@ fn summary_json(name: &str, summary: &Summary) -> Value {
                 TimeBase::Exits => None,
             },
             "rtc_epoch_s": config.rtc_epoch_s,
+            "processors": config.hardware.processors,
+            "slice": config.hardware.slice,
+            "schedule_seed": config.hardware.schedule_seed,
         },
         "digest_interval": header.digest_interval,
         "semantics": header.semantics,

@@ -19,6 +19,7 @@ mod lockstep;
 mod marks;
 mod open;
 mod packing_thread;
+mod processors;
 mod progress;
 mod record;
 mod recording;

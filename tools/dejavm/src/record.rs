@@ -62,6 +62,10 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
         None => RamLayout::new(RAM_BYTES).expect("a constant that fits"),
     };
     let mut config = MachineConfig { cpu: arguments.cpu, rtc_epoch_s, ..MachineConfig::new(ram) };
+    arguments.processors.fill(&mut config.hardware);
+    if recording.tuning.engine == Engine::Kvm {
+        arguments.processors.only_one_on_kvm()?;
+    }
     let tier = kvm::tier(recording.tuning.engine)?;
     if tier.is_some() {
         if recording.gdb.gdb.is_some() {

@@ -3,6 +3,7 @@
 use crate::arguments::{LiveGdb, Record};
 use crate::debugger::Address;
 use crate::exit::{Exit, Failure};
+use dejavm_machine::Hardware;
 use dejavm_memory::RamLayout;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -72,11 +73,12 @@ impl Vmx {
                 .map_err(|error| refused("memsize", &megabytes.to_string(), &error.to_string()))?;
             record.memory.get_or_insert(ram);
         }
-        if let Some(cpus) = self.take_number::<u32>("numvcpus")?
-            && cpus != 1
-        {
-            let why = "this version has machines of one virtual CPU only";
-            return Err(refused("numvcpus", &cpus.to_string(), why));
+        if let Some(cpus) = self.take_number::<u8>("numvcpus")? {
+            if !(1..=Hardware::PROCESSORS_MAX).contains(&cpus) {
+                let why = format!("machines have 1 to {} virtual CPUs", Hardware::PROCESSORS_MAX);
+                return Err(refused("numvcpus", &cpus.to_string(), &why));
+            }
+            record.processors.smp.get_or_insert(cpus);
         }
         let gdb = self.take_debugging()?;
         let given = &mut record.recording.gdb;
@@ -129,7 +131,7 @@ mod tests {
         }
     }
 
-    const FILE: &str = "#!/usr/bin/vmware\n.encoding = \"UTF-8\"\nmemsize = \"256\"\nnumvcpus = \"1\"\n\
+    const FILE: &str = "#!/usr/bin/vmware\n.encoding = \"UTF-8\"\nmemsize = \"256\"\nnumvcpus = \"2\"\n\
                         debugStub.listen.guest64 = \"TRUE\"\ndebugstub.port.guest64 = \"9000\"\n\
                         monitor.debugOnStartGuest64 = \"TRUE\"\nide1:0.present = \"TRUE\"\n\
                         debugStub.hideBreakpoints = \"TRUE\"\n";
@@ -140,13 +142,15 @@ mod tests {
         let ignored = Vmx::parse(FILE).and_then(|vmx| vmx.fill(&mut plain)).unwrap();
         assert_eq!(ignored, ["ide1:0.present"]);
         assert_eq!(plain.memory.map(|ram| ram.total_bytes()), Some(256 << 20));
+        assert_eq!(plain.processors.smp, Some(2));
         let LiveGdb { gdb, gdb_wait, gdb_bits } = plain.recording.gdb;
         assert_eq!(gdb, Some("9000".parse().unwrap()));
         assert_eq!((gdb_wait, gdb_bits.as_deref()), (true, Some("64")));
 
-        let mut told = record(&["-m", "64", "--gdb=:7000"]);
+        let mut told = record(&["-m", "64", "--smp", "3", "--gdb=:7000"]);
         Vmx::parse(FILE).and_then(|vmx| vmx.fill(&mut told)).unwrap();
         assert_eq!(told.memory.map(|ram| ram.total_bytes()), Some(64 << 20));
+        assert_eq!(told.processors.smp, Some(3));
         assert_eq!(told.recording.gdb.gdb, Some(":7000".parse().unwrap()));
         assert_eq!(told.recording.gdb.gdb_bits, None);
 
@@ -163,7 +167,7 @@ mod tests {
             ("memsize", "line 1 is not of the form key = \"value\""),
             ("memsize = \"x\"", "memsize = \"x\": it is no number that fits"),
             ("memsize = \"1\"", "memsize = \"1\": "),
-            ("\nnumvcpus = \"4\"", "numvcpus = \"4\": this version has"),
+            ("\nnumvcpus = \"9\"", "numvcpus = \"9\": machines have 1 to 8"),
             ("debugStub.listen.guest64 = \"maybe\"", "debugStub.listen.guest64 = \"maybe\": it is"),
         ] {
             let error = Vmx::parse(text).and_then(|vmx| vmx.fill(&mut record(&[]))).err().unwrap();

@@ -44,7 +44,13 @@ fn inputs_that_make_no_machine() {
         ("record --kernel {} -m 0 -o {}", &[&kernel, &out], 2, &["-m", "too few"]),
         ("record --kernel {} -m 1000G -o {}", &[&kernel, &out], 2, &["too many: at most 64 GiB"]),
         ("record --kernel {} -m lots -o {}", &[&kernel, &out], 2, &["number of MiB"]),
-        ("record --kernel {} --smp 2 -o {}", &[&kernel, &out], 2, &["use --smp 1"]),
+        ("record --kernel {} --smp 9 -o {}", &[&kernel, &out], 2, &["have 1 to 8 virtual CPUs"]),
+        (
+            "record --kernel {} --smp 2 --engine kvm -o {}",
+            &[&kernel, &out],
+            2,
+            &["machines of 2 CPUs run by software only"],
+        ),
         ("record --kernel {} --cpu pentium -o {}", &[&kernel, &out], 2, &["dejavm-v2"]),
         (
             "record --kernel {} -o {} --engine xen",

@@ -65,6 +65,9 @@ pub enum ConfigError {
     /// No machine has so many processors.
     #[error("{0} processors are not between 1 and {max}", max = Hardware::PROCESSORS_MAX)]
     Processors(u8),
+    /// Their turns are counted in instructions.
+    #[error("a machine of several processors has its time pass by instructions")]
+    ProcessorsByExits,
     /// Turns without instructions.
     #[error("a processor's turn must have an instruction at least")]
     Slice,
@@ -100,6 +103,9 @@ impl MachineConfig {
         let Hardware { processors, slice, schedule_seed: _ } = self.hardware;
         if !(1..=Hardware::PROCESSORS_MAX).contains(&processors) {
             return Err(ConfigError::Processors(processors));
+        }
+        if processors > 1 && self.time_base == TimeBase::Exits {
+            return Err(ConfigError::ProcessorsByExits);
         }
         if slice == 0 {
             return Err(ConfigError::Slice);

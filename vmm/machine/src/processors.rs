@@ -233,7 +233,8 @@ impl Machine {
             let mut waits = self.waits_for_startup(number);
             let lapic = &mut self.board.lapics[number];
             lapic.take_smi();
-            let init = lapic.take_init();
+            // A start-up message that waits came after it.
+            let (init, startup) = (lapic.take_init(), lapic.take_startup());
             if init && number == 0 {
                 self.board.finish(End::Reset);
                 return;
@@ -242,7 +243,7 @@ impl Machine {
                 lapic.reset_by_init();
                 (registers, waits) = (registers.after_init(), true);
             }
-            if let Some(page) = lapic.take_startup()
+            if let Some(page) = startup
                 && waits
             {
                 (registers, waits) = (registers.started_at(page), false);
