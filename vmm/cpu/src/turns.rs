@@ -16,7 +16,7 @@ use dejavm_units::Position;
 use iced_x86::{Instruction, Mnemonic};
 
 /// PAUSEs that end a turn: who waits for another vCPU lets it run.
-const PAUSES_MAX: u32 = 4;
+const PAUSES_MAX: u32 = 32;
 
 /// The turn of the vCPU that runs.
 pub(crate) struct Turns {
