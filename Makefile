@@ -21,6 +21,7 @@ build: deps ## builds everything, optimized
 images: deps ## fetches Debian kernels and builds the test guests' initramfs into .cache/images
 	@images/fetch-kernels.sh
 	@images/build-initramfs.sh
+	@images/build-disk.sh
 
 demo: deps ## records a Debian kernel that panics, replays it, proves both equal
 	$(CARGO) build --release -p dejavm

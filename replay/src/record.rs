@@ -9,7 +9,7 @@ use crate::guest::Guest;
 use crate::packing::Packer;
 use crate::pages;
 use crate::record_checkpoints::{CheckpointPolicy, Checkpointer};
-use dejavm_machine::{Idle, Input, MachineConfig, Output, Passed, Stop, TimeBase};
+use dejavm_machine::{End, Idle, Input, MachineConfig, Output, Passed, Stop, TimeBase};
 use dejavm_units::{GuestNs, Position};
 use std::io::{self, Write};
 use xxhash_rust::xxh3::Xxh3;
@@ -116,6 +116,9 @@ pub enum RecordError {
         /// The host's answer.
         source: io::Error,
     },
+    /// The machine cannot go on: its engine, or a disk image that cannot be read. The recording ends before.
+    #[error("the machine cannot go on: {0}")]
+    Machine(String),
     /// The pages of a checkpoint could not be packed: the packer's reason.
     #[error("a checkpoint's pages could not be packed for the recording: {0}")]
     Packing(#[source] io::Error),
@@ -328,6 +331,14 @@ impl<G: Guest, S: Write> Recorder<G, S> {
             Stop::Idle { .. } if position >= limit => return Ok(Advance::Limit),
             Stop::Idle { wake } => self.idle(world, wake),
             Stop::End(end) => {
+                // What the host failed to do would not fail again in a replay.
+                if end == End::EngineFailed
+                    && let Some(failure) = self.guest.engine_failure()
+                {
+                    let failure = failure.to_owned();
+                    self.flush()?;
+                    return Err(RecordError::Machine(failure));
+                }
                 self.beyond = Some(Position(position));
                 return Ok(Advance::Ended(Ending::Guest(end)));
             }

@@ -54,6 +54,9 @@ pub enum ReplayError {
         "the machine rebuilt from the recording's external files differs from the recorded one"
     )]
     OtherStart,
+    /// The host failed: a disk image that cannot be read.
+    #[error("the replay cannot go on: {0}")]
+    Host(String),
     /// The replay is not what was recorded.
     #[error(transparent)]
     Divergence(Box<Divergence>),
@@ -248,6 +251,11 @@ impl<R: Read + Seek> Replayer<R> {
         &self.externals
     }
 
+    /// Whether the file holds the start state of RAM; if not, it follows from external files.
+    pub fn is_whole(&self) -> bool {
+        self.externals.iter().all(External::is_drive)
+    }
+
     /// What it was branched from.
     pub fn parent(&self) -> Option<&Parent> {
         self.parent.as_ref()
@@ -415,6 +423,9 @@ impl<R: Read + Seek> Replayer<R> {
                 Reached::Stopped => break,
                 Reached::Target if run.now() == at => {}
                 Reached::Target | Reached::Stuck => {
+                    if let Some(failure) = run.guest.engine_failure() {
+                        return Err(ReplayError::Host(failure.to_owned()));
+                    }
                     let (expected, got) = (at.to_string(), run.now().to_string());
                     return Err(run.diverged("the moment of the next event", expected, got));
                 }

@@ -141,7 +141,7 @@ pub struct Mark {
 /// A file that the recording needs but does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct External {
-    /// What it was to the machine: "kernel", "initrd".
+    /// What it was to the machine: "kernel", "initrd", "drive0.raw".
     pub role: String,
     /// Where it was.
     pub path: String,
@@ -149,6 +149,27 @@ pub struct External {
     pub bytes: u64,
     /// Its BLAKE3.
     pub blake3: [u8; 32],
+}
+
+/// The beginning of a drive's role; its number follows.
+const DRIVE: &str = "drive";
+
+impl External {
+    /// The role of an image of what a drive of the machine held at the start.
+    pub fn drive_role(number: usize, format: &str) -> String {
+        format!("{DRIVE}{number}.{format}")
+    }
+
+    /// Which of the machine's drives it is, and the image's format; `None`: another file.
+    pub fn drive(&self) -> Option<(usize, &str)> {
+        let (number, format) = self.role.strip_prefix(DRIVE)?.split_once('.')?;
+        Some((number.parse().ok()?, format))
+    }
+
+    /// Whether it is a drive's.
+    pub fn is_drive(&self) -> bool {
+        self.drive().is_some()
+    }
 }
 
 /// The machine at a later position, and the pages written since the checkpoint before.

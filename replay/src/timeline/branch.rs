@@ -18,6 +18,7 @@ impl<R: Read + Seek> Timeline<R, Machine> {
         let mut branch = Machine::from_state(&self.header().config, &machine.save())
             .map_err(|error| ReplayError::Machine(error.to_string()))?;
         branch.set_tuning(machine.tuning());
+        branch.set_storages(machine.storages().clone());
         let zero = [0; super::pages::PAGE];
         let mut page = zero;
         for pfn in machine.ram().all_pages() {

@@ -302,6 +302,9 @@ impl<R: Read + Seek, G: Rewind> Timeline<R, G> {
 
     /// The machine cannot come to where the log says that something happened.
     pub(super) fn astray(&self, expected: Moment) -> ReplayError {
+        if let Some(failure) = self.guest.engine_failure() {
+            return ReplayError::Host(failure.to_owned());
+        }
         self.diverged("the moment of the next event", expected.to_string(), self.now().to_string())
     }
 

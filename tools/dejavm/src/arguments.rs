@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::debugger::Address;
+use crate::disks::DiskOption;
 use crate::engine::Engine;
 use crate::lockstep::InjectedMistake;
 use crate::processors::Processors;
@@ -63,11 +64,14 @@ pub struct Record {
     #[arg(long, value_name = "FILE", required_unless_present = "from")]
     pub kernel: Option<PathBuf>,
     /// Go on from a checkpoint that `dejavm snapshot` wrote, instead of booting a kernel
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append", "memory", "cpu", "external", "rtc_epoch", "vmx", "smp", "slice", "schedule_seed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "disk", "append", "memory", "cpu", "external", "rtc_epoch", "vmx", "smp", "slice", "schedule_seed"])]
     pub from: Option<PathBuf>,
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
+    /// Disk: an image, which stays as it is: what the guest writes is kept apart. May be given several times
+    #[arg(long, value_name = "FILE[,format=raw][,if=virtio][,readonly]")]
+    pub disk: Vec<DiskOption>,
     /// The kernel's command line
     #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub append: String,

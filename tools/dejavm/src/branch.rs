@@ -2,6 +2,7 @@
 
 use crate::Outcome;
 use crate::arguments::Branch;
+use crate::disks::images;
 use crate::exit::Failure;
 use crate::open;
 use crate::record::only_by_software;
@@ -18,7 +19,8 @@ pub fn run(arguments: &Branch) -> Result<Outcome, Failure> {
     let about = |failure: Failure| failure.about(&name);
     let parent = timeline.as_parent(&name).map_err(Failure::from).map_err(about)?;
     let machine = timeline.branch().map_err(Failure::from).map_err(about)?;
-    let options = going_on(recording, timeline.header().clone(), Some(parent));
+    let options =
+        going_on(recording, timeline.header().clone(), Some(parent), images(timeline.externals()));
     let bits_64 = Replaying::new(timeline).map_err(Failure::from).map_err(about)?.is_64_bit();
     eprintln!("dejavm: {name}: a live machine goes on from position {at}");
     live(recording, machine, &options, bits_64)

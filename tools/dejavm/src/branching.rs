@@ -1,6 +1,7 @@
 //! A replay that a debugger can leave for a live machine, and come back to.
 
 use crate::console::Console;
+use crate::disks::images;
 use crate::live::Live;
 use crate::packing_thread;
 use crate::record::{CREATOR, name};
@@ -192,7 +193,7 @@ impl Target for Branching {
             Header { creator: CREATOR.into(), semantics: SEMANTICS, ..timeline.header().clone() };
         let options = RecordOptions {
             header,
-            externals: Vec::new(),
+            externals: images(timeline.externals()),
             embed_pages: true,
             until: None,
             checkpoints: CheckpointPolicy::default(),

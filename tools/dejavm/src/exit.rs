@@ -119,7 +119,7 @@ impl From<RecordError> for Failure {
                               record again";
                 Failure::new(Exit::Failed, format!("{error}; {advice}"))
             }
-            RecordError::Packing(_) => {
+            RecordError::Packing(_) | RecordError::Machine(_) => {
                 let advice = "what was written before is intact and replays so far";
                 Failure::new(Exit::Failed, format!("{error}; {advice}"))
             }
@@ -149,6 +149,7 @@ impl From<ReplayError> for Failure {
             | ReplayError::Semantics { .. }
             | ReplayError::Machine(_)
             | ReplayError::OtherStart => Failure::new(Exit::Recording, sentence),
+            ReplayError::Host(_) => Failure::new(Exit::Failed, sentence),
         }
     }
 }

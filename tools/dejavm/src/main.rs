@@ -9,6 +9,7 @@ mod branching;
 mod console;
 mod debugger;
 mod demo;
+mod disks;
 mod doctor;
 mod engine;
 mod exit;

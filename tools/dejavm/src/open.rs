@@ -1,5 +1,6 @@
 //! Opening a recording and rebuilding its machine.
 
+use crate::disks;
 use crate::exit::{Exit, Failure};
 use crate::progress::Meter;
 use crate::record::{name, read};
@@ -80,7 +81,7 @@ pub fn replayer(file: File) -> Result<Replayer<File>, Failure> {
     let options = RecordOptions {
         header,
         externals: replayer.externals().to_vec(),
-        embed_pages: replayer.externals().is_empty(),
+        embed_pages: replayer.is_whole(),
         until: None,
         checkpoints: CheckpointPolicy::NONE,
         parent: replayer.parent().cloned(),
@@ -108,12 +109,20 @@ pub fn replayer(file: File) -> Result<Replayer<File>, Failure> {
 
 /// The recorded machine in its start state.
 pub fn machine(replayer: &mut Replayer<File>) -> Result<Machine, Failure> {
-    if replayer.externals().is_empty() {
-        return Ok(replayer.rebuild()?);
-    }
+    let storages = disks::again(replayer)?;
+    let mut machine = match replayer.is_whole() {
+        true => replayer.rebuild()?,
+        false => boot_again(replayer)?,
+    };
+    machine.set_storages(storages);
+    Ok(machine)
+}
+
+/// The recorded machine in its start state, from the kernel and the initial RAM disk that were booted.
+fn boot_again(replayer: &Replayer<File>) -> Result<Machine, Failure> {
     let mut kernel = None;
     let mut initrd = None;
-    for external in replayer.externals() {
+    for external in replayer.externals().iter().filter(|external| !external.is_drive()) {
         let contents = contents(external)?;
         match external.role.as_str() {
             "kernel" => kernel = Some(contents),

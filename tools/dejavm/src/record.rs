@@ -2,6 +2,7 @@
 
 use crate::Outcome;
 use crate::arguments::{Record, Recording};
+use crate::disks::{self, Disks};
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
 use crate::kvm;
@@ -75,15 +76,16 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
         }
         config.time_base = TimeBase::Exits;
     }
+    let Disks { storages, mut externals } = disks::attach(&arguments.disk, &mut config.hardware)?;
     let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline: &arguments.append };
     let mut machine = Machine::boot(&config, &boot).map_err(|error| refused(arguments, &error))?;
+    machine.set_storages(storages);
     machine.set_tuning(recording.tuning.tuning());
     if let Some(tier) = tier {
         kvm::put(&mut machine, &config, true)?;
         eprintln!("dejavm: KVM executes, and a replay is {tier}; one that differs is found out");
     }
     let bits_64 = machine.cpu_state().efer & control::EFER_LMA != 0 || is_elf_64(&kernel);
-    let mut externals = Vec::new();
     if arguments.external {
         externals.push(external("kernel", kernel_path(arguments), &kernel)?);
         if let (Some(path), Some(contents)) = (&arguments.initrd, &initrd) {
@@ -110,7 +112,7 @@ fn go_on(checkpoint: &PathBuf, recording: &Recording) -> Result<Outcome, Failure
     only_by_software(recording, "a machine goes on from a checkpoint")?;
     let Restored { mut machine, header } = Restored::from_file(checkpoint)?;
     machine.set_tuning(recording.tuning.tuning());
-    let options = going_on(recording, header, None);
+    let options = going_on(recording, header, None, Vec::new());
     let bits_64 = machine.cpu_state().efer & control::EFER_LMA != 0;
     eprintln!(
         "dejavm: {}: the machine goes on from position {}",

@@ -14,7 +14,8 @@ use crate::unrecorded;
 use crate::world::{HostWorld, snapshot_on_signal, stop_on_signals};
 use dejavm_machine::Machine;
 use dejavm_replay::{
-    CheckpointInterval, CheckpointPolicy, Header, Parent, RecordOptions, Recorder, SEMANTICS,
+    CheckpointInterval, CheckpointPolicy, External, Header, Parent, RecordOptions, Recorder,
+    SEMANTICS,
 };
 use dejavm_units::Position;
 use serde_json::json;
@@ -111,8 +112,13 @@ fn debugging(arguments: &LiveGdb, bits_64: bool) -> Result<Option<Debugging>, Fa
     Ok(Some(Debugging { listener, wait: arguments.gdb_wait }))
 }
 
-/// How a machine is recorded that goes on from a recording or a checkpoint, whose header is given.
-pub fn going_on(recording: &Recording, header: Header, parent: Option<Parent>) -> RecordOptions {
+/// How a machine is recorded that goes on from a recording or a checkpoint, whose header is given, and the images of whose drives.
+pub fn going_on(
+    recording: &Recording,
+    header: Header,
+    parent: Option<Parent>,
+    externals: Vec<External>,
+) -> RecordOptions {
     RecordOptions {
         header: Header {
             creator: CREATOR.into(),
@@ -120,7 +126,7 @@ pub fn going_on(recording: &Recording, header: Header, parent: Option<Parent>) -
             digest_interval: recording.digest_interval,
             ..header
         },
-        externals: Vec::new(),
+        externals,
         embed_pages: true,
         until: recording.until.map(Position),
         checkpoints: checkpoints(recording),

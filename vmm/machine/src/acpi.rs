@@ -218,6 +218,14 @@ impl Aml for PciWindows {
     }
 }
 
+/// The lines that PCI's interrupts come by.
+pub(crate) const PCI_GSIS: [u8; 2] = [10, 11];
+
+/// The line that an interrupt pin (0 for INTA#) of a device comes by.
+pub(crate) fn gsi(device: u32, pin: u8) -> u8 {
+    PCI_GSIS[(device as usize + usize::from(pin)) % 2]
+}
+
 /// One entry of `_PRT`: the GSI of an interrupt pin. The slots take turns on the two PCI lines.
 struct Route {
     slot: u32,
@@ -227,7 +235,7 @@ struct Route {
 impl Aml for Route {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let address = self.slot << 16 | 0xffff;
-        let gsi = if (self.slot + u32::from(self.pin)).is_multiple_of(2) { 10u8 } else { 11 };
+        let gsi = gsi(self.slot, self.pin);
         Package::new(vec![&address, &self.pin, &aml::ZERO, &gsi]).to_aml_bytes(sink);
     }
 }

@@ -5,6 +5,7 @@
 //! will happen next. Between two such events no output changes, so nobody has to look.
 
 use crate::acpi;
+use crate::cards::{Cards, pirq};
 use crate::clock::{self, Clock};
 use crate::config::MachineConfig;
 use crate::hardware::Hardware;
@@ -13,9 +14,11 @@ use crate::machine::End;
 use crate::state::{BoardState, RestoreError};
 use dejavm_devices::acpi_pm::TimerWidth;
 use dejavm_devices::i8042::Key;
+use dejavm_devices::pci::{ISA_BRIDGE, Width};
 use dejavm_devices::{
     AcpiPm, I8042, IoApic, Lapic, PciHost, Pic, Pit, Rtc, SystemControl, Uart16550, lapic,
 };
+use dejavm_memory::GuestRam;
 use dejavm_units::{GuestNs, Position};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -61,6 +64,7 @@ pub(crate) struct Board {
     pub(crate) system_control: SystemControl,
     pub(crate) i8042: I8042,
     pub(crate) com1: Uart16550,
+    pub(crate) cards: Cards,
     /// Serial input that the UART has no room for yet.
     com1_waiting: VecDeque<u8>,
     /// Why the machine has ended, if it has.
@@ -90,6 +94,9 @@ pub(crate) struct Board {
     exits_max: u64,
 }
 
+/// The PIIX3's PIRQ route control registers.
+const PIRQ_ROUTES: u32 = 0x60;
+
 /// Bit 1 of port 0x92: A20.
 const PORT_92_A20: u8 = 1 << 1;
 
@@ -108,6 +115,7 @@ impl Board {
             system_control: SystemControl::new(),
             i8042: I8042::new(),
             com1: Uart16550::new(),
+            cards: Cards::new(&config.hardware),
             com1_waiting: VecDeque::new(),
             end: None,
             unknown_ports: BTreeMap::new(),
@@ -124,6 +132,24 @@ impl Board {
         board.system_control.write(0, PORT_92_A20, GuestNs(0));
         board.settle();
         board
+    }
+
+    /// Does what firmware does for cards: steers their interrupts to the lines that the ACPI tables name, level-triggered.
+    pub(crate) fn set_up_cards(&mut self) {
+        if self.cards.is_empty() {
+            return;
+        }
+        let now = GuestNs(0);
+        for device in 1..5 {
+            let pirq = pirq(device);
+            let select = 1 << 31 | u32::from(ISA_BRIDGE.device) << 11 | PIRQ_ROUTES;
+            self.pci.write(0, Width::Dword, select, now);
+            self.pci.write(4 + pirq as u16, Width::Byte, acpi::gsi(device.into(), 0).into(), now);
+        }
+        self.pci.write(0, Width::Dword, 0, now);
+        // The edge/level control register of the second 8259.
+        self.pic.write(5, acpi::PCI_GSIS.iter().fold(0, |bits, gsi| bits | 1 << (gsi - 8)), now);
+        self.settle();
     }
 
     /// Why the machine has ended, if it has.
@@ -152,14 +178,18 @@ impl Board {
         self.next_deadline.is_some_and(|deadline| deadline <= now)
     }
 
-    /// Fires all deadlines up to `now`, each at its own time, in order.
-    pub(crate) fn fire_deadlines(&mut self, now: GuestNs) {
+    /// Fires all deadlines up to `now`, each at its own time, in order. Here, and nowhere else, cards reach memory and drives.
+    pub(crate) fn fire_deadlines(&mut self, now: GuestNs, ram: &mut GuestRam) {
         while let Some(deadline) = self.next_deadline.filter(|deadline| *deadline <= now) {
             self.pit.advance(deadline);
             self.rtc.advance(deadline);
             self.lapics.iter_mut().for_each(|lapic| lapic.advance(deadline));
             self.acpi_pm.advance(deadline);
             self.i8042.advance(deadline);
+            self.cards.service(deadline, ram);
+            if self.cards.drives.failure.is_some() {
+                self.finish(End::EngineFailed);
+            }
             self.settle();
             let next = self.next_deadline;
             assert!(
@@ -184,7 +214,8 @@ impl Board {
             | u16::from(self.com1.irq()) << irq::COM1
             | u16::from(self.rtc.irq()) << irq::RTC
             | u16::from(self.acpi_pm.sci()) << irq::SCI
-            | u16::from(self.i8042.mouse_irq()) << irq::MOUSE;
+            | u16::from(self.i8042.mouse_irq()) << irq::MOUSE
+            | self.cards.lines(&self.pci);
         let mut changed = lines ^ self.lines;
         self.lines = lines;
         while changed != 0 {
@@ -197,6 +228,9 @@ impl Board {
         while let Some(message) = self.io_apic.take_message() {
             lapic::deliver(&message, &mut self.lapics);
         }
+        while let Some(message) = self.cards.take_message() {
+            lapic::deliver(&message, &mut self.lapics);
+        }
         let external = self.pic.interrupt_pending();
         self.lapics.iter_mut().for_each(|lapic| lapic.set_lint0(external));
         self.run_processor(self.running);
@@ -207,6 +241,7 @@ impl Board {
             self.lapics.iter().filter_map(Lapic::deadline).min(),
             self.acpi_pm.deadline(),
             self.i8042.deadline(),
+            self.cards.deadline(),
         ];
         let next = deadlines.into_iter().flatten().min();
         if next != self.next_deadline {
@@ -347,6 +382,7 @@ mod save_restore {
     use super::*;
 
     impl Board {
+        /// The cards, and processors beyond the first, are saved apart.
         pub(crate) fn save(&self) -> (clock::State, BoardState) {
             let Board {
                 clock,
@@ -362,6 +398,7 @@ mod save_restore {
                 i8042,
                 com1,
                 com1_waiting,
+                cards: _,
                 end,
                 unknown_ports: _,
                 lines: _,

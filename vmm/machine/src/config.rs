@@ -1,5 +1,6 @@
 //! What a machine is made of, as its recording keeps it.
 
+use crate::cards::{self, CARDS_MAX};
 use crate::hardware::Hardware;
 use dejavm_cpu::Model;
 use dejavm_memory::{RamLayout, RamLayoutError};
@@ -71,6 +72,22 @@ pub enum ConfigError {
     /// Turns without instructions.
     #[error("a processor's turn must have an instruction at least")]
     Slice,
+    /// No machine has so many cards.
+    #[error("{0} cards are more than the {CARDS_MAX} that the PCI bus has room for")]
+    Cards(usize),
+    /// A drive that there is not, or that belongs to two cards or to none.
+    #[error("drive {0} does not belong to exactly one card")]
+    Drive(usize),
+    /// A drive of an impossible size.
+    #[error(
+        "drive {drive} of {bytes} bytes is empty, no whole number of sectors, or larger than 1 PiB"
+    )]
+    DriveSize {
+        /// Which.
+        drive: usize,
+        /// Its size.
+        bytes: u64,
+    },
     /// RAM cannot be laid out.
     #[error(transparent)]
     Ram(#[from] RamLayoutError),
@@ -100,7 +117,7 @@ impl MachineConfig {
         {
             return Err(ConfigError::InstructionRate(per_us));
         }
-        let Hardware { processors, slice, schedule_seed: _ } = self.hardware;
+        let Hardware { processors, slice, schedule_seed: _, drives: _, cards: _ } = self.hardware;
         if !(1..=Hardware::PROCESSORS_MAX).contains(&processors) {
             return Err(ConfigError::Processors(processors));
         }
@@ -110,6 +127,7 @@ impl MachineConfig {
         if slice == 0 {
             return Err(ConfigError::Slice);
         }
+        cards::check(&self.hardware)?;
         // A sum that overflows must not pass for a small one.
         let total = self.ram.low_bytes().saturating_add(self.ram.high_bytes());
         if RamLayout::new(total)? != self.ram {

@@ -1,5 +1,6 @@
 //! What a machine has beyond the board of one processor.
 
+use crate::storage::Drive;
 use serde::{Deserialize, Serialize};
 
 /// What a machine has beyond one processor and the chips of the board. The default is nothing, and is not in a recording's file.
@@ -11,6 +12,29 @@ pub struct Hardware {
     pub slice: u32,
     /// Makes turns of different lengths, in a sequence that follows from this number.
     pub schedule_seed: Option<u64>,
+    /// Drives. Each belongs to one card.
+    pub drives: Vec<Drive>,
+    /// Cards on the PCI bus, from device 3 on.
+    pub cards: Vec<Card>,
+}
+
+/// A card on the PCI bus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Card {
+    /// A virtio disk.
+    VirtioBlock {
+        /// Which of [`Hardware::drives`].
+        drive: u16,
+    },
+}
+
+impl Card {
+    /// The drives that are the card's, in its order.
+    pub(crate) fn drives(&self) -> Vec<usize> {
+        match self {
+            Card::VirtioBlock { drive } => vec![usize::from(*drive)],
+        }
+    }
 }
 
 impl Hardware {
@@ -22,6 +46,12 @@ impl Hardware {
 
 impl Default for Hardware {
     fn default() -> Hardware {
-        Hardware { processors: 1, slice: Hardware::SLICE_DEFAULT, schedule_seed: None }
+        Hardware {
+            processors: 1,
+            slice: Hardware::SLICE_DEFAULT,
+            schedule_seed: None,
+            drives: Vec::new(),
+            cards: Vec::new(),
+        }
     }
 }

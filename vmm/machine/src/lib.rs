@@ -9,6 +9,7 @@ mod alone;
 mod board;
 mod boot;
 mod bus;
+mod cards;
 mod clock;
 mod config;
 mod debugger_write;
@@ -22,9 +23,11 @@ mod memory_mapped;
 mod ports;
 mod processors;
 mod state;
+mod storage;
 pub mod tail;
 
 pub use boot::{Boot, BootError};
+pub use cards::CardState;
 pub use clock::State as ClockState;
 pub use config::{ConfigError, MachineConfig, TimeBase};
 pub use debugger_write::{
@@ -33,7 +36,8 @@ pub use debugger_write::{
 pub use dejavm_cpu::{
     Breakpoint, CpuState, Executor, Landmark, NoLandmark, Stops, WatchHit, WatchKind, Watchpoint,
 };
-pub use hardware::Hardware;
+pub use hardware::{Card, Hardware};
 pub use input_output::{Input, Output};
 pub use machine::{End, Idle, Machine, Passed, Stop};
 pub use state::{BoardState, MachineState, MoreState, ProcessorState, RestoreError, ScheduleState};
+pub use storage::{Drive, Storage, Storages};

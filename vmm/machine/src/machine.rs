@@ -7,8 +7,9 @@ use crate::debugger_write::{Register, write_register};
 use crate::input_output::{Input, Output};
 use crate::processors::Processors;
 use crate::state::{MachineState, MoreState, RestoreError};
+use crate::storage::{Drive, Storages};
 use dejavm_cpu::{Cpu, CpuState, Executor, Landmark, NoLandmark, WatchHit, WatchKind};
-use dejavm_memory::GuestRam;
+use dejavm_memory::{GuestRam, RamError};
 use dejavm_units::{Gpa, GuestNs, Gva, PAGE_SIZE, Position};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -99,10 +100,11 @@ impl Machine {
     /// A machine that is about to execute the first instruction of the image.
     pub fn boot(config: &MachineConfig, boot: &Boot<'_>) -> Result<Machine, BootError> {
         config.check()?;
-        let mut ram = GuestRam::new(config.ram)?;
+        let mut ram = ram_of(config)?;
         let start = boot::load(config, boot, &mut ram)?;
         let mut machine = Machine::of(config, ram, &start);
         machine.cpu.set_state(&start);
+        machine.board.set_up_cards();
         machine.begin_first_turn();
         Ok(machine)
     }
@@ -140,9 +142,25 @@ impl Machine {
         std::mem::take(&mut self.landmarks)
     }
 
+    /// Brings what the machine's drives held when it was started, in the order of [`Hardware::drives`](crate::Hardware). A
+    /// machine that reads a drive without an image fails.
+    pub fn set_storages(&mut self, storages: Storages) {
+        self.board.cards.drives.storages = storages;
+    }
+
+    /// As set by [`Machine::set_storages`].
+    pub fn storages(&self) -> &Storages {
+        &self.board.cards.drives.storages
+    }
+
+    /// The blocks of 4096 bytes of a drive that the guest has written, ascending.
+    pub fn written_blocks(&self, drive: usize) -> Vec<u64> {
+        self.board.cards.drives.written(drive, &self.ram)
+    }
+
     /// Why the machine has ended with [`End::EngineFailed`].
     pub fn engine_failure(&self) -> Option<&str> {
-        self.engine_failure.as_deref()
+        self.engine_failure.as_deref().or(self.board.cards.drives.failure.as_deref())
     }
 
     /// A machine in a saved state, with RAM of zeros: the caller writes the pages that are not zero
@@ -152,7 +170,7 @@ impl Machine {
         state: &MachineState,
     ) -> Result<Machine, RestoreError> {
         config.check()?;
-        let ram = GuestRam::new(config.ram)?;
+        let ram = ram_of(config)?;
         let mut machine = Machine::of(config, ram, &state.cpu);
         machine.restore(state)?;
         Ok(machine)
@@ -172,14 +190,15 @@ impl Machine {
     pub fn save(&self) -> MachineState {
         let (clock, board) = self.board.save();
         let (processors, schedule) = self.save_processors();
-        let more = MoreState { processors, schedule };
+        let more = MoreState { processors, schedule, cards: self.board.cards.save() };
         MachineState { cpu: self.processor_state(0), clock, board, more }
     }
 
     /// Becomes `state`, RAM left as it is. A refused state leaves the machine unusable.
     pub fn restore(&mut self, state: &MachineState) -> Result<(), RestoreError> {
         let MachineState { cpu, clock, board, more } = state;
-        let MoreState { processors, schedule } = more;
+        let MoreState { processors, schedule, cards } = more;
+        self.board.cards.restore(cards)?;
         self.board.restore(clock, board)?;
         self.restore_processors(cpu, processors, schedule)
     }
@@ -223,7 +242,7 @@ impl Machine {
                 return Stop::End(end);
             }
             let now = self.guest_ns();
-            self.board.fire_deadlines(now);
+            self.board.fire_deadlines(now, &mut self.ram);
             self.pass_turn();
             let short = self.board.exits_reached();
             let until = if short { until.min(self.position()) } else { until };
@@ -302,7 +321,7 @@ impl Machine {
         let here = self.position();
         let Machine { cpu, ram, board, executor, .. } = self;
         let now = board.clock.at(here);
-        board.fire_deadlines(now);
+        board.fire_deadlines(now, ram);
         board.bound_runs(Position(u64::MAX));
         // The first exit is one too many.
         let before = board.set_exits_max(board.clock.exits().saturating_add(1));
@@ -325,7 +344,8 @@ impl Machine {
         let target = self.board.next_deadline().map_or(limit, |deadline| deadline.min(limit));
         let position = self.position();
         self.board.clock.skip_to(target, position);
-        self.board.fire_deadlines(self.guest_ns());
+        let now = self.guest_ns();
+        self.board.fire_deadlines(now, &mut self.ram);
         if self.can_run() { Idle::Runnable } else { Idle::Waiting }
     }
 
@@ -360,7 +380,7 @@ impl Machine {
         let here = self.position();
         while self.board.end().is_none() && self.position() == here {
             let now = self.guest_ns();
-            self.board.fire_deadlines(now);
+            self.board.fire_deadlines(now, &mut self.ram);
             self.pass_turn();
             self.board.bound_runs(Position(here.0.saturating_add(1)));
             let before = self.deliveries();
@@ -417,6 +437,14 @@ impl Machine {
 }
 
 /// What a debugger asked for, as the machine tells it.
+/// RAM with a volume for each drive.
+fn ram_of(config: &MachineConfig) -> Result<GuestRam, RamError> {
+    let mut ram = GuestRam::new(config.ram)?;
+    let pages: Vec<u64> = config.hardware.drives.iter().map(Drive::pages).collect();
+    ram.set_volumes(&pages);
+    Ok(ram)
+}
+
 fn debugger_stop(stop: dejavm_cpu::Stop) -> Stop {
     match stop {
         dejavm_cpu::Stop::Breakpoint { at } => Stop::Breakpoint { at },

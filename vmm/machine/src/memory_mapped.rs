@@ -1,12 +1,13 @@
 //! Which chip answers at which physical address where no RAM is.
 //!
-//! The registers of both APICs are 32 bits wide. Reads of another width take the bytes from the
+//! Cards answer where the guest has placed them; neither RAM nor an APIC gives way to one. The registers of both APICs are 32 bits wide. Reads of another width take the bytes from the
 //! registers they touch; a narrower write reaches no register (SDM vol. 3A, 11.4.1: such accesses are
 //! undefined). Where no chip answers the bus floats high and writes are lost; the VGA window is such a
 //! place.
 
 use crate::board::Board;
 use crate::memory_map::IO_APIC;
+use dejavm_devices::card::Space;
 use dejavm_devices::lapic::WriteEffect;
 use dejavm_devices::{ioapic, lapic};
 use dejavm_units::{Gpa, GuestNs};
@@ -34,6 +35,11 @@ impl Board {
     }
 
     pub(crate) fn read_memory(&mut self, gpa: Gpa, size: u8, now: GuestNs) -> u64 {
+        if let Target::Nothing = self.target(gpa)
+            && let Some(value) = self.cards.read(Space::Memory, gpa.0, size, now)
+        {
+            return value;
+        }
         let size = u64::from(size.clamp(1, 8));
         let first = gpa.0 & !3;
         let skipped = gpa.0 & 3;
@@ -46,6 +52,11 @@ impl Board {
     }
 
     pub(crate) fn write_memory(&mut self, gpa: Gpa, size: u8, value: u64, now: GuestNs) {
+        if let Target::Nothing = self.target(gpa)
+            && self.cards.write(Space::Memory, gpa.0, size, value, now)
+        {
+            return;
+        }
         if !gpa.0.is_multiple_of(4) {
             return;
         }

@@ -8,6 +8,7 @@
 use crate::acpi;
 use crate::board::Board;
 use crate::machine::End;
+use dejavm_devices::card::Space;
 use dejavm_devices::pci::Width;
 use dejavm_devices::{acpi_pm, pci};
 use dejavm_units::GuestNs;
@@ -35,7 +36,12 @@ fn pci_width(port: u16, size: u8) -> Option<Width> {
 impl Board {
     pub(crate) fn read_port(&mut self, port: u16, size: u8, now: GuestNs) -> u32 {
         if let Some(width) = pci_width(port, size) {
-            return self.pci.read(port - pci::BASE_PORT, width, now);
+            let selected = self.pci.selected(port - pci::BASE_PORT, width);
+            let card = selected.and_then(|at| self.cards.config_read(at, width, now));
+            return card.unwrap_or_else(|| self.pci.read(port - pci::BASE_PORT, width, now));
+        }
+        if let Some(value) = self.cards.read(Space::Ports, port.into(), size, now) {
+            return value as u32;
         }
         let mut value = 0;
         for byte in 0..size.min(4) {
@@ -47,7 +53,14 @@ impl Board {
 
     pub(crate) fn write_port(&mut self, port: u16, size: u8, value: u32, now: GuestNs) {
         if let Some(width) = pci_width(port, size) {
-            return self.pci.write(port - pci::BASE_PORT, width, value, now);
+            let selected = self.pci.selected(port - pci::BASE_PORT, width);
+            if selected.is_none_or(|at| !self.cards.config_write(at, width, value, now)) {
+                self.pci.write(port - pci::BASE_PORT, width, value, now);
+            }
+            return;
+        }
+        if self.cards.write(Space::Ports, port.into(), size, value.into(), now) {
+            return;
         }
         if port == DEBUG_EXIT {
             return self.finish(End::DebugExit(value));

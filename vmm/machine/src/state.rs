@@ -1,5 +1,6 @@
 //! The state of a machine, RAM left out.
 
+use crate::cards::CardState;
 use crate::clock;
 use crate::config::ConfigError;
 use crate::machine::End;
@@ -33,6 +34,8 @@ pub struct MoreState {
     pub processors: Vec<ProcessorState>,
     /// Whose turn it is, if there are several.
     pub schedule: ScheduleState,
+    /// The cards, in order.
+    pub cards: Vec<CardState>,
 }
 
 /// The state of a processor beyond the first.
@@ -103,6 +106,9 @@ pub enum RestoreError {
         /// In the machine.
         wants: usize,
     },
+    /// The state is that of a machine with other cards.
+    #[error("the saved state is that of a machine with other cards")]
+    OtherCards,
     /// A chip refused its state.
     #[error(transparent)]
     Device(#[from] dejavm_devices::RestoreError),

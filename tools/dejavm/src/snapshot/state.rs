@@ -101,6 +101,13 @@ impl Restored {
         let header: Header = decode(&checkpoint, "header").map_err(|what| damaged(path, &what))?;
         let state: MachineState =
             decode(&checkpoint, "state").map_err(|what| damaged(path, &what))?;
+        if !header.config.hardware.drives.is_empty() {
+            let sentence = format!(
+                "{shown}: this machine has disks, and a checkpoint does not hold them; go on from the recording with `dejavm \
+                 branch`"
+            );
+            return Err(Failure::new(Exit::Failed, sentence));
+        }
         let mut machine = Machine::from_state(&header.config, &state)
             .map_err(|error| damaged(path, &error.to_string()))?;
         let pages: Vec<_> = machine.ram().pages().collect();

@@ -12,15 +12,20 @@ fn board() -> Board {
     Board::new(&MachineConfig::new(RamLayout::new(4 << 20).unwrap()))
 }
 
+fn ram() -> GuestRam {
+    GuestRam::new(RamLayout::new(4 << 20).unwrap()).unwrap()
+}
+
 /// A board, and the position of the next access: each access is an instruction.
 struct Script {
     board: Board,
+    ram: GuestRam,
     position: u64,
 }
 
 impl Script {
     fn new() -> Script {
-        Script { board: board(), position: 0 }
+        Script { board: board(), ram: ram(), position: 0 }
     }
 
     fn out(&mut self, port: u16, value: u8) {
@@ -61,7 +66,7 @@ impl Script {
     fn run_to(&mut self, position: u64) -> bool {
         loop {
             let now = self.board.clock.at(Position(self.position));
-            self.board.fire_deadlines(now);
+            self.board.fire_deadlines(now, &mut self.ram);
             let bound = self.board.bound_runs(Position(position)).0;
             if self.board.interrupt_pending() || bound <= self.position {
                 return self.board.interrupt_pending();
@@ -272,7 +277,7 @@ fn a_restored_board_goes_on_as_if_it_had_never_stopped() {
         let mut restored = board();
         restored.restore(&clock, &state).unwrap();
         assert_eq!(restored.save(), (clock, state), "step {step}");
-        let mut twin = Script { board: restored, position: script.position };
+        let mut twin = Script { board: restored, ram: ram(), position: script.position };
         for script in [&mut script, &mut twin] {
             while script.run_to(position) {
                 script.board.acknowledge_interrupt(Position(script.position));

@@ -1,0 +1,155 @@
+//! Disk images: which ones a machine has, and how they are opened, named in recordings and found again.
+
+mod hash;
+mod image;
+mod option;
+
+pub use image::Image;
+pub use option::{Attachment, DiskOption, Format};
+
+use crate::exit::{Exit, Failure};
+use crate::record::name;
+use dejavm_machine::{Card, Drive, Hardware, Storages};
+use dejavm_replay::{External, Replayer};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Drives at most: what cards there can be.
+const DRIVES_MAX: usize = 24;
+
+/// Images opened for a machine, in the order of its drives.
+#[derive(Default)]
+pub struct Disks {
+    /// What the machine reads.
+    pub storages: Storages,
+    /// How the recording names them.
+    pub externals: Vec<External>,
+}
+
+/// Opens the images of a new machine, and adds drives and cards to its hardware.
+pub fn attach(options: &[DiskOption], hardware: &mut Hardware) -> Result<Disks, Failure> {
+    let mut disks = Disks::default();
+    if options.len() > DRIVES_MAX {
+        let sentence = format!("--disk: {} disks are more than {DRIVES_MAX}", options.len());
+        return Err(Failure::new(Exit::Usage, sentence));
+    }
+    for option in options {
+        let shown = name(&option.path);
+        let path = absolute(&option.path)?;
+        let (image, file) = open(&option.path, option.format)?;
+        let bytes = image.bytes();
+        if bytes == 0 || !bytes.is_multiple_of(512) {
+            let sentence =
+                format!("{shown}: a disk of {bytes} bytes is no whole number of sectors of 512");
+            return Err(Failure::new(Exit::Failed, sentence));
+        }
+        let number = hardware.drives.len();
+        let blake3 = hash::of(&file, &option.path)?;
+        let format = image.format();
+        disks.externals.push(External {
+            role: External::drive_role(number, format.name()),
+            path,
+            bytes: length(&file, &option.path)?,
+            blake3,
+        });
+        disks.storages.push(Arc::new(image));
+        hardware.drives.push(Drive { bytes, read_only: option.read_only });
+        let drive = number as u16;
+        hardware.cards.push(match option.attachment {
+            Attachment::Virtio => Card::VirtioBlock { drive },
+        });
+    }
+    Ok(disks)
+}
+
+/// Of the files that a recording needs, the images of drives: what a machine that goes on from it needs too.
+pub fn images(externals: &[External]) -> Vec<External> {
+    externals.iter().filter(|external| external.is_drive()).cloned().collect()
+}
+
+/// Opens the images that a recording's machine had again.
+pub fn again(replayer: &Replayer<File>) -> Result<Storages, Failure> {
+    let drives = &replayer.header().config.hardware.drives;
+    let mut storages: Storages = Vec::new();
+    for (number, drive) in drives.iter().enumerate() {
+        let external = replayer
+            .externals()
+            .iter()
+            .find(|external| external.drive().is_some_and(|(drive, _)| drive == number));
+        let Some(external) = external else {
+            let sentence = format!("its drive {number} has no image that it names");
+            return Err(Failure::new(Exit::Recording, sentence));
+        };
+        let format = external.drive().and_then(|(_, format)| Format::named(format));
+        let Some(format) = format else {
+            let sentence = format!("{}: an image of an unknown format", external.path);
+            return Err(Failure::new(Exit::Recording, sentence));
+        };
+        storages.push(Arc::new(the_same(external, format, drive.bytes)?));
+    }
+    Ok(storages)
+}
+
+/// The image that a recording names, if it is still the same.
+fn the_same(external: &External, format: Format, bytes: u64) -> Result<Image, Failure> {
+    let path = PathBuf::from(&external.path);
+    let (image, file) = open(&path, format).map_err(|failure| {
+        let sentence = format!("{failure}; put back the disk image that was recorded");
+        Failure::new(Exit::Recording, sentence)
+    })?;
+    let same = length(&file, &path)? == external.bytes
+        && image.bytes() == bytes
+        && hash::of(&file, &path)? == external.blake3;
+    if same {
+        return Ok(image);
+    }
+    let sentence = format!(
+        "{}: the disk image has changed since it was recorded; put back the one that was recorded",
+        external.path
+    );
+    Err(Failure::new(Exit::Recording, sentence))
+}
+
+fn open(path: &Path, format: Format) -> Result<(Image, File), Failure> {
+    let failed = |error: io::Error| {
+        let exit = match error.kind() {
+            io::ErrorKind::NotFound => Exit::NotFound,
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, format!("{}: the disk image cannot be opened: {error}", path.display()))
+    };
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        let sentence = format!("{}: this is no disk image: it is no file", path.display());
+        return Err(Failure::new(Exit::Failed, sentence));
+    }
+    let image = Image::open(path, &file, format).map_err(failed)?;
+    Ok((image, file))
+}
+
+fn length(file: &File, path: &Path) -> Result<u64, Failure> {
+    let metadata = file
+        .metadata()
+        .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())))?;
+    Ok(metadata.len())
+}
+
+fn absolute(path: &Path) -> Result<String, Failure> {
+    let absolute = path.canonicalize().map_err(|error| {
+        let exit = match error.kind() {
+            io::ErrorKind::NotFound => Exit::NotFound,
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, format!("{}: the disk image cannot be opened: {error}", path.display()))
+    })?;
+    absolute.to_str().map(str::to_owned).ok_or_else(|| {
+        let sentence = format!(
+            "{}: the path is not UTF-8, so a recording cannot refer to the disk image",
+            absolute.display()
+        );
+        Failure::new(Exit::Failed, sentence)
+    })
+}

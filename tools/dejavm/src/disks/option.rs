@@ -1,0 +1,103 @@
+//! `--disk FILE[,format=raw|qcow2|vmdk][,if=virtio][,readonly]`.
+
+use std::path::PathBuf;
+
+/// How an image holds its contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As they are.
+    Raw,
+}
+
+impl Format {
+    const ALL: [Format; 1] = [Format::Raw];
+
+    /// In recordings and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Raw => "raw",
+        }
+    }
+
+    /// The inverse.
+    pub fn named(name: &str) -> Option<Format> {
+        Format::ALL.into_iter().find(|format| format.name() == name)
+    }
+}
+
+/// How a disk is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// A virtio disk on a card of its own.
+    Virtio,
+}
+
+/// What the user says of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskOption {
+    /// The image.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// How it is attached.
+    pub attachment: Attachment,
+    /// The guest cannot write.
+    pub read_only: bool,
+}
+
+/// Reads an option. A comma in a file's name cannot be written.
+pub fn parse(text: &str) -> Result<DiskOption, String> {
+    let mut parts = text.split(',');
+    let path = parts.next().filter(|path| !path.is_empty()).ok_or("a file must come first")?;
+    let mut option = DiskOption {
+        path: path.into(),
+        format: Format::Raw,
+        attachment: Attachment::Virtio,
+        read_only: false,
+    };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("format", value)) => {
+                option.format = Format::named(value).ok_or_else(|| {
+                    let known = Format::ALL.map(Format::name).join(", ");
+                    format!("format={value}: known are {known}")
+                })?;
+            }
+            Some(("if", "virtio")) => option.attachment = Attachment::Virtio,
+            Some(("if", value)) => return Err(format!("if={value}: known is virtio")),
+            None if part == "readonly" => option.read_only = true,
+            _ => {
+                return Err(format!("{part:?} is no property of a disk: format, if, readonly are"));
+            }
+        }
+    }
+    Ok(option)
+}
+
+impl std::str::FromStr for DiskOption {
+    type Err = String;
+    fn from_str(text: &str) -> Result<DiskOption, String> {
+        parse(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_follow_the_file() {
+        let option = parse("a b.img,readonly,if=virtio,format=raw").unwrap();
+        assert_eq!((option.path, option.read_only), (PathBuf::from("a b.img"), true));
+        for (text, complaint) in [
+            ("", "a file must come first"),
+            (",readonly", "a file must come first"),
+            ("x,if=floppy", "if=floppy"),
+            ("x,format=vhd", "format=vhd: known are raw"),
+            ("x,cache=none", "\"cache=none\" is no property"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with(complaint), "{text}: {error}");
+        }
+    }
+}

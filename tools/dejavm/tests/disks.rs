@@ -1,0 +1,117 @@
+//! Disks: a Debian kernel mounts one, reads and writes it; its image stays as it is, and the recording replays.
+
+mod program;
+
+use program::debian::fetched;
+use program::{Folder, Ran, dejavm, run};
+use serde_json::Value;
+use std::fs;
+
+/// Of what the workload reads: computed apart from any guest.
+const VERDICT: &str =
+    "DEJAVM-WORKLOAD-OK c5827bb981bd2943b17fa2667c2b2818fb60288ea492d851628f6c58c84ddb18";
+
+/// Kernel, initial RAM disk with drivers, and a disk of its own.
+struct Guest {
+    folder: Folder,
+    initrd: String,
+    disk: String,
+    file: String,
+}
+
+impl Guest {
+    fn new(name: &str) -> Guest {
+        let folder = Folder::new(name);
+        let parts = ["initramfs-amd64.gz", "modules-cloud-amd64.gz"];
+        let initrd: Vec<u8> =
+            parts.iter().flat_map(|part| fs::read(fetched(part)).unwrap()).collect();
+        let initrd = folder.write("initrd", &initrd);
+        let disk = folder.path("disk.img");
+        fs::copy(fetched("disk-ext4.img"), &disk).unwrap();
+        let file = folder.path("guest.dvr");
+        Guest { folder, initrd, disk, file }
+    }
+
+    /// Records the workload; what it said.
+    fn record(&self, disk: &str, append: &str, more: &[&str]) -> (Value, String) {
+        let console = self.folder.path("console");
+        let append =
+            format!("console=ttyS0 panic=-1 cryptomgr.notests dejavm.workload=disk {append}");
+        let kernel = fetched("vmlinuz-cloud-amd64");
+        let mut line = vec!["record", "--kernel", &kernel, "--initrd", &self.initrd];
+        line.extend(["--append", &append, "-m", "128", "--disk", disk, "-o", &self.file]);
+        line.extend(["--idle", "skip", "--rtc-epoch", "1577836800"]);
+        line.extend(["--json", "--force", "--console", &console]);
+        line.extend(more);
+        let value = run(&line).ok().json();
+        (value, String::from_utf8_lossy(&fs::read(&console).unwrap()).into_owned())
+    }
+
+    fn verify(&self) -> Ran {
+        dejavm("verify {} --json", &[&self.file])
+    }
+}
+
+#[test]
+fn a_disk_is_used_and_the_recording_replays() {
+    let guest = Guest::new("disks_used");
+    let before = fs::read(&guest.disk).unwrap();
+    let digests = ["--digest-interval", "100000000"];
+    let (recorded, console) = guest.record(&guest.disk, "", &digests);
+    assert_eq!(recorded["ending"], "power-off", "{console}");
+    assert!(console.contains(VERDICT), "{console}");
+    assert!(recorded["log_bytes"].as_u64().unwrap() < 100_000, "contents are in no log");
+    assert!(fs::read(&guest.disk).unwrap() == before, "the image is not written");
+
+    let verified = guest.verify().ok().json();
+    for field in ["position", "machine_hash", "memory_hash"] {
+        assert_eq!(verified[field], recorded[field], "{field}");
+    }
+    // By the old interrupts too, and the digests are compared there.
+    let (recorded, console) = guest.record(&guest.disk, "pci=nomsi noapic", &digests);
+    assert_eq!(recorded["ending"], "power-off", "{console}");
+    assert!(console.contains(VERDICT), "{console}");
+    guest.verify().ok();
+}
+
+/// Whoever goes back finds the disk as it was, and a branch has it.
+#[test]
+fn the_disk_goes_where_the_machine_goes() {
+    let guest = Guest::new("disks_travel");
+    let (recorded, _) = guest.record(&guest.disk, "", &["--checkpoint-interval", "200000000"]);
+    let end = recorded["position"].as_u64().unwrap();
+    let branch = guest.folder.path("branch.dvr");
+    // Before anything is written, in the midst of it, and at the end of it.
+    for at in [end / 10 * 7, end / 10 * 9] {
+        let console = guest.folder.path("said");
+        let line = "branch {} --at {} -o {} --idle skip --json --force --console {}";
+        let branched = dejavm(line, &[&guest.file, &at.to_string(), &branch, &console]);
+        let branched = branched.ok().json();
+        let said = fs::read_to_string(&console).unwrap();
+        assert!(said.contains(VERDICT), "{said}");
+        for field in ["position", "machine_hash"] {
+            assert_eq!(branched[field], recorded[field], "from {at}: {field}");
+        }
+        dejavm("verify {}", &[&branch]).ok();
+    }
+}
+
+#[test]
+fn an_image_that_is_missing_or_another_is_a_sentence() {
+    let guest = Guest::new("disks_missing");
+    guest.record(&guest.disk, "", &["--until", "1000000"]);
+    guest.verify().ok();
+    let original = fs::read(&guest.disk).unwrap();
+    let mut other = original.clone();
+    other[12_345] ^= 1;
+    fs::write(&guest.disk, &other).unwrap();
+    let changed = guest.verify();
+    assert_eq!(changed.code, 4, "{}", changed.stderr);
+    assert!(changed.stderr.contains("disk.img: the disk image has changed"), "{}", changed.stderr);
+    fs::remove_file(&guest.disk).unwrap();
+    let missing = guest.verify();
+    assert_eq!(missing.code, 4, "{}", missing.stderr);
+    assert!(missing.stderr.contains("put back the disk image"), "{}", missing.stderr);
+    fs::write(&guest.disk, &original).unwrap();
+    guest.verify().ok();
+}

@@ -1,0 +1,310 @@
+//! The cards on the board's PCI bus: who answers where, and what they reach.
+//!
+//! Card n of [`Hardware::cards`](crate::Hardware) is device 3 + n of bus 0, function 0: device 2 is left for a display. INTA# of a
+//! device goes to the chipset's PIRQ that the usual swizzle gives, and from there to the ISA line that the guest steers it to; the
+//! I/O APIC's pin of that line sees the same level.
+
+use crate::config::ConfigError;
+use crate::hardware::{Card as Kind, Hardware};
+use crate::state::RestoreError;
+use crate::storage::Drives;
+use dejavm_devices::card::{Card, HostFailed, Space, Surroundings, Window};
+use dejavm_devices::pci::{FunctionAddress, Width};
+use dejavm_devices::virtio::block::Block;
+use dejavm_devices::virtio::{self, Function};
+use dejavm_devices::{InterruptMessage, PciHost};
+use dejavm_memory::GuestRam;
+use dejavm_units::{Gpa, GuestNs, PAGE_SIZE};
+use serde::{Deserialize, Serialize};
+
+/// The device number of the first card.
+const FIRST_DEVICE: u8 = 3;
+/// Cards at most: what bus 0 has left.
+pub(crate) const CARDS_MAX: usize = 32 - FIRST_DEVICE as usize;
+
+/// The state of a card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CardState {
+    /// A virtio disk.
+    VirtioBlock(virtio::State<virtio::block::State>),
+}
+
+/// A chip.
+#[derive(Debug)]
+enum Chip {
+    VirtioBlock(Function<Block>),
+}
+
+impl Chip {
+    fn card(&self) -> &dyn Card {
+        match self {
+            Chip::VirtioBlock(card) => card,
+        }
+    }
+
+    fn card_mut(&mut self) -> &mut dyn Card {
+        match self {
+            Chip::VirtioBlock(card) => card,
+        }
+    }
+}
+
+/// A card in its slot.
+#[derive(Debug)]
+struct Slot {
+    at: FunctionAddress,
+    chip: Chip,
+    /// The machine's drives that are the card's, in the card's order.
+    drives: Vec<usize>,
+}
+
+/// All cards of a machine.
+#[derive(Debug)]
+pub(crate) struct Cards {
+    slots: Vec<Slot>,
+    pub(crate) drives: Drives,
+    /// Derived: where which slot answers. The first one counts.
+    windows: Vec<(Window, usize)>,
+}
+
+/// Refuses cards that no machine can have. They may come from a hostile file.
+pub(crate) fn check(hardware: &Hardware) -> Result<(), ConfigError> {
+    if hardware.cards.len() > CARDS_MAX {
+        return Err(ConfigError::Cards(hardware.cards.len()));
+    }
+    for (index, drive) in hardware.drives.iter().enumerate() {
+        let whole = drive.bytes > 0 && drive.bytes.is_multiple_of(512);
+        if !whole || drive.bytes > crate::Drive::BYTES_MAX {
+            return Err(ConfigError::DriveSize { drive: index, bytes: drive.bytes });
+        }
+    }
+    let mut used = vec![false; hardware.drives.len()];
+    for card in &hardware.cards {
+        for drive in card.drives() {
+            match used.get_mut(drive) {
+                Some(used) if !*used => *used = true,
+                _ => return Err(ConfigError::Drive(drive)),
+            }
+        }
+    }
+    match used.iter().position(|used| !used) {
+        None => Ok(()),
+        Some(unused) => Err(ConfigError::Drive(unused)),
+    }
+}
+
+impl Cards {
+    /// The cards of hardware that was checked, at power-on.
+    pub(crate) fn new(hardware: &Hardware) -> Cards {
+        let slot = |(card, device): (&Kind, u8)| {
+            let chip = match card {
+                Kind::VirtioBlock { drive } => {
+                    let config = &hardware.drives[*drive as usize];
+                    let serial = format!("dejavm-{drive}");
+                    let block = Block::new(config.bytes, config.read_only, &serial);
+                    Chip::VirtioBlock(Function::new(block))
+                }
+            };
+            let at = FunctionAddress { bus: 0, device, function: 0 };
+            Slot { at, chip, drives: card.drives() }
+        };
+        let slots = hardware.cards.iter().zip(FIRST_DEVICE..).map(slot).collect();
+        Cards { slots, drives: Drives::new(&hardware.drives), windows: Vec::new() }
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    fn place_windows(&mut self) {
+        self.windows.clear();
+        for (index, slot) in self.slots.iter().enumerate() {
+            self.windows
+                .extend(slot.chip.card().windows().into_iter().map(|window| (window, index)));
+        }
+    }
+
+    fn at(&mut self, address: FunctionAddress) -> Option<&mut dyn Card> {
+        let slot = self.slots.iter_mut().find(|slot| slot.at == address)?;
+        Some(slot.chip.card_mut())
+    }
+
+    /// Reads configuration space; `None`: no card is there.
+    pub(crate) fn config_read(
+        &mut self,
+        (address, offset): (FunctionAddress, u8),
+        width: Width,
+        now: GuestNs,
+    ) -> Option<u32> {
+        self.at(address).map(|card| card.config_read(offset, width, now))
+    }
+
+    /// Writes configuration space; whether a card is there.
+    pub(crate) fn config_write(
+        &mut self,
+        (address, offset): (FunctionAddress, u8),
+        width: Width,
+        value: u32,
+        now: GuestNs,
+    ) -> bool {
+        let Some(card) = self.at(address) else { return false };
+        card.config_write(offset, width, value, now);
+        self.place_windows();
+        true
+    }
+
+    /// The card whose window holds all `size` bytes at `at`, its region and the offset there.
+    fn find(&mut self, space: Space, at: u64, size: u8) -> Option<(&mut dyn Card, u8, u64)> {
+        let (window, index, offset) = self.windows.iter().find_map(|(window, index)| {
+            let offset = at.checked_sub(window.first)?;
+            let whole = offset < window.bytes && window.bytes - offset >= size.into();
+            (window.space == space && whole).then_some((window, *index, offset))
+        })?;
+        let region = window.region;
+        Some((self.slots[index].chip.card_mut(), region, offset))
+    }
+
+    /// Reads a register; `None`: no card answers.
+    pub(crate) fn read(&mut self, space: Space, at: u64, size: u8, now: GuestNs) -> Option<u64> {
+        let (card, region, offset) = self.find(space, at, size)?;
+        Some(card.read(region, offset, size, now))
+    }
+
+    /// Writes a register; whether a card answers.
+    pub(crate) fn write(
+        &mut self,
+        space: Space,
+        at: u64,
+        size: u8,
+        value: u64,
+        now: GuestNs,
+    ) -> bool {
+        let Some((card, region, offset)) = self.find(space, at, size) else { return false };
+        card.write(region, offset, size, value, now);
+        true
+    }
+
+    /// The ISA interrupt lines that the cards drive, by the chipset's steering or past it.
+    pub(crate) fn lines(&self, pci: &PciHost) -> u16 {
+        let mut lines = 0;
+        for Slot { at, chip, .. } in &self.slots {
+            let card = chip.card();
+            lines |= card.isa_lines();
+            if card.interrupt() {
+                let route = pci.pirq_route(pirq(at.device));
+                lines |= route.map_or(0, |line| 1 << line);
+            }
+        }
+        lines
+    }
+
+    /// The next interrupt message of any card's.
+    pub(crate) fn take_message(&mut self) -> Option<InterruptMessage> {
+        self.slots.iter_mut().find_map(|slot| slot.chip.card_mut().take_message())
+    }
+
+    /// When a card wants to be served.
+    pub(crate) fn deadline(&self) -> Option<GuestNs> {
+        self.slots.iter().filter_map(|slot| slot.chip.card().deadline()).min()
+    }
+
+    /// Serves the cards that are due.
+    pub(crate) fn service(&mut self, now: GuestNs, ram: &mut GuestRam) {
+        for Slot { chip, drives: numbers, .. } in &mut self.slots {
+            let card = chip.card_mut();
+            if card.deadline().is_some_and(|deadline| deadline <= now) {
+                card.service(now, &mut Around { ram, drives: &mut self.drives, numbers });
+            }
+        }
+    }
+}
+
+/// The PIRQ that INTA# of a device on bus 0 is wired to, as on boards with this chipset: device 1's is PIRQA#.
+pub(crate) fn pirq(device: u8) -> usize {
+    usize::from(device.wrapping_sub(1)) % 4
+}
+
+/// What a card reaches.
+struct Around<'a> {
+    ram: &'a mut GuestRam,
+    drives: &'a mut Drives,
+    /// Which of the drives are the card's.
+    numbers: &'a [usize],
+}
+
+/// Cuts a range where pages end.
+fn by_page(at: Gpa, bytes: usize) -> impl Iterator<Item = (Gpa, std::ops::Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let at = at.wrapping_add(done as u64);
+        let piece = ((PAGE_SIZE - at.page_offset()) as usize).min(bytes - done);
+        let range = done..done + piece;
+        done += piece;
+        (piece > 0).then_some((at, range))
+    })
+}
+
+impl Surroundings for Around<'_> {
+    fn read_memory(&self, at: Gpa, into: &mut [u8]) {
+        if self.ram.read(at, into).is_ok() {
+            return;
+        }
+        for (at, range) in by_page(at, into.len()) {
+            let piece = &mut into[range];
+            if self.ram.read(at, piece).is_err() {
+                piece.fill(0xff);
+            }
+        }
+    }
+
+    fn write_memory(&mut self, at: Gpa, from: &[u8]) {
+        if self.ram.write(at, from).is_ok() {
+            return;
+        }
+        for (at, range) in by_page(at, from.len()) {
+            let _nobody_there = self.ram.write(at, &from[range]);
+        }
+    }
+
+    fn drive_bytes(&self, drive: usize) -> Option<u64> {
+        self.numbers.get(drive).and_then(|&drive| self.drives.bytes(drive))
+    }
+
+    fn read_drive(&mut self, drive: usize, offset: u64, into: &mut [u8]) -> Result<(), HostFailed> {
+        self.drives.read(self.numbers[drive], offset, into, self.ram)
+    }
+
+    fn write_drive(&mut self, drive: usize, offset: u64, from: &[u8]) -> Result<(), HostFailed> {
+        self.drives.write(self.numbers[drive], offset, from, self.ram)
+    }
+}
+
+mod save_restore {
+    use super::*;
+
+    impl Cards {
+        pub(crate) fn save(&self) -> Vec<CardState> {
+            let Cards { slots, drives: _, windows: _ } = self;
+            let state = |Slot { at: _, chip, drives: _ }: &Slot| match chip {
+                Chip::VirtioBlock(card) => CardState::VirtioBlock(card.save()),
+            };
+            slots.iter().map(state).collect()
+        }
+
+        pub(crate) fn restore(&mut self, states: &[CardState]) -> Result<(), RestoreError> {
+            if states.len() != self.slots.len() {
+                return Err(RestoreError::OtherCards);
+            }
+            for (slot, state) in self.slots.iter_mut().zip(states) {
+                match (&mut slot.chip, state) {
+                    (Chip::VirtioBlock(card), CardState::VirtioBlock(state)) => {
+                        card.restore(state.clone())?;
+                    }
+                }
+            }
+            self.place_windows();
+            Ok(())
+        }
+    }
+}
