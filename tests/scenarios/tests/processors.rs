@@ -9,7 +9,7 @@ use dejavm_scenarios::{Desk, TINY_RAM_BYTES, Tape, expected, tape, tiny_on};
 
 fn config(processors: u8, slice: u32, schedule_seed: Option<u64>) -> MachineConfig {
     let ram = RamLayout::new(TINY_RAM_BYTES).expect("a size");
-    let hardware = Hardware { processors, slice, schedule_seed };
+    let hardware = Hardware { processors, slice, schedule_seed, ..Hardware::default() };
     MachineConfig { hardware, ..MachineConfig::new(ram) }
 }
 
