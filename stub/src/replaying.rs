@@ -237,6 +237,12 @@ fn describe(input: &Input) -> String {
         }
         Input::PowerButton => "power button".to_owned(),
         Input::Landmark { us, .. } => format!("{us} us pass at a landmark"),
+        Input::Counted { counted } => {
+            format!(
+                "nothing, the landmark is {} branches after position {}",
+                counted.branches, counted.since.0
+            )
+        }
         Input::Time { us } => format!("{us} us pass"),
         Input::Deliveries { count } => format!("nothing, after {count} exceptions"),
         Input::WriteRegisters { values } => {

@@ -2,7 +2,7 @@
 
 use crate::bus::Bus;
 use crate::cpu::Cpu;
-use crate::landmark::Landmark;
+use crate::landmark::{Counted, Landmark};
 use crate::run::Stop;
 use dejavm_memory::GuestRam;
 use dejavm_units::Position;
@@ -26,5 +26,26 @@ pub trait Executor {
     /// it was stopped, and the time. Told once.
     fn take_landmark(&mut self) -> Option<(Landmark, u32)> {
         None
+    }
+
+    /// Where that landmark is by the executor's count of branches, if it keeps one. Told once.
+    fn take_counted(&mut self) -> Option<Counted> {
+        None
+    }
+
+    /// Goes on to a landmark, if it can: `false` where it cannot, and then the machine is what it was. `counted` is what another
+    /// run of it said. Told of each landmark that a machine is to come to, so that what is counted for the next begins there.
+    ///
+    /// # Errors
+    /// As [`Executor::run_until`].
+    fn land(
+        &mut self,
+        _cpu: &mut Cpu,
+        _ram: &mut GuestRam,
+        _bus: &mut dyn Bus,
+        _landmark: &Landmark,
+        _counted: Option<&Counted>,
+    ) -> Result<bool, String> {
+        Ok(false)
     }
 }

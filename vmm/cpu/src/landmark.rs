@@ -24,6 +24,22 @@ pub struct Landmark {
     pub pages: Vec<(Pfn, u64)>,
 }
 
+/// Where a landmark is for who counts retired conditional branches: the instruction before it, with which an engine stopped the guest.
+/// Only a shorter way there; what is found is compared with the landmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// The position at which the count began: of the landmark before, after time passed there, or of the start.
+    pub since: Position,
+    /// Conditional branches that retired since.
+    pub branches: u64,
+    /// The linear address of the instruction.
+    pub rip: Gva,
+    /// RCX there.
+    pub rcx: u64,
+    /// A hash of the general registers and RFLAGS there, without RF and TF: the engine's.
+    pub registers: u64,
+}
+
 /// Instructions within which a landmark is found, or is not there: far more than any processor executes in the time between two.
 const INSTRUCTIONS_MAX: u64 = 1 << 30;
 
@@ -41,6 +57,9 @@ pub enum NoLandmark {
     /// It is not within reach.
     #[error("the recorded instant is not among the next {INSTRUCTIONS_MAX} instructions")]
     TooFar,
+    /// Another engine failed on its way.
+    #[error("{0}")]
+    Engine(String),
     /// The general registers and the instruction pointer are as recorded, and something else is not.
     #[error(
         "where the general registers are as recorded, after {instructions} instructions, {what} is not"
@@ -72,7 +91,8 @@ impl Landmark {
         size_of::<CpuState>() + self.pages.len() * size_of::<(Pfn, u64)>()
     }
 
-    fn is_at(&self, cpu: &Cpu, ram: &GuestRam) -> bool {
+    /// Whether a machine is what was noted.
+    pub fn is_at(&self, cpu: &Cpu, ram: &GuestRam) -> bool {
         self.difference(cpu, ram).is_none()
     }
 

@@ -38,7 +38,7 @@ pub use exception::{Abort, AbortReason, vector};
 pub use executor::Executor;
 pub use flags::rflags;
 pub use fpu::{F80, Fpu};
-pub use landmark::{Landmark, NoLandmark};
+pub use landmark::{Counted, Landmark, NoLandmark};
 pub use mmu::{Engine, Tuning};
 pub use model::{Base, CRYSTAL_HZ, Cpuid, Features, Model, ModelError, TSC_HZ};
 pub use msr::Msrs;

@@ -21,8 +21,25 @@ extern "C" fn on_kick(_signal: libc::c_int) {
 }
 
 /// The first real-time signal is the C library's own business in some programs; nobody is known to use this one.
-fn signal() -> libc::c_int {
+pub(crate) fn signal() -> libc::c_int {
     libc::SIGRTMIN() + 5
+}
+
+/// Lets the signal do nothing but end `KVM_RUN`, whoever sends it.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(crate) fn handle() -> io::Result<()> {
+    // SAFETY: a structure of numbers and pointers, for which zero is a value.
+    let mut action: libc::sigaction = unsafe { zeroed() };
+    action.sa_sigaction = on_kick as extern "C" fn(libc::c_int) as usize;
+    // Calls that others are in go on; KVM_RUN ends all the same.
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: the structure is valid; the handler is as UNSAFETY says.
+    match unsafe { libc::sigaction(signal(), &raw const action, null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// A timer that kicks one thread.
@@ -62,16 +79,9 @@ impl Kicker {
             }
             self.delete();
         }
-        // SAFETY: structures of numbers and pointers, for which zero is a value.
-        let (mut action, mut event): (libc::sigaction, libc::sigevent) =
-            unsafe { (zeroed(), zeroed()) };
-        action.sa_sigaction = on_kick as extern "C" fn(libc::c_int) as usize;
-        // Calls that others are in go on; KVM_RUN ends all the same.
-        action.sa_flags = libc::SA_RESTART;
-        // SAFETY: the structure is valid; the handler is as UNSAFETY says.
-        if unsafe { libc::sigaction(signal(), &raw const action, null_mut()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        handle()?;
+        // SAFETY: a structure of numbers and pointers, for which zero is a value.
+        let mut event: libc::sigevent = unsafe { zeroed() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
         event.sigev_signo = signal();
         event.sigev_notify_thread_id = thread;

@@ -15,14 +15,31 @@ pub(crate) fn is_next(vcpu: &VcpuFd, ram: &GuestRam) -> bool {
         return false;
     }
     let start = sregs.cs.base.wrapping_add(regs.rip);
-    let bytes = (0..INSTRUCTION_BYTES_MAX).map_while(|n| {
+    is_repeated_string(bytes_at(vcpu, ram, start), sregs.cs.l != 0)
+}
+
+/// The next instruction's bytes, and more, as far as they can be read; and whether it is 64-bit code.
+pub(crate) fn next_bytes<'a>(
+    vcpu: &'a VcpuFd,
+    ram: &'a GuestRam,
+) -> Option<(impl Iterator<Item = u8> + 'a, bool)> {
+    let (regs, sregs) = (vcpu.get_regs().ok()?, vcpu.get_sregs().ok()?);
+    let start = sregs.cs.base.wrapping_add(regs.rip);
+    Some((bytes_at(vcpu, ram, start), sregs.cs.l != 0))
+}
+
+fn bytes_at<'a>(
+    vcpu: &'a VcpuFd,
+    ram: &'a GuestRam,
+    start: u64,
+) -> impl Iterator<Item = u8> + 'a {
+    (0..INSTRUCTION_BYTES_MAX).map_while(move |n| {
         let found =
             vcpu.translate_gva(start.wrapping_add(n)).ok().filter(|found| found.valid != 0)?;
         let mut byte = [0];
         ram.read(Gpa(found.physical_address), &mut byte).ok()?;
         Some(byte[0])
-    });
-    is_repeated_string(bytes, sregs.cs.l != 0)
+    })
 }
 
 /// SDM vol. 2A, 2.1.1: prefixes in any order, REX last; opcodes 6C to 6F, A4 to A7, AA to AF.

@@ -362,7 +362,8 @@ impl Board {
             Input::WriteRegisters { .. }
             | Input::WriteMemory { .. }
             | Input::Deliveries { .. }
-            | Input::Landmark { .. } => {}
+            | Input::Landmark { .. }
+            | Input::Counted { .. } => {}
             Input::Time { us } => self.count_exits((*us).into()),
         }
         self.settle();

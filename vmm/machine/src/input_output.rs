@@ -1,7 +1,7 @@
 //! What enters the machine from the world, and what leaves it.
 
 use crate::debugger_write::Register;
-use dejavm_cpu::Landmark;
+use dejavm_cpu::{Counted, Landmark};
 use dejavm_units::Gpa;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,11 @@ pub enum Input {
         /// So many microseconds.
         us: u32,
     },
+    /// Nothing enters: where the landmark is that comes next, at the same position, for who counts branches.
+    Counted {
+        /// By this count.
+        counted: Counted,
+    },
 }
 
 impl Input {
@@ -86,7 +91,8 @@ impl Input {
             | Input::Mouse { .. }
             | Input::PowerButton
             | Input::Deliveries { .. }
-            | Input::Time { .. } => 0,
+            | Input::Time { .. }
+            | Input::Counted { .. } => 0,
         }
     }
 }

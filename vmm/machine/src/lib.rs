@@ -34,7 +34,8 @@ pub use debugger_write::{
     RFLAGS_WRITABLE, Register, WriteRefused, register_writes, write_register,
 };
 pub use dejavm_cpu::{
-    Breakpoint, CpuState, Executor, Landmark, NoLandmark, Stops, WatchHit, WatchKind, Watchpoint,
+    Breakpoint, Counted, CpuState, Executor, Landmark, NoLandmark, Stops, WatchHit, WatchKind,
+    Watchpoint,
 };
 pub use hardware::{Card, Hardware};
 pub use input_output::{Input, Output};

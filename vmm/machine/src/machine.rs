@@ -8,7 +8,7 @@ use crate::input_output::{Input, Output};
 use crate::processors::Processors;
 use crate::state::{MachineState, MoreState, RestoreError};
 use crate::storage::{Drive, Storages};
-use dejavm_cpu::{Cpu, CpuState, Executor, Landmark, NoLandmark, WatchHit, WatchKind};
+use dejavm_cpu::{Counted, Cpu, CpuState, Executor, Landmark, NoLandmark, WatchHit, WatchKind};
 use dejavm_memory::{GuestRam, RamError};
 use dejavm_units::{Gpa, GuestNs, Gva, PAGE_SIZE, Position};
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,8 @@ pub struct Machine {
     engine_failure: Option<String>,
     /// What the executor left since somebody asked.
     landmarks: Vec<Passed>,
+    /// Where the landmark is that comes next, if somebody said.
+    counted: Option<Counted>,
 }
 
 /// A landmark that a machine came by.
@@ -119,6 +121,7 @@ impl Machine {
             executor: None,
             engine_failure: None,
             landmarks: Vec::new(),
+            counted: None,
         }
     }
 
@@ -290,9 +293,12 @@ impl Machine {
             }
         };
         if let Some((landmark, us)) = executor.take_landmark() {
+            let counted = executor.take_counted();
             let (position, guest_ns) = (self.position(), self.guest_ns());
-            let input = Input::Landmark { landmark, us };
-            self.landmarks.push(Passed { position, guest_ns, input });
+            let counted = counted.map(|counted| Input::Counted { counted });
+            let inputs = counted.into_iter().chain([Input::Landmark { landmark, us }]);
+            let passed = inputs.map(|input| Passed { position, guest_ns, input });
+            self.landmarks.extend(passed);
             self.pass_time(us);
         }
         stop
@@ -313,16 +319,25 @@ impl Machine {
         }
     }
 
-    /// Goes on, by software, to where a landmark says. The position is that of the exit before, if it counts exits.
+    /// Goes on to where a landmark says: by the executor, if it counts branches and comes there, else by software. The position is that
+    /// of the exit before, if it counts exits.
     ///
     /// # Errors
     /// If it is not there: a machine that does not do what was recorded.
     pub fn find(&mut self, landmark: &Landmark) -> Result<(), NoLandmark> {
         let here = self.position();
+        let counted = self.counted.take();
         let Machine { cpu, ram, board, executor, .. } = self;
         let now = board.clock.at(here);
         board.fire_deadlines(now, ram);
         board.bound_runs(Position(u64::MAX));
+        if let Some(executor) = executor {
+            let landed = executor.land(cpu, ram, board, landmark, counted.as_ref());
+            if landed.map_err(NoLandmark::Engine)? {
+                assert!(landmark.is_at(cpu, ram), "an executor that has landed is there");
+                return Ok(());
+            }
+        }
         // The first exit is one too many.
         let before = board.set_exits_max(board.clock.exits().saturating_add(1));
         let found = cpu.find(ram, board, landmark);
@@ -359,6 +374,7 @@ impl Machine {
                 Ok(()) => self.pass_time(*us),
                 Err(error) => self.fail(error.to_string()),
             },
+            Input::Counted { counted } => self.counted = Some(*counted),
             Input::Serial { .. }
             | Input::Key { .. }
             | Input::Mouse { .. }

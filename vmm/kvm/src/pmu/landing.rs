@@ -1,8 +1,9 @@
 //! Stopping a guest at exactly a position, with a counter whose interrupt comes late, early, or never.
 //!
 //! The counter is armed a *margin* early, and that stop is taken for nothing but a hint that the target is near. From there a breakpoint at
-//! the target's address stops before each instruction that could be it, and what is found is compared; the guest is single-stepped only
-//! off that address, for a step over another instruction may take two.
+//! the target's address stops before each instruction that could be it, and what is found is compared. The guest goes on from there with
+//! RFLAGS.RF set, which passes the breakpoint; it is single-stepped only where the count is the target's already, for a string
+//! instruction: steps leave traces where an instruction faults, and one may be two.
 //!
 //! ```text
 //!        margin
@@ -28,8 +29,8 @@
 //! What is *not* found out here: a count that was too high by the time that a loop's registers are what they will be again, so
 //! that an earlier round is taken for the target. The digests of a recording find that.
 //!
-//! A string instruction at the target's address is stepped through element by element, each time the guest comes there: microseconds
-//! an element. (rr shortens that by a smaller RCX.)
+//! A string instruction at the target's address and count is stepped through element by element: microseconds an element. (rr
+//! shortens that by a smaller RCX.)
 
 use super::counter::PERIOD_MIN;
 use dejavm_units::Gva;
@@ -75,7 +76,8 @@ pub trait Guest {
     fn place(&mut self) -> Result<Place, Self::Error>;
 
     /// Runs until the counter has counted so many more branches, until the breakpoint, if there is one, or until an exit.
-    /// A breakpoint at the very place stops at once. Somebody must interrupt a guest that runs for long.
+    /// The instruction that the guest stands at is passed, all of it, and stops nothing. Somebody must interrupt a guest that runs
+    /// for long.
     ///
     /// # Errors
     /// As [`Guest::place`].
@@ -308,7 +310,7 @@ impl<G: Guest> Journey<'_, G> {
                 return Err(Miss::NotThere { by: self.beyond(&here) }.into());
             }
             let before = here;
-            if here.rip == self.target.rip {
+            if here.rip == self.target.rip && here.branches == self.target.branches {
                 self.effort.steps += 1;
                 let stop = self.guest.step().map_err(Failure::Guest)?;
                 here = self.place_after(&before, stop)?;
@@ -328,8 +330,20 @@ impl<G: Guest> Journey<'_, G> {
     }
 }
 
-/// Attempts that [`land_from`] makes.
-pub const ATTEMPTS_MAX: u32 = 8;
+/// How [`land_from`] tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// The margin of the first attempt: what the event's skid suggests ([`super::events::Event::skid`]).
+    pub margin: u64,
+    /// How many attempts there are.
+    pub attempts_max: u32,
+}
+
+impl Tries {
+    /// The first attempts have alarms, and the last have none, which cannot be late.
+    pub const ATTEMPTS: u32 = 8;
+}
+
 /// How much wider a margin becomes with each attempt, and how many attempts have one.
 const WIDER: u64 = 8;
 const WITH_MARGIN: u32 = 4;
@@ -353,23 +367,22 @@ pub struct Report {
     pub missed: Option<Miss>,
 }
 
-/// Lands on the target from a checkpoint, as often as it takes. `margin` is what the event's skid suggests
-/// ([`super::events::Event::skid`]). `restore` puts the guest, and its counter, where the checkpoint is; `answer` answers the exit that the
-/// guest is at.
+/// Lands on the target from a checkpoint, as often as it takes. `restore` puts the guest, and its counter, where the checkpoint is;
+/// `answer` answers the exit that the guest is at.
 ///
 /// # Errors
 /// [`Failure`] of the last attempt.
 pub fn land_from<G: Guest>(
     guest: &mut G,
     target: &Place,
-    margin: u64,
+    tries: Tries,
     mut restore: impl FnMut(&mut G) -> Result<(), G::Error>,
     mut answer: impl FnMut(&mut G) -> Result<(), G::Error>,
 ) -> Result<Report, Failure<G::Error>> {
     let mut report = Report::default();
     loop {
         restore(guest).map_err(Failure::Guest)?;
-        let margin = margin_of(margin, report.attempts);
+        let margin = margin_of(tries.margin, report.attempts);
         report.attempts += 1;
         let arrived = loop {
             match land(guest, target, margin, &mut report.effort) {
@@ -380,7 +393,7 @@ pub fn land_from<G: Guest>(
         };
         match arrived {
             Ok(()) => return Ok(report),
-            Err(Failure::Missed(miss)) if report.attempts < ATTEMPTS_MAX => {
+            Err(Failure::Missed(miss)) if report.attempts < tries.attempts_max => {
                 report.missed = Some(miss);
             }
             Err(failure) => return Err(failure),
@@ -494,7 +507,6 @@ mod tests {
             &[
                 ("run", Interrupted, at(930, 0x20, 0)),
                 ("break", Breakpoint, at(980, 0x50, 7)),
-                ("step", Stepped, at(980, 0x53, 7)),
                 ("break", Breakpoint, at(1000, 0x50, 9)),
                 ("step", Stepped, at(1000, 0x50, 8)),
                 ("step", Stepped, target),
@@ -572,7 +584,8 @@ mod tests {
     #[test]
     fn counts_that_no_counter_gives() {
         let target = at(1000, 0x50, 0);
-        let script = [("break", Breakpoint, at(970, 0x50, 0)), ("step", Stepped, at(972, 0x51, 0))];
+        let script =
+            [("break", Breakpoint, at(1000, 0x50, 1)), ("step", Stepped, at(1002, 0x51, 0))];
         assert_eq!(play(at(960, 0, 0), target, &script).0, Err(Miss::Overcount { counted: 2 }));
         let script = [("run", Interrupted, at(40, 0, 0))];
         assert_eq!(play(at(50, 0, 0), target, &script).0, Err(Miss::Fell { by: 10 }));

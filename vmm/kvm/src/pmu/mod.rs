@@ -23,11 +23,13 @@
 //! What was run: the landing, against a simulated counter that lies in every way known (`vmm/kvm/tests/landing`); the counter's
 //! system calls, with an event of the kernel's software; the refusals, on hosts without counters. What was not: any processor's event.
 
+mod branches;
 pub mod counter;
 mod error;
 pub mod events;
 mod host;
 pub mod landing;
 
+pub use branches::{Branches, HostCounter};
 pub use error::PmuError;
 pub use host::{Pmu, Unit, find};

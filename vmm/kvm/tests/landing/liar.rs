@@ -112,9 +112,8 @@ impl Guest for Liar {
         let mut stop: Option<(u64, u64)> = None;
         for steps in 0.. {
             let stand = self.course.stand(self.at);
-            let stops = breakpoint == Some(stand.place.rip) && !stand.shadow;
-            // After a stop inside a string it depends on RFLAGS.RF, which depends on what stopped it.
-            if stops && !(self.inside && (steps > 0 || self.random.once_in(2))) {
+            let stops = breakpoint == Some(stand.place.rip) && !stand.shadow && !self.inside;
+            if stops && steps > 0 {
                 return Ok(Stop::Breakpoint);
             }
             if interrupted == Some(steps) || steps == KICK {

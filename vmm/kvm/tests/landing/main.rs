@@ -8,7 +8,7 @@ mod program;
 
 use course::Course;
 use dejavm_kvm::pmu::landing::{
-    Arrival, Effort, Failure, Miss, Place, Report, Settled, land, land_from, settle,
+    Arrival, Effort, Failure, Miss, Place, Report, Settled, Tries, land, land_from, settle,
 };
 use liar::{Liar, Lies, SLACK_MAX};
 use program::{Ingredients, Random};
@@ -101,7 +101,8 @@ fn attempt(guest: &mut Liar, index: usize, tally: &mut Tally) {
         guest.restore(0);
         Ok(())
     };
-    match land_from(guest, &stand.place, MARGIN, restore, |_| Ok(())) {
+    let tries = Tries { margin: MARGIN, attempts_max: Tries::ATTEMPTS };
+    match land_from(guest, &stand.place, tries, restore, |_| Ok(())) {
         Ok(Report { attempts, effort, missed }) => {
             let seed = guest.course.seed;
             assert_eq!(guest.at, index, "seed {seed}: step, where {:x?} should be", stand.place);
