@@ -135,7 +135,7 @@ struct Watch {
 
 impl std::fmt::Display for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Counts { exits, by_software, landmarks } = self.counts.get();
+        let Counts { exits, by_software, landmarks, .. } = self.counts.get();
         let seconds = self.begun.elapsed().as_secs_f64();
         write!(
             f,

@@ -2,6 +2,8 @@
 //! QEMU emulates; it runs on any host whose KVM can be the machine's processor.
 #![forbid(unsafe_code)]
 
+mod counted;
+
 use dejavm_kvm::{Host, KvmEngine, KvmError};
 use dejavm_machine::{Boot, End, Executor, Machine, MachineConfig, Output, Stop, TimeBase};
 use dejavm_memory::RamLayout;
@@ -53,6 +55,9 @@ fn main() -> ExitCode {
         if let Err(sentence) = check(&host, name, image) {
             return fail(&format!("{name}: {sentence}"));
         }
+    }
+    if let Err(sentence) = counted::check(&host) {
+        return fail(&format!("counted: {sentence}"));
     }
     ExitCode::SUCCESS
 }

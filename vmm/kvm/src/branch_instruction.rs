@@ -23,15 +23,30 @@ mod tests {
     fn branches_are_known_by_their_bytes() {
         let is = |bytes: &[u8], long| is_conditional_branch(bytes.iter().copied(), long);
         // jz; jnz near; loop; jrcxz; jecxz; jz with the hint "taken", with a bound check
-        for branch in [&[0x74, 0][..], &[0x0f, 0x85, 0, 0, 0, 0], &[0xe2, 0xfe], &[0xe3, 0], &[0x67, 0xe3, 0], &[0x3e, 0x74, 0], &[0xf2, 0x75, 0]]
-        {
+        for branch in [
+            &[0x74, 0][..],
+            &[0x0f, 0x85, 0, 0, 0, 0],
+            &[0xe2, 0xfe],
+            &[0xe3, 0],
+            &[0x67, 0xe3, 0],
+            &[0x3e, 0x74, 0],
+            &[0xf2, 0x75, 0],
+        ] {
             assert!(is(branch, true) && is(branch, false), "{branch:x?}");
         }
         // REX does nothing to it; in 32-bit code 40 is INC EAX.
         assert!(is(&[0x48, 0x74, 0], true));
         assert!(!is(&[0x40, 0x74, 0], false));
         // jmp; call; ret; mov; setz; cmovz; nothing
-        for other in [&[0xeb, 0][..], &[0xe8, 0, 0, 0, 0], &[0xc3], &[0x89, 0x74], &[0x0f, 0x94, 0xc0], &[0x0f, 0x44, 0xc0], &[]] {
+        for other in [
+            &[0xeb, 0][..],
+            &[0xe8, 0, 0, 0, 0],
+            &[0xc3],
+            &[0x89, 0x74],
+            &[0x0f, 0x94, 0xc0],
+            &[0x0f, 0x44, 0xc0],
+            &[],
+        ] {
             assert!(!is(other, true) && !is(other, false), "{other:x?}");
         }
     }

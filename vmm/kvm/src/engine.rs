@@ -4,16 +4,22 @@
 //! processor (registers that the board keeps, the moment at which interrupts are taken again) moves none. A guest that executes for long without an exit is kicked out of
 //! the processor, and where it was becomes a landmark, after which time passes.
 
+mod landing;
+mod stepping;
+
+use crate::clock::{Clock, ClockError};
 use crate::cpuid;
 use crate::error::{KvmError, refused};
 use crate::exits::{Exit, answer};
+use crate::guest_debug;
 use crate::host::Host;
 use crate::kick::Kicker;
 use crate::msrs;
+use crate::pmu::{Branches, PmuError};
 use crate::registers::{self, Board};
 use crate::slots::Slots;
 use crate::string_instruction;
-use dejavm_cpu::{Bus, Cpu, CpuState, Landmark, Model, Stop, rflags};
+use dejavm_cpu::{Bus, Counted, Cpu, CpuState, Landmark, Model, Stop, rflags};
 use dejavm_memory::GuestRam;
 use dejavm_units::{Pfn, Position};
 use kvm_ioctls::{VcpuFd, VmFd};
@@ -38,6 +44,12 @@ pub struct KvmEngine {
     kicker: Kicker,
     leaves_landmarks: bool,
     landmark: Option<(Landmark, u32)>,
+    clock: Option<Clock>,
+    /// Where the landmark is by the clock.
+    counted: Option<Counted>,
+    /// Why there is no clock any more.
+    clock_failure: Option<PmuError>,
+    stops: guest_debug::Stops,
     counts: Counts,
 }
 
@@ -50,6 +62,12 @@ pub struct Counts {
     pub by_software: u64,
     /// Times that it was kicked out because it did not leave.
     pub landmarks: u64,
+    /// Landmarks of a recording that it came to by the clock of branches.
+    pub landed: u64,
+    /// Those that it did not come to by the clock, although the recording says where they are; the software CPU looked for them.
+    pub missed: u64,
+    /// Attempts of landing that were too late, and went back to try again.
+    pub retried: u64,
 }
 
 impl KvmEngine {
@@ -84,6 +102,10 @@ impl KvmEngine {
             kicker: Kicker::default(),
             leaves_landmarks: false,
             landmark: None,
+            clock: None,
+            counted: None,
+            clock_failure: None,
+            stops: guest_debug::Stops::default(),
             counts: Counts::default(),
         })
     }
@@ -94,6 +116,19 @@ impl KvmEngine {
     pub fn leaving_landmarks(mut self) -> KvmEngine {
         self.leaves_landmarks = true;
         self
+    }
+
+    /// With a clock of the guest's retired conditional branches: landmarks are counted then, and come to by the count. A clock that fails
+    /// on the way is not used any more ([`KvmEngine::clock_failure`]); without it the software CPU looks for landmarks.
+    #[must_use]
+    pub fn with_clock(mut self, branches: Box<dyn Branches>) -> KvmEngine {
+        self.clock = Some(Clock::new(branches));
+        self
+    }
+
+    /// Why the clock is not used any more, if it had one that failed.
+    pub fn clock_failure(&self) -> Option<&PmuError> {
+        self.clock_failure.as_ref()
     }
 
     /// What it did so far.
@@ -118,9 +153,27 @@ impl KvmEngine {
             let turn = Duration::from_micros(TURN_US.into());
             self.kicker.arm(turn, turn)?;
         }
+        let at = cpu.position();
+        self.with_the_clock(|clock, _| Ok(clock.start(at)?))?;
         let stop = self.run_turns(cpu, ram, bus, limit);
         self.kicker.disarm();
         stop
+    }
+
+    /// Asks the clock, if there is one. One that fails is put away, and nothing else comes of it.
+    fn with_the_clock<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Clock, &VcpuFd) -> Result<T, ClockError>,
+    ) -> Result<Option<T>, KvmError> {
+        let Some(clock) = &mut self.clock else { return Ok(None) };
+        match ask(clock, &self.vcpu) {
+            Ok(found) => Ok(Some(found)),
+            Err(ClockError::Kvm(error)) => Err(error),
+            Err(ClockError::Counter(error)) => {
+                (self.clock, self.clock_failure) = (None, Some(error));
+                Ok(None)
+            }
+        }
     }
 
     fn run_turns(
@@ -152,7 +205,8 @@ impl KvmEngine {
                     break Stop::Limit;
                 }
                 // At the limit the interrupt is taken and nothing else: KVM would go on to the next exit.
-                let only_takes = state.position >= limit;
+                // And a single step would show in the flags that it pushes.
+                let only_takes = state.position >= limit || interrupt && ready && self.is_stepped();
                 if !registers::can_run(&state) || !bus.a20_enabled() || only_takes {
                     let count = u64::from(!only_takes);
                     let stop = self.by_software(cpu, ram, bus, &mut state, loaded, count)?;
@@ -197,6 +251,7 @@ impl KvmEngine {
                         self.kicker.arm(AGAIN, Duration::from_micros(TURN_US.into()))?;
                         continue;
                     }
+                    let counted = self.with_the_clock(|clock, vcpu| clock.counted(vcpu))?;
                     let written = self.take_out(cpu, ram, bus, &state)?;
                     // Its next instruction may have begun, and have marked pages of page tables as accessed, when the kernel
                     // had to give it a page: it is completed, so that the instant is one that other engines come by.
@@ -215,6 +270,8 @@ impl KvmEngine {
                     }
                     let landmark = Landmark::of(&cpu.state(), ram, written.into_iter());
                     self.landmark = Some((landmark, TURN_US));
+                    self.counted = counted.flatten();
+                    self.clock.as_mut().map(Clock::begin_anew);
                     self.counts.landmarks += 1;
                     return Ok(Stop::Board);
                 }
@@ -258,8 +315,10 @@ impl KvmEngine {
             events.exception.pending,
             events.nmi.injected,
             events.nmi.pending,
+            // No breakpoint stops behind MOV SS.
+            events.interrupt.shadow,
         ];
-        Ok(delivers == [0; 5] && !string_instruction::is_next(&self.vcpu, ram))
+        Ok(delivers == [0; 6] && !string_instruction::is_next(&self.vcpu, ram))
     }
 
     fn board(&self, bus: &mut dyn Bus, at: Position) -> Board {
@@ -295,7 +354,13 @@ impl KvmEngine {
         run.cr8 = cr8;
         let kicks = Kicker::count();
         let mut outcome = loop {
+            let is_branch = self.prepare_step(ram)?;
             match answer(&mut self.vcpu, self.run_bytes, cpu, ram, bus, at)? {
+                Some(Exit::Debug { dr6 }) if is_branch.is_some() => {
+                    if let Some(exit) = self.stepped(dr6, is_branch == Some(true)) {
+                        break exit;
+                    }
+                }
                 None if Kicker::count() != kicks => break Exit::Kicked,
                 // Another signal for this thread: no business of the guest's.
                 None => {}
@@ -306,9 +371,14 @@ impl KvmEngine {
             // The kernel completes the access when it is called next: at once, so that no state is taken in between.
             self.vcpu.set_kvm_immediate_exit(1);
             while let Some(exit) = answer(&mut self.vcpu, self.run_bytes, cpu, ram, bus, at)? {
-                if exit != Exit::Done {
-                    outcome = exit;
-                    break;
+                match exit {
+                    Exit::Done => {}
+                    // The access was the step.
+                    Exit::Debug { .. } => break,
+                    exit => {
+                        outcome = exit;
+                        break;
+                    }
                 }
             }
             self.vcpu.set_kvm_immediate_exit(0);
@@ -383,5 +453,20 @@ impl dejavm_cpu::Executor for KvmEngine {
 
     fn take_landmark(&mut self) -> Option<(Landmark, u32)> {
         self.landmark.take()
+    }
+
+    fn take_counted(&mut self) -> Option<Counted> {
+        self.counted.take()
+    }
+
+    fn land(
+        &mut self,
+        cpu: &mut Cpu,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+        landmark: &Landmark,
+        counted: Option<&Counted>,
+    ) -> Result<bool, String> {
+        self.land_on(cpu, ram, bus, landmark, counted).map_err(|error| error.to_string())
     }
 }

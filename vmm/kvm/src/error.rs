@@ -1,5 +1,6 @@
 //! Why KVM cannot be used, or stopped: each a sentence with what to do.
 
+use dejavm_units::Gpa;
 use std::path::PathBuf;
 
 /// Why KVM cannot be used, or stopped.
@@ -62,6 +63,12 @@ pub enum KvmError {
         /// Why.
         source: std::io::Error,
     },
+    /// Going back from where a landmark was missed is not possible.
+    #[error(
+        "a landmark was missed, for the host's counter of branches interrupts too late, and what the guest then wrote at {0} cannot be \
+         taken back; replay with `--engine soft`"
+    )]
+    TooFar(Gpa),
     /// The processor could not enter the guest.
     #[error("the processor refuses to execute the guest: {0}")]
     Entry(String),

@@ -25,6 +25,7 @@ const KIND_SHIFT: usize = 4;
 
 /// What a breakpoint waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "debuggers' watchpoints are to come")]
 pub(crate) enum Kind {
     /// The instruction there; it has not been executed.
     Execute,

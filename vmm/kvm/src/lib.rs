@@ -4,12 +4,13 @@
 //! board's (no `KVM_CREATE_IRQCHIP`, no PIT), CPUID is the model's, model-specific registers that the kernel need not
 //! know come out to us. What executes is the host's processor; what surrounds it is the same board as the software CPU's.
 
+mod branch_instruction;
+mod clock;
 mod cpuid;
 mod engine;
 mod error;
 mod exits;
 mod extended;
-#[allow(dead_code, reason = "about to be used by the clock and by debuggers")]
 mod guest_debug;
 mod host;
 mod kick;

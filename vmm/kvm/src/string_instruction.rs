@@ -28,11 +28,7 @@ pub(crate) fn next_bytes<'a>(
     Some((bytes_at(vcpu, ram, start), sregs.cs.l != 0))
 }
 
-fn bytes_at<'a>(
-    vcpu: &'a VcpuFd,
-    ram: &'a GuestRam,
-    start: u64,
-) -> impl Iterator<Item = u8> + 'a {
+fn bytes_at<'a>(vcpu: &'a VcpuFd, ram: &'a GuestRam, start: u64) -> impl Iterator<Item = u8> + 'a {
     (0..INSTRUCTION_BYTES_MAX).map_while(move |n| {
         let found =
             vcpu.translate_gva(start.wrapping_add(n)).ok().filter(|found| found.valid != 0)?;
