@@ -8,8 +8,7 @@ use crate::guest_debug::{self, Stops};
 use crate::string_instruction::next_bytes;
 use dejavm_memory::GuestRam;
 
-/// DR6: a breakpoint was hit; it was a single step (SDM vol. 3B, 18.2.3).
-const DR6_BREAKPOINTS: u64 = 0xf;
+/// DR6: it was a single step (SDM vol. 3B, 18.2.3). Bit n: the guest is at breakpoint n, which need not be enabled.
 const DR6_STEP: u64 = 1 << 14;
 
 impl KvmEngine {
@@ -36,7 +35,9 @@ impl KvmEngine {
         }
         let clock = self.clock.as_mut().expect("who steps has a clock that is told");
         let interrupts = clock.branches.step(is_branch);
-        if self.stops.step || dr6 & DR6_BREAKPOINTS != 0 {
+        let set = self.stops.breakpoints.iter().enumerate().filter(|(_, set)| set.is_some());
+        let mut met = set.filter(|(n, _)| dr6 >> n & 1 != 0);
+        if self.stops.step || met.next().is_some() {
             return Some(Exit::Debug { dr6 });
         }
         interrupts.then_some(Exit::Kicked)
