@@ -99,9 +99,10 @@ impl KvmEngine {
 /// Whether KVM could do it, and nothing else is to happen first. (An interrupt that waits, and is taken on the way, is not seen here: the landmark is
 /// missed then.)
 fn is_possible(state: &CpuState, bus: &dyn Bus) -> bool {
+    let is_interrupted = bus.interrupt_pending() && state.rflags & rflags::IF != 0;
     registers::can_run(state)
         && !state.halted
-        && !(bus.interrupt_pending() && state.rflags & rflags::IF != 0)
+        && !is_interrupted
         && !bus.wants_control()
         && bus.a20_enabled()
         && state.dr[7] & DR7_ENABLED == 0

@@ -62,6 +62,10 @@ impl HostCounter {
 }
 
 impl Branches for HostCounter {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the kernel counts a thread's; no part of any machine"
+    )]
     fn begin(&mut self) -> Result<bool, PmuError> {
         let this = thread::current().id();
         if self.open.as_ref().is_some_and(|(of, _)| *of == this) {
