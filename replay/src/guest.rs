@@ -15,6 +15,10 @@ pub trait Guest {
     fn position(&self) -> Position;
     fn guest_ns(&self) -> GuestNs;
     fn run(&mut self, until: Position) -> Stop;
+    /// See [`Machine::step`].
+    fn step(&mut self) -> Stop {
+        self.run(Position(self.position().0.saturating_add(1)))
+    }
     fn idle_until(&mut self, limit: GuestNs) -> Idle;
     fn apply(&mut self, input: &Input);
     fn deliveries(&self) -> u32;
@@ -25,6 +29,10 @@ pub trait Guest {
     /// See [`Machine::take_landmarks`].
     fn take_landmarks(&mut self) -> Vec<Passed> {
         Vec::new()
+    }
+    /// See [`Machine::take_instant`].
+    fn take_instant(&mut self) -> Option<Passed> {
+        None
     }
     /// See [`Machine::engine_failure`].
     fn engine_failure(&self) -> Option<&str> {
@@ -52,6 +60,9 @@ impl Guest for Machine {
     fn run(&mut self, until: Position) -> Stop {
         self.run(until)
     }
+    fn step(&mut self) -> Stop {
+        self.step()
+    }
     fn idle_until(&mut self, limit: GuestNs) -> Idle {
         self.idle_until(limit)
     }
@@ -76,6 +87,9 @@ impl Guest for Machine {
     fn take_landmarks(&mut self) -> Vec<Passed> {
         self.take_landmarks()
     }
+    fn take_instant(&mut self) -> Option<Passed> {
+        self.take_instant()
+    }
     fn engine_failure(&self) -> Option<&str> {
         self.engine_failure()
     }
@@ -95,6 +109,9 @@ impl<G: Guest> Guest for &mut G {
     }
     fn run(&mut self, until: Position) -> Stop {
         (**self).run(until)
+    }
+    fn step(&mut self) -> Stop {
+        (**self).step()
     }
     fn idle_until(&mut self, limit: GuestNs) -> Idle {
         (**self).idle_until(limit)
@@ -119,6 +136,9 @@ impl<G: Guest> Guest for &mut G {
     }
     fn take_landmarks(&mut self) -> Vec<Passed> {
         (**self).take_landmarks()
+    }
+    fn take_instant(&mut self) -> Option<Passed> {
+        (**self).take_instant()
     }
     fn engine_failure(&self) -> Option<&str> {
         (**self).engine_failure()

@@ -293,6 +293,28 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         world: &mut W,
         limit: Option<Position>,
     ) -> Result<Advance, RecordError> {
+        let limit = limit.unwrap_or(Position(u64::MAX));
+        self.advance_by(world, limit, |guest, target| guest.run(target))
+    }
+
+    /// As [`Recorder::advance`], until one instruction has completed: [`Advance::Limit`]. Where positions are instructions, that
+    /// is one position on.
+    pub fn step<W: World>(&mut self, world: &mut W) -> Result<Advance, RecordError> {
+        let mut completed = false;
+        let advance = self.advance_by(world, Position(u64::MAX), |guest, _| {
+            let stop = guest.step();
+            completed = stop == Stop::Limit;
+            stop
+        })?;
+        Ok(if completed && advance == Advance::Running { Advance::Limit } else { advance })
+    }
+
+    fn advance_by<W: World>(
+        &mut self,
+        world: &mut W,
+        Position(limit): Position,
+        run: impl FnOnce(&mut G, Position) -> Stop,
+    ) -> Result<Advance, RecordError> {
         let polled = world.poll();
         for input in polled.inputs {
             self.enter(input)?;
@@ -307,12 +329,12 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         if let Some(stop) = self.unreported.take() {
             return Ok(Advance::Stopped(stop));
         }
-        let limit = limit.map_or(u64::MAX, |limit| limit.0.max(start));
+        let limit = limit.max(start);
         let target =
             start.saturating_add(self.slice).min(self.next_digest).min(self.until).min(limit);
         let target = target.min(self.checkpointer.due().max(start.saturating_add(1)));
         let before = self.guest.guest_ns();
-        let stop = self.guest.run(Position(target));
+        let stop = run(&mut self.guest, Position(target));
         self.note_landmarks()?;
         let Position(position) = self.guest.position();
         self.take_output(world);
@@ -365,6 +387,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         let bytes = input.bytes();
         assert!(bytes <= INPUT_BYTES_MAX, "the world cuts what arrives into pieces");
         self.log_deliveries()?;
+        self.log_instant()?;
         self.settle();
         // Time may pass by it.
         let at = self.now();
@@ -378,6 +401,16 @@ impl<G: Guest, S: Write> Recorder<G, S> {
             self.log_at(Moment { position, guest_ns }, input)?;
         }
         Ok(())
+    }
+
+    /// Where a debugger stopped the machine between two exits, a replay does not come by itself: it is told how to.
+    fn log_instant(&mut self) -> Result<(), RecordError> {
+        match self.guest.take_instant() {
+            Some(Passed { position, guest_ns, input }) => {
+                self.log_at(Moment { position, guest_ns }, input)
+            }
+            None => Ok(()),
+        }
     }
 
     fn log(&mut self, input: Input) -> Result<(), RecordError> {
@@ -455,6 +488,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
 
     pub(crate) fn write_digest(&mut self) -> Result<Digest, RecordError> {
         self.log_deliveries()?;
+        self.log_instant()?;
         self.write_inputs()?;
         self.settle();
         let digest = self.checkpointer.digest(&mut self.guest);

@@ -90,16 +90,16 @@ pub fn transcribe<R: Read + Seek, S: Write>(
 /// A world in which time passes as the log says.
 #[derive(Default)]
 struct Script {
-    /// Idle time passes up to here; `None`: up to what wakes the machine.
-    until: Option<GuestNs>,
+    /// Idle time passes up to here.
+    until: GuestNs,
 }
 
 impl World for Script {
     fn poll(&mut self) -> Polled {
         Polled::default()
     }
-    fn idle(&mut self, _now: GuestNs, wake: Option<GuestNs>) -> IdleAnswer {
-        self.until.or(wake).map_or(IdleAnswer::PollAgain, IdleAnswer::Until)
+    fn idle(&mut self, _now: GuestNs, _wake: Option<GuestNs>) -> IdleAnswer {
+        IdleAnswer::Until(self.until)
     }
     fn output(&mut self, _output: &[Output]) {}
     fn progress(&mut self, _progress: Progress) {}
@@ -135,9 +135,9 @@ impl<S: Write> Run<S> {
         }
         self.recorder.guest_mut().set_exits_max(Some(at.position.0));
         while self.now() != at && self.ended.is_none() {
-            let now = self.now();
-            world.until = (now.position == at.position).then_some(at.guest_ns);
-            let before = (now, self.recorder.now());
+            // Where it waits before the event's position, it is woken before the event's time.
+            world.until = at.guest_ns;
+            let before = (self.now(), self.recorder.now());
             match self.recorder.advance(world, None)? {
                 Advance::Running | Advance::Limit | Advance::Stopped(_) => {}
                 Advance::Ended(ending) => self.ended = Some(ending),
@@ -151,7 +151,7 @@ impl<S: Write> Run<S> {
         }
         // An end shows itself when the machine is asked to go on.
         if self.now() == at && self.ended.is_none() {
-            world.until = Some(at.guest_ns);
+            world.until = at.guest_ns;
             if let Advance::Ended(ending) = self.recorder.advance(world, None)? {
                 self.ended = Some(ending);
             }

@@ -174,7 +174,10 @@ impl Bridge<'_> {
         let mut stops = self.points.stops();
         stops.breakpoints.clear();
         let until = match direction {
-            Direction::Forward => Position(now.0.saturating_add(1)),
+            Direction::Forward => {
+                let stopped = self.target.step(&stops, &mut *self.interrupted)?;
+                return Ok((stopped, stops));
+            }
             Direction::Backward if now <= self.target.extent().0 => {
                 return Ok((Stopped::Start, stops));
             }

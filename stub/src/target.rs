@@ -165,6 +165,21 @@ pub trait Target {
         judge: &mut Judge<'_>,
         interrupted: &mut Interrupted<'_>,
     ) -> Result<Stopped, Refusal>;
+    /// Runs forwards until one instruction has completed: [`Stopped::Until`] then. A target whose positions are instructions
+    /// goes one position on.
+    ///
+    /// # Errors
+    /// As [`Target::resume`].
+    fn step(
+        &mut self,
+        stops: &Stops,
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<Stopped, Refusal> {
+        let Position(now) = self.inspect().position();
+        let until = Some(Position(now.saturating_add(1)));
+        let resume = Resume { direction: Direction::Forward, until, stops };
+        self.resume(&resume, &mut |_, _| true, interrupted)
+    }
     /// The first and the last position that can be stood at, as far as known: a live machine's last is
     /// where it is.
     fn extent(&self) -> (Position, Position);

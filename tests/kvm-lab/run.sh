@@ -69,7 +69,7 @@ gzip -1 -n <"$work/cpio" >"$work/initrd"
 # Nothing of the lab's kernel matters but KVM.
 qemu-system-x86_64 -accel tcg -cpu EPYC,+svm,+npt -smp 1 -m 1024 -nographic -no-reboot -nic none \
     -kernel "$kernel" -initrd "$work/initrd" -append "console=ttyS0 panic=-1 quiet" |
-    tee "$work/said" | sed '/^lab file: /,/^lab file ends/d'
+    tee "$work/said" | sed -u '/^lab file: /,/^lab file ends/d'
 if [ -n "$output" ]; then
     mkdir -p "$output"
     for name in $(tr -d '\r' <"$work/said" | sed -n 's/^lab file: //p'); do

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod counted;
+mod debugging;
 
 use dejavm_kvm::{Host, KvmEngine, KvmError};
 use dejavm_machine::{Boot, End, Executor, Machine, MachineConfig, Output, Stop, TimeBase};
@@ -51,6 +52,10 @@ fn main() -> ExitCode {
         Ok(host) => host,
         Err(error) => return fail(&format!("no KVM: {error}")),
     };
+    // A part of it, for those who work on that.
+    if arguments.get(1).is_some_and(|word| word == "debugging") {
+        return check_debugging(&host);
+    }
     for (name, image) in dejavm_images::ALL.iter().filter(|(name, _)| !OTHERS.contains(name)) {
         if let Err(sentence) = check(&host, name, image) {
             return fail(&format!("{name}: {sentence}"));
@@ -58,6 +63,14 @@ fn main() -> ExitCode {
     }
     if let Err(sentence) = counted::check(&host) {
         return fail(&format!("counted: {sentence}"));
+    }
+    check_debugging(&host)
+}
+
+fn check_debugging(host: &Host) -> ExitCode {
+    match debugging::check(host) {
+        Ok(what) => println!("a debugger on KVM: {what}"),
+        Err(sentence) => return fail(&format!("a debugger on KVM: {sentence}")),
     }
     ExitCode::SUCCESS
 }
@@ -217,7 +230,7 @@ fn replay(host: &Host, file: &[u8]) -> Result<Replayed, ReplayError> {
     }
     let mut replayer = Replayer::open(Cursor::new(file))?;
     let machine = rebuild(&mut replayer)?;
-    let engine = KvmEngine::new(host, config().cpu, 0)
+    let engine = KvmEngine::new_unchecked(host, config().cpu, 0)
         .map_err(|error| ReplayError::Machine(error.to_string()))?;
     let mut machine = with(engine, machine);
     replayer.run(&mut machine, &ReplayOptions::default(), &mut Nobody)

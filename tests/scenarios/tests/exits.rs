@@ -1,15 +1,16 @@
 //! Recordings whose positions are exits: they replay, and the software CPU makes recordings of them whose positions are
 //! instructions.
 
-use dejavm_cpu::Tuning;
-use dejavm_machine::{Boot, Machine, MachineConfig, TimeBase};
+use dejavm_cpu::{Breakpoint, Stops, Tuning};
+use dejavm_machine::{Boot, Input, Machine, MachineConfig, Register, TimeBase};
 use dejavm_memory::RamLayout;
 use dejavm_replay::{
-    CheckpointPolicy, Direction, Observer, RecordOptions, Recorded, ReplayError, ReplayOptions,
-    Replayed, Replayer, Timeline, TimelineOptions, TranscribeError, transcribe,
+    Advance, CheckpointPolicy, Direction, Header, Observer, RecordOptions, Recorded, Recorder,
+    ReplayError, ReplayOptions, Replayed, Replayer, SEMANTICS, Timeline, TimelineOptions,
+    TranscribeError, transcribe,
 };
-use dejavm_scenarios::{ByExits, Desk, rebuild, replay, tape};
-use dejavm_units::Position;
+use dejavm_scenarios::{ByExits, Desk, Random, rebuild, replay, tape};
+use dejavm_units::{Gva, Position};
 use std::io::Cursor;
 
 /// Exits between two digests.
@@ -148,4 +149,81 @@ fn a_live_machine_by_software_does_not_wait_for_ever() {
     let said = desk.debug_console();
     assert!(said.contains("counter ticks at"), "{said}");
     tape.assert_replays(&desk, Tuning::default());
+}
+
+/// Records a guest under a debugger that stops it where it has been, steps, and writes now and then what no guest looks at: the file, and
+/// how often it wrote.
+fn debugged(image: &[u8], seed: u64) -> (Vec<u8>, usize) {
+    let mut random = Random::new(seed);
+    let mut machine = Machine::boot(&config(), &Boot { image, initrd: None, cmdline: "" }).unwrap();
+    machine.set_executor(Some(Box::new(ByExits::live(seed, 200_000))));
+    let mut header = Header {
+        creator: "dejavm-scenarios".to_owned(),
+        semantics: SEMANTICS,
+        config: config(),
+        guest: Vec::new(),
+        digest_interval: DIGEST_INTERVAL,
+    };
+    header.set_positions_are_exits(true);
+    let options = RecordOptions {
+        header,
+        externals: Vec::new(),
+        embed_pages: true,
+        until: None,
+        checkpoints: CheckpointPolicy::NONE,
+        parent: None,
+    };
+    let (mut file, mut desk) = (Vec::new(), Desk::new());
+    let mut recorder = Recorder::new(machine, &mut file, &options).unwrap();
+    let (mut writes, mut seen) = (0, Vec::new());
+    loop {
+        let steps = random.below(4) != 0 && seen.len() < 400;
+        let advance =
+            if steps { recorder.step(&mut desk) } else { recorder.advance(&mut desk, None) };
+        match advance.unwrap() {
+            Advance::Running => {}
+            Advance::Limit | Advance::Stopped(_) => {
+                let state = recorder.guest().cpu_state();
+                seen.push(Breakpoint { at: Gva(state.rip), space: None });
+                let mut breakpoints = Vec::new();
+                if seen.len() < 400 {
+                    breakpoints.push(seen[random.below(seen.len() as u64) as usize]);
+                }
+                recorder.guest_mut().set_stops(&Stops { breakpoints, ..Stops::default() });
+                if random.below(8) == 0 {
+                    let values = vec![(Register::Xmm(5), u128::from(random.below(1 << 50)))];
+                    recorder.enter(Input::WriteRegisters { values }).unwrap();
+                    writes += 1;
+                }
+            }
+            Advance::Ended(ending) => {
+                recorder.finish(&mut desk, ending).unwrap();
+                return (file, writes);
+            }
+        }
+    }
+}
+
+/// A debugger stops between two exits, which no position tells; what it writes there is found there again.
+#[test]
+fn what_a_debugger_does_between_exits_replays() {
+    let mut all = 0;
+    for (name, image) in [
+        ("hello", dejavm_images::HELLO),
+        ("paging", dejavm_images::PAGING),
+        ("timer", dejavm_images::TIMER),
+        ("counter", dejavm_images::COUNTER),
+    ] {
+        for seed in 1..=3 {
+            let (file, writes) = debugged(image, seed);
+            eprintln!("{name}, seed {seed}: {writes} writes");
+            all += writes;
+            let replayed = replay_by_exits(&file).unwrap();
+            let (instructions, recorded) = transcribed(&file).unwrap();
+            assert_eq!(recorded.console, replayed.console);
+            let again = replay(&instructions, Tuning::default(), &ReplayOptions::default());
+            assert_eq!(again.unwrap().replayed.last_digest, Some(recorded.digest));
+        }
+    }
+    assert!(all > 50, "{all} writes");
 }

@@ -309,6 +309,9 @@ impl Bus for NoBoard {
     fn acknowledge_interrupt(&mut self, _at: Position) -> u8 {
         unreachable!("no interrupt is ever pending")
     }
+    fn signal_pending(&self) -> bool {
+        false
+    }
     fn take_nmi(&mut self) -> bool {
         false
     }

@@ -156,15 +156,33 @@ impl<W: World> Live<W> {
         self.recorder.guest()
     }
 
-    /// Runs with the stops set.
+    /// Runs with these stops set.
     fn go(
         &mut self,
-        until: Option<Position>,
+        stops: &Stops,
         judge: &mut Judge<'_>,
         interrupted: &mut Interrupted<'_>,
+        advance: impl FnMut(&mut Recorder<Machine, File>, &mut W) -> Result<Advance, RecordError>,
+    ) -> Result<Stopped, Refusal> {
+        if let Some(ending) = self.ended {
+            return Ok(Stopped::End(over(ending)));
+        }
+        // While the debugger held the machine, no time passed for it.
+        self.world.resumed();
+        self.recorder.guest_mut().set_stops(stops);
+        let stopped = self.go_on(judge, interrupted, advance);
+        self.recorder.guest_mut().set_stops(&Stops::default());
+        stopped
+    }
+
+    fn go_on(
+        &mut self,
+        judge: &mut Judge<'_>,
+        interrupted: &mut Interrupted<'_>,
+        mut advance: impl FnMut(&mut Recorder<Machine, File>, &mut W) -> Result<Advance, RecordError>,
     ) -> Result<Stopped, Refusal> {
         loop {
-            let advance = match self.recorder.advance(&mut self.world, until) {
+            let advance = match advance(&mut self.recorder, &mut self.world) {
                 Ok(advance) => advance,
                 Err(error) => {
                     let refusal = Refusal::Failed(error.to_string());
@@ -273,15 +291,17 @@ impl<W: World> Target for Live<W> {
                 "a live machine runs forwards only: replay its recording to go back",
             );
         }
-        if let Some(ending) = self.ended {
-            return Ok(Stopped::End(over(ending)));
-        }
-        // While the debugger held the machine, no time passed for it.
-        self.world.resumed();
-        self.recorder.guest_mut().set_stops(resume.stops);
-        let stopped = self.go(resume.until, judge, interrupted);
-        self.recorder.guest_mut().set_stops(&Stops::default());
-        stopped
+        self.go(resume.stops, judge, interrupted, |recorder, world| {
+            recorder.advance(world, resume.until)
+        })
+    }
+
+    fn step(
+        &mut self,
+        stops: &Stops,
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<Stopped, Refusal> {
+        self.go(stops, &mut |_, _| true, interrupted, Recorder::step)
     }
 
     fn set_registers(&mut self, _vcpu: Vcpu, state: &CpuState) -> Result<(), Refusal> {

@@ -69,11 +69,6 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     }
     let tier = kvm::tier(recording.tuning.engine)?;
     if tier.is_some() {
-        if recording.gdb.gdb.is_some() {
-            let sentence =
-                "gdb cannot be attached to a machine on KVM: record it, and debug the recording";
-            return Err(Failure::new(Exit::Usage, sentence));
-        }
         config.time_base = TimeBase::Exits;
     }
     let Disks { storages, mut externals } = disks::attach(&arguments.disk, &mut config.hardware)?;

@@ -37,6 +37,8 @@ pub trait Bus {
     fn interrupt_pending(&self) -> bool;
     /// The interrupt acknowledge cycle: the vector of the interrupt taken.
     fn acknowledge_interrupt(&mut self, at: Position) -> u8;
+    /// Whether a non-maskable interrupt waits, or another signal that [`Bus::take_nmi`] takes.
+    fn signal_pending(&self) -> bool;
     /// Whether a non-maskable interrupt waits; taking it clears it.
     fn take_nmi(&mut self) -> bool;
     /// Whether the board wants control back (a deadline moved, power-off, reset): asked after each

@@ -59,6 +59,9 @@ impl Bus for EmptyBoard {
     fn acknowledge_interrupt(&mut self, _at: Position) -> u8 {
         self.interrupt.take().expect("acknowledged only when pending")
     }
+    fn signal_pending(&self) -> bool {
+        self.nmi
+    }
     fn take_nmi(&mut self) -> bool {
         std::mem::take(&mut self.nmi)
     }

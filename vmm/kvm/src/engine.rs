@@ -9,6 +9,7 @@ mod stepping;
 
 use crate::clock::{Clock, ClockError};
 use crate::cpuid;
+use crate::debug::{self, Debugging, Plan};
 use crate::error::{KvmError, refused};
 use crate::exits::{Exit, answer};
 use crate::guest_debug;
@@ -19,9 +20,10 @@ use crate::pmu::{Branches, PmuError};
 use crate::registers::{self, Board};
 use crate::slots::Slots;
 use crate::string_instruction;
-use dejavm_cpu::{Bus, Counted, Cpu, CpuState, Landmark, Model, Stop, rflags};
-use dejavm_memory::GuestRam;
+use dejavm_cpu::{Bus, Counted, Cpu, CpuState, Landmark, Model, Stop, UntilExit, rflags};
+use dejavm_memory::{GuestRam, PageFlags};
 use dejavm_units::{Pfn, Position};
+use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::{VcpuFd, VmFd};
 use std::time::Duration;
 
@@ -32,17 +34,19 @@ const APIC_BASE: u32 = 0x1b;
 const TURN_US: u32 = 10_000;
 /// Where it was kicked at a moment that cannot be told to anybody, it is kicked again after this.
 const AGAIN: Duration = Duration::from_micros(100);
+/// A debugger's stops in a row after which time passes all the same.
+const STOPS_IN_A_ROW_MAX: u32 = 1000;
 
 /// A virtual machine of the kernel's with one vCPU.
 pub struct KvmEngine {
     vm: VmFd,
-    vcpu: VcpuFd,
+    pub(crate) vcpu: VcpuFd,
     slots: Slots,
     /// Bytes that the kernel maps for the vCPU.
     run_bytes: usize,
     model: Model,
     kicker: Kicker,
-    leaves_landmarks: bool,
+    pub(crate) leaves_landmarks: bool,
     landmark: Option<(Landmark, u32)>,
     clock: Option<Clock>,
     /// Where the landmark is by the clock.
@@ -50,7 +54,12 @@ pub struct KvmEngine {
     /// Why there is no clock any more.
     clock_failure: Option<PmuError>,
     stops: guest_debug::Stops,
-    counts: Counts,
+    debugging: Debugging,
+    /// A debugger was there since the last landmark: what the software CPU executed for it, no clock has counted.
+    debugged: bool,
+    /// Times in a row that a debugger stopped the guest without an exit in between.
+    stops_in_a_row: u32,
+    pub(crate) counts: Counts,
 }
 
 /// What the engine did, for people: no part of any state.
@@ -106,6 +115,9 @@ impl KvmEngine {
             counted: None,
             clock_failure: None,
             stops: guest_debug::Stops::default(),
+            debugging: Debugging::default(),
+            debugged: false,
+            stops_in_a_row: 0,
             counts: Counts::default(),
         })
     }
@@ -149,6 +161,12 @@ impl KvmEngine {
         limit: Position,
     ) -> Result<Stop, KvmError> {
         self.slots.bind(&self.vm, ram)?;
+        let exits = bus.exits();
+        if self.stops_in_a_row >= STOPS_IN_A_ROW_MAX && cpu.position() < limit {
+            // Its debugger has kept it from being kicked.
+            self.leave_landmark(cpu, ram);
+            return Ok(Stop::Board);
+        }
         if self.leaves_landmarks {
             let turn = Duration::from_micros(TURN_US.into());
             self.kicker.arm(turn, turn)?;
@@ -157,6 +175,12 @@ impl KvmEngine {
         self.with_the_clock(|clock, _| Ok(clock.start(at)?))?;
         let stop = self.run_turns(cpu, ram, bus, limit);
         self.kicker.disarm();
+        self.stops_in_a_row = match stop {
+            Ok(Stop::Breakpoint { .. } | Stop::Watchpoint(_)) if bus.exits() == exits => {
+                self.stops_in_a_row + 1
+            }
+            _ => 0,
+        };
         stop
     }
 
@@ -176,6 +200,17 @@ impl KvmEngine {
         }
     }
 
+    /// A landmark where the CPU, at home, is now: pages that are dirty for longer than the exit before do no harm in it.
+    pub(crate) fn leave_landmark(&mut self, cpu: &Cpu, ram: &GuestRam) {
+        let dirty = |pfn: &Pfn| ram.flags(*pfn).intersects(PageFlags::DIRTY);
+        let landmark = Landmark::of(&cpu.state(), ram, ram.pages().filter(dirty));
+        self.landmark = Some((landmark, TURN_US));
+        (self.counted, self.debugged) = (None, false);
+        self.clock.as_mut().map(Clock::begin_anew);
+        self.counts.landmarks += 1;
+        self.stops_in_a_row = 0;
+    }
+
     fn run_turns(
         &mut self,
         cpu: &mut Cpu,
@@ -183,6 +218,16 @@ impl KvmEngine {
         bus: &mut dyn Bus,
         limit: Position,
     ) -> Result<Stop, KvmError> {
+        let plan = self.debugging.plan(cpu.stops()).clone();
+        let is_guests = debug::is_used_by_guest(cpu.state().dr[7]);
+        self.debugged |= plan != Plan::Nothing;
+        if plan == Plan::Software || plan != Plan::Nothing && is_guests {
+            return self.run_by_software(cpu, ram, bus, limit);
+        }
+        let wanted = plan.request();
+        if self.stops != wanted {
+            self.stop_at(wanted)?;
+        }
         let mut state = cpu.state();
         let ahead = state.position.0.wrapping_sub(bus.exits());
         let mut ready = registers::takes_interrupts(&state);
@@ -193,21 +238,27 @@ impl KvmEngine {
         let stop = loop {
             state.position = Position(bus.exits().wrapping_add(ahead));
             let interrupt = bus.interrupt_pending();
-            let happens = bus.wants_control() || interrupt && ready || state.position >= limit;
+            let signal = bus.signal_pending();
+            let happens =
+                bus.wants_control() || interrupt && ready || signal || state.position >= limit;
             if !(happens && accessed && string_instruction::is_next(&self.vcpu, ram)) {
                 if bus.wants_control() {
                     break Stop::Board;
                 }
-                if state.halted && !(interrupt && state.rflags & rflags::IF != 0) {
+                if state.halted && !signal && !(interrupt && state.rflags & rflags::IF != 0) {
                     break if state.position >= limit { Stop::Limit } else { Stop::Halted };
                 }
-                if state.position >= limit && !(interrupt && ready) {
+                if state.position >= limit && !signal && !(interrupt && ready) {
                     break Stop::Limit;
                 }
                 // At the limit the interrupt is taken and nothing else: KVM would go on to the next exit.
                 // And a single step would show in the flags that it pushes.
                 let only_takes = state.position >= limit || interrupt && ready && self.is_stepped();
-                if !registers::can_run(&state) || !bus.a20_enabled() || only_takes {
+                // An NMI that is blocked waits for an IRET, and KVM would not say when that was. So the software CPU goes on to there.
+                let executes = !registers::can_run(&state) || !bus.a20_enabled() || signal;
+                // A breakpoint that was told of is not told of again: past it by software.
+                let is_breakpoint = !loaded && cpu.breakpoint_here(ram).is_some();
+                if executes || only_takes || is_breakpoint {
                     let count = u64::from(!only_takes);
                     let stop = self.by_software(cpu, ram, bus, &mut state, loaded, count)?;
                     (loaded, accessed) = (false, false);
@@ -216,6 +267,10 @@ impl KvmEngine {
                         Some(stop) => {
                             state.position = Position(bus.exits().wrapping_add(ahead));
                             break stop;
+                        }
+                        None if only_takes && bus.signal_pending() => {
+                            state.position = Position(bus.exits().wrapping_add(ahead));
+                            break Stop::Limit;
                         }
                         None => continue,
                     }
@@ -234,11 +289,30 @@ impl KvmEngine {
             let waits = bus.interrupt_pending();
             let exit = self.enter(cpu, ram, bus, state.position, waits)?;
             self.counts.exits += 1;
+            accessed = exit == Exit::Done;
+            if plan != Plan::Nothing {
+                cpu.forget_passed();
+                let own = self.vcpu.get_debug_regs().map_err(refused("the debug registers"))?;
+                if debug::is_used_by_guest(own.dr7) && accessed {
+                    state.position = Position(bus.exits().wrapping_add(ahead));
+                    self.take_out(cpu, ram, bus, &state)?;
+                    return self.run_by_software(cpu, ram, bus, limit);
+                }
+            }
             let run = self.vcpu.get_kvm_run();
             ready = run.ready_for_interrupt_injection != 0;
-            accessed = exit == Exit::Done;
             match exit {
                 Exit::Done => {}
+                Exit::Debug { dr6 } => {
+                    self.take_out(cpu, ram, bus, &state)?;
+                    let stop = self.debugger_stop(cpu, ram, bus, &plan, dr6)?;
+                    state = CpuState { position: state.position, deliveries: 0, ..cpu.state() };
+                    (loaded, accessed) = (false, false);
+                    ready = registers::takes_interrupts(&state);
+                    if let Some(stop) = stop {
+                        break stop;
+                    }
+                }
                 Exit::Kicked => {
                     let exits = bus.exits();
                     if !self.leaves_landmarks {
@@ -270,7 +344,8 @@ impl KvmEngine {
                     }
                     let landmark = Landmark::of(&cpu.state(), ram, written.into_iter());
                     self.landmark = Some((landmark, TURN_US));
-                    self.counted = counted.flatten();
+                    self.counted = counted.flatten().filter(|_| !self.debugged);
+                    self.debugged = false;
                     self.clock.as_mut().map(Clock::begin_anew);
                     self.counts.landmarks += 1;
                     return Ok(Stop::Board);
@@ -281,9 +356,6 @@ impl KvmEngine {
                     state.rflags =
                         state.rflags & !rflags::IF | if run.if_flag != 0 { rflags::IF } else { 0 };
                     ready = run.if_flag != 0;
-                }
-                Exit::Debug { .. } => {
-                    return Err(KvmError::Entry("a stop that nobody asked for".into()));
                 }
                 Exit::Shutdown => break Stop::Shutdown,
                 Exit::CannotEmulate => {
@@ -319,6 +391,34 @@ impl KvmEngine {
             events.interrupt.shadow,
         ];
         Ok(delivers == [0; 6] && !string_instruction::is_next(&self.vcpu, ram))
+    }
+
+    /// What a debug register stopped the guest for; it has left KVM. `None` if it is none of the debugger's: an address in another address
+    /// space.
+    fn debugger_stop(
+        &mut self,
+        cpu: &mut Cpu,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+        plan: &Plan,
+        dr6: u64,
+    ) -> Result<Option<Stop>, KvmError> {
+        let Plan::Registers(registers) = plan else {
+            return Err(KvmError::Entry("a breakpoint that nobody set".to_owned()));
+        };
+        if let Some(hit) = registers.hit(dr6, cpu) {
+            // It may have been an element of a repeated instruction; where that ends, others can stop too. And what is due comes
+            // before the stop, as a landmark here must be found.
+            let within = string_instruction::is_next(&self.vcpu, ram);
+            let mut state = cpu.state();
+            self.by_software(cpu, ram, bus, &mut state, false, u64::from(within))?;
+            return Ok(Some(Stop::Watchpoint(hit)));
+        }
+        if let Some(at) = cpu.breakpoint_here(ram) {
+            return Ok(Some(Stop::Breakpoint { at }));
+        }
+        let mut state = cpu.state();
+        self.by_software(cpu, ram, bus, &mut state, false, 1)
     }
 
     fn board(&self, bus: &mut dyn Bus, at: Position) -> Board {
@@ -430,14 +530,29 @@ impl KvmEngine {
         }
         self.counts.by_software += count;
         let next = Position(state.position.0.saturating_add(count));
-        let stop = cpu.run_until(ram, bus, next);
+        let counter = || time_stamp_counter(&self.vcpu);
+        let stop = cpu.run_until(ram, &mut UntilExit::counting(bus, &counter), next);
+        if cpu.position() > state.position {
+            cpu.forget_passed();
+        }
         // What the kernel delivers nobody counts, so nothing is counted.
         *state = CpuState { deliveries: 0, ..cpu.state() };
         Ok(match stop {
             Stop::Limit | Stop::Halted => None,
+            // There was an exit.
+            Stop::Board if !bus.wants_control() => None,
             stop => Some(stop),
         })
     }
+}
+
+/// The guest's, which is the host's, for what the software CPU executes in between.
+pub(crate) fn time_stamp_counter(vcpu: &VcpuFd) -> u64 {
+    const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
+    let entry = kvm_msr_entry { index: IA32_TIME_STAMP_COUNTER, ..Default::default() };
+    let mut msrs = Msrs::from_entries(&[entry]).expect("one");
+    let read = vcpu.get_msrs(&mut msrs);
+    msrs.as_slice().first().filter(|_| read.is_ok()).map_or(0, |entry| entry.data)
 }
 
 impl dejavm_cpu::Executor for KvmEngine {
@@ -449,6 +564,16 @@ impl dejavm_cpu::Executor for KvmEngine {
         limit: Position,
     ) -> Result<Stop, String> {
         KvmEngine::run_until(self, cpu, ram, bus, limit).map_err(|error| error.to_string())
+    }
+
+    fn step(
+        &mut self,
+        cpu: &mut Cpu,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+    ) -> Result<Stop, String> {
+        self.debugged = true;
+        Ok(dejavm_cpu::step_by_software(cpu, ram, bus))
     }
 
     fn take_landmark(&mut self) -> Option<(Landmark, u32)> {

@@ -84,8 +84,8 @@ pub(crate) fn answer(
             Exit::Done
         }
         VcpuExit::IrqWindowOpen | VcpuExit::SetTpr => Exit::Done,
-        VcpuExit::Debug(debug) => Exit::Debug { dr6: debug.dr6 },
         VcpuExit::Hlt => Exit::Halt,
+        VcpuExit::Debug(debug) => Exit::Debug { dr6: debug.dr6 },
         VcpuExit::Shutdown => Exit::Shutdown,
         VcpuExit::InternalError => Exit::CannotEmulate,
         VcpuExit::FailEntry(reason, _) => {

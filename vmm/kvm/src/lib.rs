@@ -7,6 +7,8 @@
 mod branch_instruction;
 mod clock;
 mod cpuid;
+mod debug;
+mod debug_probe;
 mod engine;
 mod error;
 mod exits;
@@ -19,6 +21,7 @@ pub mod pmu;
 mod registers;
 mod run_page;
 mod slots;
+mod software;
 mod string_instruction;
 
 pub use engine::{Counts, KvmEngine};

@@ -82,6 +82,10 @@ impl Bus for Board {
         self.acknowledge()
     }
 
+    fn signal_pending(&self) -> bool {
+        self.signal
+    }
+
     fn take_nmi(&mut self) -> bool {
         self.signal && self.take_signals()
     }

@@ -9,8 +9,8 @@ use crate::processors::Processors;
 use crate::state::{MachineState, MoreState, RestoreError};
 use crate::storage::{Drive, Storages};
 use dejavm_cpu::{Counted, Cpu, CpuState, Executor, Landmark, NoLandmark, WatchHit, WatchKind};
-use dejavm_memory::{GuestRam, RamError};
-use dejavm_units::{Gpa, GuestNs, Gva, PAGE_SIZE, Position};
+use dejavm_memory::{GuestRam, PageFlags, RamError};
+use dejavm_units::{Gpa, GuestNs, Gva, PAGE_SIZE, Pfn, Position};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -85,6 +85,8 @@ pub struct Machine {
     landmarks: Vec<Passed>,
     /// Where the landmark is that comes next, if somebody said.
     counted: Option<Counted>,
+    /// The executor stopped somewhere between two exits, which its position does not tell, and nobody asked where.
+    between_exits: bool,
 }
 
 /// A landmark that a machine came by.
@@ -122,6 +124,7 @@ impl Machine {
             engine_failure: None,
             landmarks: Vec::new(),
             counted: None,
+            between_exits: false,
         }
     }
 
@@ -239,6 +242,19 @@ impl Machine {
     /// Arriving at a breakpoint comes before arriving at `until`; a breakpoint where the run starts does
     /// not stop it. So slices of a run meet each arrival once.
     pub fn run(&mut self, until: Position) -> Stop {
+        self.go(Some(until))
+    }
+
+    /// Runs until one instruction has completed, as a run to the next position does where positions are instructions.
+    pub fn step(&mut self) -> Stop {
+        match self.executor {
+            None => self.run(Position(self.position().0.saturating_add(1))),
+            Some(_) => self.go(None),
+        }
+    }
+
+    /// Runs until a position; with `None` until an instruction has completed on the executor.
+    fn go(&mut self, until: Option<Position>) -> Stop {
         self.cpu.pass_stop();
         loop {
             if let Some(end) = self.board.end() {
@@ -248,10 +264,13 @@ impl Machine {
             self.board.fire_deadlines(now, &mut self.ram);
             self.pass_turn();
             let short = self.board.exits_reached();
+            let steps = until.is_none();
+            let until = until.unwrap_or(Position(u64::MAX));
             let until = if short { until.min(self.position()) } else { until };
             let turn_end = self.turn_end().unwrap_or(until);
             let bound = self.board.bound_runs(until.min(turn_end));
-            match self.execute(bound) {
+            match self.execute((!steps).then_some(bound)) {
+                dejavm_cpu::Stop::Limit if steps => return Stop::Limit,
                 // Whether the CPU noticed that it halts, or stopped at the bound first, depends on where
                 // the run was cut: it must make no difference here.
                 dejavm_cpu::Stop::Limit | dejavm_cpu::Stop::Halted => {
@@ -281,18 +300,32 @@ impl Machine {
         }
     }
 
-    fn execute(&mut self, bound: Position) -> dejavm_cpu::Stop {
+    fn execute(&mut self, bound: Option<Position>) -> dejavm_cpu::Stop {
+        let (cpu, ram, board) = (&mut self.cpu, &mut self.ram, &mut self.board);
         let Some(executor) = &mut self.executor else {
-            return self.cpu.run_until(&mut self.ram, &mut self.board, bound);
+            let bound = bound.expect("without an executor an instruction is a position");
+            return cpu.run_until(ram, board, bound);
         };
-        let stop = match executor.run_until(&mut self.cpu, &mut self.ram, &mut self.board, bound) {
+        let exits = board.clock.exits();
+        let stop = match bound {
+            Some(bound) => executor.run_until(cpu, ram, board, bound),
+            None => executor.step(cpu, ram, board),
+        };
+        let stop = match stop {
             Ok(stop) => stop,
             Err(sentence) => {
                 self.fail(sentence);
                 return dejavm_cpu::Stop::Board;
             }
         };
+        let no_exit = board.clock.exits() == exits;
+        self.between_exits = match stop {
+            dejavm_cpu::Stop::Breakpoint { .. } | dejavm_cpu::Stop::Watchpoint(_) => true,
+            dejavm_cpu::Stop::Limit if bound.is_none() => no_exit,
+            _ => self.between_exits && no_exit,
+        };
         if let Some((landmark, us)) = executor.take_landmark() {
+            self.between_exits = false;
             let counted = executor.take_counted();
             let (position, guest_ns) = (self.position(), self.guest_ns());
             let counted = counted.map(|counted| Input::Counted { counted });
@@ -317,6 +350,21 @@ impl Machine {
             state.position = Position(state.position.0.saturating_add(us.into()));
             self.cpu.set_state(&state);
         }
+    }
+
+    /// Where positions are exits and a debugger stopped the machine between two of them: what makes another machine come there,
+    /// which has no other way to. To be logged before anything enters or is compared here. Told once for each such place.
+    pub fn take_instant(&mut self) -> Option<Passed> {
+        if !std::mem::take(&mut self.between_exits) {
+            return None;
+        }
+        // Nobody who comes here by the landmark has counted them.
+        let state = CpuState { deliveries: 0, ..self.cpu.state() };
+        self.cpu.set_state(&state);
+        let dirty = |pfn: &Pfn| self.ram.flags(*pfn).intersects(PageFlags::DIRTY);
+        let landmark = Landmark::of(&state, &self.ram, self.ram.pages().filter(dirty));
+        let (position, guest_ns) = (self.position(), self.guest_ns());
+        Some(Passed { position, guest_ns, input: Input::Landmark { landmark, us: 0 } })
     }
 
     /// Goes on to where a landmark says: by the executor, if it counts branches and comes there, else by software. The position is that

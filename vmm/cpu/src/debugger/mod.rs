@@ -153,6 +153,16 @@ impl Cpu {
         self.debugger.passed = Some((self.position, here));
     }
 
+    /// Of what [`Cpu::pass_stop`] said, nothing holds any more: something was executed since, of which positions may not tell.
+    pub fn forget_passed(&mut self) {
+        self.debugger.passed = None;
+    }
+
+    /// Whether a breakpoint's or watchpoint's space is the one in use; `None` is always.
+    pub fn is_space_in_use(&self, space: Option<Gpa>) -> bool {
+        space.is_none_or(|space| self.is_in_space(space.0))
+    }
+
     /// What watchpoints saw in the run that just stopped, in the order of the accesses: of one
     /// instruction, at most one hit for each watchpoint.
     pub fn watch_hits(&self) -> impl Iterator<Item = WatchHit> + '_ {

@@ -306,6 +306,9 @@ impl Bus for Deaf<'_> {
     fn acknowledge_interrupt(&mut self, at: Position) -> u8 {
         self.bus.acknowledge_interrupt(at)
     }
+    fn signal_pending(&self) -> bool {
+        self.bus.signal_pending()
+    }
     fn take_nmi(&mut self) -> bool {
         self.bus.take_nmi()
     }

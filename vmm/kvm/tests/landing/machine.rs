@@ -54,6 +54,9 @@ impl Bus for Board {
     fn acknowledge_interrupt(&mut self, _at: Position) -> u8 {
         unreachable!("none is ever pending")
     }
+    fn signal_pending(&self) -> bool {
+        false
+    }
     fn take_nmi(&mut self) -> bool {
         false
     }
