@@ -4,7 +4,7 @@
 #   usage: tools/install-deps.sh [build] [test] [judges] [fuzz] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
-# test:  gdb, crash and makedumpfile, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
+# test:  SeaBIOS; gdb, crash and makedumpfile, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
 # judges: the newest LLDB there is, and npm, for debug adapters
 # fuzz: a C++ compiler, for libFuzzer
 # bench: QEMU and makedumpfile, the peers that `make bench` measures against
@@ -33,6 +33,7 @@ for group; do
             want makedumpfile command -v makedumpfile
             want zstd command -v zstd
             want qemu-system-x86 command -v qemu-system-x86_64
+            want seabios test -e /usr/share/seabios/bios-256k.bin
             # Without ensurepip a virtual environment has no pip.
             want python3-venv python3 -c "import venv, ensurepip"
             ;;

@@ -61,10 +61,16 @@ pub enum IdlePolicy {
 #[derive(Clone, Debug, Args)]
 pub struct Record {
     /// Kernel: a Linux bzImage, or an ELF image (vmlinux, or with a PVH note)
-    #[arg(long, value_name = "FILE", required_unless_present = "from")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["from", "bios"])]
     pub kernel: Option<PathBuf>,
+    /// Start with firmware, as a PC does, and not with a kernel [default: SeaBIOS, of the package seabios]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = crate::firmware::SEABIOS, conflicts_with_all = ["kernel", "initrd", "append", "external"])]
+    pub bios: Option<PathBuf>,
+    /// The display's ROM [default: SeaBIOS's, of the package seabios, if it is there]
+    #[arg(long, value_name = "FILE", requires = "bios")]
+    pub video_bios: Option<PathBuf>,
     /// Go on from a checkpoint that `dejavm snapshot` wrote, instead of booting a kernel
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "disk", "append", "memory", "cpu", "external", "rtc_epoch", "vmx", "smp", "slice", "schedule_seed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "bios", "initrd", "disk", "append", "memory", "cpu", "external", "rtc_epoch", "vmx", "smp", "slice", "schedule_seed"])]
     pub from: Option<PathBuf>,
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
@@ -260,6 +266,9 @@ pub struct Report {
     /// The guest's console goes to this file
     #[arg(long, value_name = "FILE")]
     pub console: Option<PathBuf>,
+    /// What the guest writes to the debug console (ports 0x402 and 0xe9: firmware's log) goes to this file; -: to standard error
+    #[arg(long, value_name = "FILE")]
+    pub debug_console: Option<PathBuf>,
 }
 
 /// What executes, and disturbances: no guest can see any of it, and no recording knows of it.

@@ -12,6 +12,8 @@ const CONSOLE_PORT: u8 = 0;
 /// Receives the guest's console.
 pub struct Console {
     sink: Option<Box<dyn Write>>,
+    /// Where the debug console goes, if anywhere.
+    debug: Option<Box<dyn Write>>,
     name: String,
     /// The first failure to write; nothing is written after it.
     failed: Option<io::Error>,
@@ -33,15 +35,31 @@ impl Console {
             None if json => (Box::new(io::stderr()), "standard error".into()),
             None => (Box::new(io::stdout()), "standard output".into()),
         };
-        Ok(Console { sink: Some(sink), name, failed: None })
+        Ok(Console { sink: Some(sink), debug: None, name, failed: None })
+    }
+
+    /// Writes what the guest sends to the debug console (ports 0x402 and 0xe9) to a file, or to standard error if it is `-`.
+    pub fn with_debug(mut self, file: Option<&Path>) -> Result<Console, Failure> {
+        let Some(path) = file else { return Ok(self) };
+        self.debug = Some(if path == Path::new("-") {
+            Box::new(io::stderr())
+        } else {
+            let file = File::create(path).map_err(|error| {
+                let name = path.display();
+                let sentence = format!("{name}: the debug console's file cannot be made: {error}");
+                Failure::new(Exit::Failed, sentence)
+            })?;
+            Box::new(file)
+        });
+        Ok(self)
     }
 
     /// A console that nobody sees.
     pub fn none() -> Console {
-        Console { sink: None, name: String::new(), failed: None }
+        Console { sink: None, debug: None, name: String::new(), failed: None }
     }
 
-    /// What the guest emitted. Only the console's serial line is printed.
+    /// What the guest emitted. Of its serial lines only the console's is printed.
     pub fn write(&mut self, output: &[Output]) {
         let Some(sink) = &mut self.sink else { return };
         if self.failed.is_some() {
@@ -53,7 +71,12 @@ impl Console {
                 Output::Serial { port: CONSOLE_PORT, bytes } => {
                     wrote = wrote.and_then(|()| sink.write_all(bytes));
                 }
-                Output::Serial { .. } | Output::DebugConsole { .. } => {}
+                Output::DebugConsole { bytes } => {
+                    if let Some(debug) = &mut self.debug {
+                        wrote = wrote.and_then(|()| debug.write_all(bytes));
+                    }
+                }
+                Output::Serial { .. } => {}
             }
         }
         self.failed = wrote.and_then(|()| sink.flush()).err();

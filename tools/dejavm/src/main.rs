@@ -13,6 +13,7 @@ mod disks;
 mod doctor;
 mod engine;
 mod exit;
+mod firmware;
 mod info;
 mod kvm;
 mod live;

@@ -5,6 +5,7 @@ use crate::arguments::{Record, Recording};
 use crate::disks::{self, Disks};
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
+use crate::firmware;
 use crate::kvm;
 use crate::progress::rate;
 use crate::recording::{checkpoints, going_on, live, refuse_to_overwrite};
@@ -54,7 +55,10 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     let arguments = &described(arguments)?;
     let recording = &arguments.recording;
     refuse_to_overwrite(recording, &[arguments.kernel.as_ref(), arguments.initrd.as_ref()])?;
-    let kernel = read(kernel_path(arguments), "the kernel")?;
+    let kernel = match &arguments.kernel {
+        Some(path) => read(path, "the kernel")?,
+        None => Vec::new(),
+    };
     let initrd = arguments.initrd.as_deref().map(|path| read(path, "the initial RAM disk"));
     let initrd = initrd.transpose()?;
     let rtc_epoch_s = arguments.rtc_epoch.unwrap_or_else(host_seconds);
@@ -67,13 +71,21 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     if recording.tuning.engine == Engine::Kvm {
         arguments.processors.only_one_on_kvm()?;
     }
+    if let Some(bios) = &arguments.bios {
+        only_by_software(recording, "a machine starts with firmware")?;
+        config.hardware.firmware = Some(firmware::read(bios, arguments.video_bios.as_deref())?);
+    }
     let tier = kvm::tier(recording.tuning.engine)?;
     if tier.is_some() {
         config.time_base = TimeBase::Exits;
     }
     let Disks { storages, mut externals } = disks::attach(&arguments.disk, &mut config.hardware)?;
     let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline: &arguments.append };
-    let mut machine = Machine::boot(&config, &boot).map_err(|error| refused(arguments, &error))?;
+    let machine = match config.hardware.firmware {
+        Some(_) => Machine::power_on(&config),
+        None => Machine::boot(&config, &boot),
+    };
+    let mut machine = machine.map_err(|error| refused(arguments, &error))?;
     machine.set_storages(storages);
     machine.set_tuning(recording.tuning.tuning());
     if let Some(tier) = tier {
@@ -213,11 +225,15 @@ pub fn name(path: &Path) -> String {
 }
 
 fn header(config: MachineConfig, arguments: &Record, tier: Option<&str>) -> Header {
-    let mut guest = vec![("kernel".to_owned(), name(kernel_path(arguments)))];
+    let image = arguments.bios.as_deref().map(|bios| ("firmware", bios));
+    let (role, path) = image.unwrap_or_else(|| ("kernel", kernel_path(arguments)));
+    let mut guest = vec![(role.to_owned(), name(path))];
     if let Some(initrd) = &arguments.initrd {
         guest.push(("initrd".into(), name(initrd)));
     }
-    guest.push(("append".into(), arguments.append.clone()));
+    if arguments.bios.is_none() {
+        guest.push(("append".into(), arguments.append.clone()));
+    }
     let mut digest_interval = arguments.recording.digest_interval;
     if let Some(tier) = tier {
         guest.push(("engine".into(), "kvm".into()));
@@ -267,7 +283,7 @@ fn external(role: &str, path: &Path, contents: &[u8]) -> Result<External, Failur
 /// Says which file made the machine impossible.
 fn refused(arguments: &Record, error: &BootError) -> Failure {
     let initrd = || arguments.initrd.as_deref().map(name).unwrap_or_default();
-    let kernel = name(kernel_path(arguments));
+    let kernel = arguments.kernel.as_deref().map(name).unwrap_or_default();
     match error {
         BootError::NotAKernel | BootError::BadImage(_) | BootError::OldProtocol { .. } => {
             Failure::new(Exit::Failed, error.to_string()).about(&kernel)

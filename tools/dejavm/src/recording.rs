@@ -32,7 +32,8 @@ pub fn live(
     options: &RecordOptions,
     bits_64: bool,
 ) -> Result<Outcome, Failure> {
-    let mut console = Console::new(recording.report.console.as_deref(), recording.report.json)?;
+    let mut console = Console::new(recording.report.console.as_deref(), recording.report.json)?
+        .with_debug(recording.report.debug_console.as_deref())?;
     let typed = io::stdin().is_terminal();
     let idle = recording.idle.unwrap_or(match typed {
         true => IdlePolicy::Realtime,

@@ -29,7 +29,8 @@ pub fn replay(arguments: &Replay) -> Result<Outcome, Failure> {
     let report = &arguments.report;
     let console = match arguments.quiet {
         true => Console::none(),
-        false => Console::new(report.console.as_deref(), report.json)?,
+        false => Console::new(report.console.as_deref(), report.json)?
+            .with_debug(report.debug_console.as_deref())?,
     };
     let console_on_terminal =
         !arguments.quiet && report.console.is_none() && (report.json || io::stdout().is_terminal());

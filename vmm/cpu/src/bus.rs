@@ -13,6 +13,11 @@ pub trait Bus {
     fn mmio_read(&mut self, gpa: Gpa, size: u8, at: Position) -> u64;
     /// A store of `size` bytes to an address where no RAM answers.
     fn mmio_write(&mut self, gpa: Gpa, size: u8, value: u64, at: Position);
+    /// Bytes of instructions at an address where no RAM answers, within a page; `false`, and nothing is changed, where there is
+    /// no ROM either. It has no effect on anything.
+    fn fetch(&self, _gpa: Gpa, _into: &mut [u8]) -> bool {
+        false
+    }
     /// The time stamp counter's value before any guest-set offset.
     fn tsc(&mut self, at: Position) -> u64;
     /// By how much the time stamp counter is ahead of the position, if it ticks once for each

@@ -470,8 +470,9 @@ impl Cpu {
                 part = part.min(usize::try_from(left).unwrap_or(usize::MAX));
             }
             let gpa = self.translate(at, Access::Fetch)?;
-            if self.ram().read(gpa, &mut bytes[have..have + part]).is_err() {
-                bytes[have..have + part].fill(0xff);
+            let piece = &mut bytes[have..have + part];
+            if self.ram().read(gpa, piece).is_err() && !self.bus().fetch(gpa, piece) {
+                piece.fill(0xff);
             }
             have += part;
             match self.recent.get(linear, bits, &bytes[..have]) {

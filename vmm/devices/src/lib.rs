@@ -25,6 +25,7 @@ mod restore_error;
 
 pub mod acpi_pm;
 pub mod card;
+pub mod fw_cfg;
 pub mod i8042;
 pub mod interrupt_message;
 pub mod ioapic;
@@ -45,6 +46,7 @@ mod suite;
 mod testing;
 
 pub use acpi_pm::AcpiPm;
+pub use fw_cfg::FwCfg;
 pub use i8042::I8042;
 pub use interrupt_message::{
     DeliveryMode, DestinationMode, InterruptMessage, Ipi, Shorthand, TriggerMode,

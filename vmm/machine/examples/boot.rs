@@ -1,11 +1,12 @@
-//! Boots a kernel and prints its serial output: `boot KERNEL INITRD|- CMDLINE MIB [INSTRUCTIONS [v1]]`.
+//! Boots a kernel and prints its serial output: `boot KERNEL INITRD|- CMDLINE MIB [INSTRUCTIONS [v1]]`. A kernel `bios:FILE` is
+//! firmware, and the initial RAM disk its display's ROM.
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "this is the world around a machine: it reads files and takes the time"
 )]
 
-use dejavm_machine::{Boot, Idle, Machine, MachineConfig, Output, Stop};
+use dejavm_machine::{Boot, Firmware, Idle, Machine, MachineConfig, Output, Stop};
 use dejavm_memory::RamLayout;
 use dejavm_units::{GuestNs, Position};
 use std::error::Error;
@@ -20,14 +21,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: boot KERNEL INITRD|- CMDLINE MIB [INSTRUCTIONS [v1]]".into());
     };
     let limit = rest.first().map_or(Ok(u64::MAX), |text| text.parse())?;
-    let image = std::fs::read(kernel)?;
+    let bios = kernel.strip_prefix("bios:");
+    let image = std::fs::read(bios.unwrap_or(kernel))?;
     let initrd = if initrd == "-" { None } else { Some(std::fs::read(initrd)?) };
     let mut config = MachineConfig::new(RamLayout::new(mib.parse::<u64>()? << 20)?);
     if rest.get(1).is_some_and(|model| model == "v1") {
         config.cpu = dejavm_cpu::Model::V1;
     }
-    let boot = Boot { image: &image, initrd: initrd.as_deref(), cmdline };
-    let mut machine = Machine::boot(&config, &boot)?;
+    let mut machine = if bios.is_some() {
+        let (rom, video_rom) = (image.into(), initrd.unwrap_or_default().into());
+        config.hardware.firmware = Some(Firmware { rom, video_rom });
+        Machine::power_on(&config)?
+    } else {
+        let boot = Boot { image: &image, initrd: initrd.as_deref(), cmdline };
+        Machine::boot(&config, &boot)?
+    };
 
     let start = Instant::now();
     let end = loop {

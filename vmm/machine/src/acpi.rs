@@ -51,34 +51,130 @@ pub(crate) const RSDP: u64 = FIRMWARE;
 
 /// Writes all tables into RAM.
 pub(crate) fn write_tables(ram: &mut GuestRam, processors: u8, io_apic_id: u8) {
-    let mut place = Placement { ram, next: RSDP + Rsdp::len() as u64 };
-    let facs = place.put(&bytes_of(&FACS::new()), 64);
-    let dsdt = place.put(dsdt().as_slice(), 16);
-    let fadt = place.put(&bytes_of(&fadt(facs, dsdt)), 16);
-    let madt = place.put(madt(processors, io_apic_id).as_slice(), 16);
-    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    xsdt.add_entry(fadt);
-    xsdt.add_entry(madt);
-    let xsdt = place.put(&bytes_of(&xsdt), 16);
-    place.next = RSDP;
-    place.put(&bytes_of(&Rsdp::new(OEM_ID, xsdt)), 16);
+    let tables = Tables::build(RSDP, processors, io_apic_id);
+    assert!(RSDP + tables.bytes.len() as u64 <= HIGH_MEMORY, "the tables fit below 1 MiB");
+    ram.write(Gpa(RSDP), &tables.bytes).expect("any machine has RAM below 1 MiB");
 }
 
-/// Puts tables one after the other.
-struct Placement<'a> {
-    ram: &'a mut GuestRam,
-    next: u64,
+/// All tables, one after the other.
+struct Tables {
+    /// The address of the root pointer, which comes first.
+    base: u64,
+    bytes: Vec<u8>,
+    /// Addresses of the others.
+    dsdt: u64,
+    fadt: u64,
+    madt: u64,
+    xsdt: u64,
 }
 
-impl Placement<'_> {
-    /// Writes a table at the next multiple of `alignment` and returns its address.
-    fn put(&mut self, table: &[u8], alignment: u64) -> u64 {
-        let at = self.next.next_multiple_of(alignment);
-        self.next = at + table.len() as u64;
-        assert!(self.next <= HIGH_MEMORY, "the tables fit below 1 MiB");
-        self.ram.write(Gpa(at), table).expect("any machine has RAM below 1 MiB");
+impl Tables {
+    fn build(base: u64, processors: u8, io_apic_id: u8) -> Tables {
+        let bytes = vec![0; Rsdp::len()];
+        let mut tables = Tables { base, bytes, dsdt: 0, fadt: 0, madt: 0, xsdt: 0 };
+        let facs = tables.put(&bytes_of(&FACS::new()), 64);
+        tables.dsdt = tables.put(dsdt().as_slice(), 16);
+        tables.fadt = tables.put(&bytes_of(&fadt(facs, tables.dsdt)), 16);
+        tables.madt = tables.put(madt(processors, io_apic_id).as_slice(), 16);
+        let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+        xsdt.add_entry(tables.fadt);
+        xsdt.add_entry(tables.madt);
+        tables.xsdt = tables.put(&bytes_of(&xsdt), 16);
+        let root = bytes_of(&Rsdp::new(OEM_ID, tables.xsdt));
+        tables.bytes[..root.len()].copy_from_slice(&root);
+        tables
+    }
+
+    /// Adds a table at the next multiple of `alignment` and returns its address.
+    fn put(&mut self, table: &[u8], alignment: usize) -> u64 {
+        self.bytes.resize(self.bytes.len().next_multiple_of(alignment), 0);
+        let at = self.base + self.bytes.len() as u64;
+        self.bytes.extend(table);
         at
     }
+}
+
+/// Tables for firmware that puts them where it likes, and how (QEMU, docs/specs/acpi_hest_ghes.rst and include/hw/acpi/bios-linker-loader.h).
+pub(crate) struct ForFirmware {
+    /// The root pointer.
+    pub(crate) root: Vec<u8>,
+    /// The other tables.
+    pub(crate) tables: Vec<u8>,
+    /// What to do with the two.
+    pub(crate) script: Vec<u8>,
+}
+
+/// File names in the script.
+const ROOT_FILE: &str = "etc/acpi/rsdp";
+const TABLES_FILE: &str = "etc/acpi/tables";
+
+/// Bytes of a command in the script.
+const COMMAND_BYTES: usize = 128;
+
+/// A command: its number, and fields one after the other.
+struct Command(Vec<u8>);
+
+impl Command {
+    fn new(number: u32) -> Command {
+        Command(number.to_le_bytes().to_vec())
+    }
+
+    fn file(mut self, name: &str) -> Command {
+        let end = self.0.len() + 56;
+        self.0.extend(name.as_bytes());
+        self.0.resize(end, 0);
+        self
+    }
+
+    fn number(mut self, number: u64) -> Command {
+        self.0.extend((number as u32).to_le_bytes());
+        self
+    }
+
+    fn byte(mut self, byte: u8) -> Command {
+        self.0.push(byte);
+        self
+    }
+
+    fn end(mut self, script: &mut Vec<u8>) {
+        self.0.resize(COMMAND_BYTES, 0);
+        script.extend(self.0);
+    }
+}
+
+/// The tables with addresses that count from their files' beginnings, and the script that makes them true.
+pub(crate) fn for_firmware(processors: u8, io_apic_id: u8) -> ForFirmware {
+    const HIGH: u8 = 1;
+    const BELOW_1_MIB: u8 = 2;
+    let Tables { base: _, mut bytes, dsdt, fadt, madt, xsdt } =
+        Tables::build(0, processors, io_apic_id);
+    let mut script = Vec::new();
+    // Allocate: file, alignment, zone.
+    Command::new(1).file(ROOT_FILE).number(16).byte(BELOW_1_MIB).end(&mut script);
+    Command::new(1).file(TABLES_FILE).number(64).byte(HIGH).end(&mut script);
+    let mut pointer = |file, offset, bytes| {
+        // Add a pointer: where it is, what it points to, offset, size.
+        Command::new(2).file(file).file(TABLES_FILE).number(offset).byte(bytes).end(&mut script);
+    };
+    pointer(TABLES_FILE, fadt + 36, 4);
+    pointer(TABLES_FILE, fadt + 40, 4);
+    pointer(TABLES_FILE, xsdt + 36, 8);
+    pointer(TABLES_FILE, xsdt + 44, 8);
+    pointer(ROOT_FILE, 24, 8);
+    let mut sum = |file, offset, start, length| {
+        // Add a checksum: file, where it is, of what.
+        Command::new(3).file(file).number(offset).number(start).number(length).end(&mut script);
+    };
+    for table in [dsdt, fadt, madt, xsdt] {
+        let at = table as usize + 4;
+        let length = u32::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
+        sum(TABLES_FILE, table + 9, table, length.into());
+    }
+    sum(ROOT_FILE, 8, 0, 20);
+    sum(ROOT_FILE, 32, 0, 36);
+    let root = bytes[..Rsdp::len()].to_vec();
+    bytes[..Rsdp::len()].fill(0);
+    ForFirmware { root, tables: bytes, script }
 }
 
 fn bytes_of(table: &dyn Aml) -> Vec<u8> {

@@ -8,6 +8,7 @@ use crate::acpi;
 use crate::cards::{Cards, pirq};
 use crate::clock::{self, Clock};
 use crate::config::MachineConfig;
+use crate::firmware;
 use crate::hardware::Hardware;
 use crate::input_output::{Input, Output, OutputQueue};
 use crate::machine::End;
@@ -65,6 +66,8 @@ pub(crate) struct Board {
     pub(crate) i8042: I8042,
     pub(crate) com1: Uart16550,
     pub(crate) cards: Cards,
+    /// What serves the firmware, if the machine starts with one.
+    pub(crate) firmware: Option<firmware::Served>,
     /// Serial input that the UART has no room for yet.
     com1_waiting: VecDeque<u8>,
     /// Why the machine has ended, if it has.
@@ -116,6 +119,7 @@ impl Board {
             i8042: I8042::new(),
             com1: Uart16550::new(),
             cards: Cards::new(&config.hardware),
+            firmware: firmware::Served::new(config),
             com1_waiting: VecDeque::new(),
             end: None,
             unknown_ports: BTreeMap::new(),
@@ -128,7 +132,10 @@ impl Board {
             wants_control: false,
             exits_max: u64::MAX,
         };
-        // The boot protocols demand that A20 is on.
+        if config.hardware.firmware.is_some() {
+            firmware::set_cmos(config, &mut board.rtc);
+        }
+        // The boot protocols demand that A20 is on, and so does the reset vector.
         board.system_control.write(0, PORT_92_A20, GuestNs(0));
         board.settle();
         board
@@ -313,6 +320,20 @@ impl Board {
         nmi
     }
 
+    /// Whether something waits that reaches RAM, between two instructions.
+    pub(crate) fn notice_memory_wishes(&mut self) {
+        if let Some(firmware) = &self.firmware {
+            self.wants_control |= firmware.wants_service(&self.pci);
+        }
+    }
+
+    /// Does it, when the instruction that wished it is over.
+    pub(crate) fn serve_memory_wishes(&mut self, ram: &mut GuestRam) {
+        if let Some(firmware) = &mut self.firmware {
+            firmware.service(&self.pci, &mut self.cards.drives, ram);
+        }
+    }
+
     /// Acts on what the guest asked of the power and reset registers.
     pub(crate) fn take_requests(&mut self) {
         if self.acpi_pm.take_sleep_request() == Some(acpi::SLEEP_TYPE_S5) {
@@ -383,7 +404,7 @@ mod save_restore {
     use super::*;
 
     impl Board {
-        /// The cards, and processors beyond the first, are saved apart.
+        /// Cards, what serves the firmware, and processors beyond the first are saved apart.
         pub(crate) fn save(&self) -> (clock::State, BoardState) {
             let Board {
                 clock,
@@ -398,6 +419,7 @@ mod save_restore {
                 system_control,
                 i8042,
                 com1,
+                firmware: _,
                 com1_waiting,
                 cards: _,
                 end,

@@ -21,6 +21,7 @@ impl Bus for Board {
         self.write_port(port, size, value, now);
         self.take_requests();
         self.settle();
+        self.notice_memory_wishes();
         self.count_exits(1);
     }
 
@@ -36,7 +37,12 @@ impl Bus for Board {
         let now = self.clock.at(at);
         self.write_memory(gpa, size, value, now);
         self.settle();
+        self.notice_memory_wishes();
         self.count_exits(1);
+    }
+
+    fn fetch(&self, gpa: Gpa, into: &mut [u8]) -> bool {
+        self.firmware.as_ref().is_some_and(|firmware| firmware.shadow.read_rom(gpa, into))
     }
 
     fn tsc(&mut self, at: Position) -> u64 {

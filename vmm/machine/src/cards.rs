@@ -226,11 +226,11 @@ pub(crate) fn pirq(device: u8) -> usize {
 }
 
 /// What a card reaches.
-struct Around<'a> {
-    ram: &'a mut GuestRam,
-    drives: &'a mut Drives,
+pub(crate) struct Around<'a> {
+    pub(crate) ram: &'a mut GuestRam,
+    pub(crate) drives: &'a mut Drives,
     /// Which of the drives are the card's.
-    numbers: &'a [usize],
+    pub(crate) numbers: &'a [usize],
 }
 
 /// Cuts a range where pages end.

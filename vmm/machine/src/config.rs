@@ -88,6 +88,12 @@ pub enum ConfigError {
         /// Its size.
         bytes: u64,
     },
+    /// The firmware's ROM has no size that one can have.
+    #[error("a ROM of {0} bytes is no firmware: 64 KiB to 512 KiB fit, in whole pages")]
+    Rom(usize),
+    /// The display's ROM is too large.
+    #[error("a ROM of {0} bytes is too large for a display's")]
+    VideoRom(usize),
     /// RAM cannot be laid out.
     #[error(transparent)]
     Ram(#[from] RamLayoutError),
@@ -117,17 +123,21 @@ impl MachineConfig {
         {
             return Err(ConfigError::InstructionRate(per_us));
         }
-        let Hardware { processors, slice, schedule_seed: _, drives: _, cards: _ } = self.hardware;
-        if !(1..=Hardware::PROCESSORS_MAX).contains(&processors) {
-            return Err(ConfigError::Processors(processors));
+        let Hardware { processors, slice, schedule_seed: _, drives: _, cards: _, firmware } =
+            &self.hardware;
+        if !(1..=Hardware::PROCESSORS_MAX).contains(processors) {
+            return Err(ConfigError::Processors(*processors));
         }
-        if processors > 1 && self.time_base == TimeBase::Exits {
+        if *processors > 1 && self.time_base == TimeBase::Exits {
             return Err(ConfigError::ProcessorsByExits);
         }
-        if slice == 0 {
+        if *slice == 0 {
             return Err(ConfigError::Slice);
         }
         cards::check(&self.hardware)?;
+        if let Some(firmware) = firmware {
+            firmware.check()?;
+        }
         // A sum that overflows must not pass for a small one.
         let total = self.ram.low_bytes().saturating_add(self.ram.high_bytes());
         if RamLayout::new(total)? != self.ram {

@@ -1,5 +1,6 @@
 //! What a machine has beyond the board of one processor.
 
+use crate::firmware::Firmware;
 use crate::storage::Drive;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,8 @@ pub struct Hardware {
     pub drives: Vec<Drive>,
     /// Cards on the PCI bus, from device 3 on.
     pub cards: Vec<Card>,
+    /// What the machine executes first, if no loader puts a kernel into RAM.
+    pub firmware: Option<Firmware>,
 }
 
 /// A card on the PCI bus.
@@ -52,6 +55,7 @@ impl Default for Hardware {
             schedule_seed: None,
             drives: Vec::new(),
             cards: Vec::new(),
+            firmware: None,
         }
     }
 }

@@ -13,6 +13,7 @@ mod cards;
 mod clock;
 mod config;
 mod debugger_write;
+mod firmware;
 mod hardware;
 mod input_output;
 mod inspect;
@@ -22,6 +23,7 @@ mod memory_map;
 mod memory_mapped;
 mod ports;
 mod processors;
+mod shadow;
 mod state;
 mod storage;
 pub mod tail;
@@ -37,8 +39,11 @@ pub use dejavm_cpu::{
     Breakpoint, Counted, CpuState, Executor, Landmark, NoLandmark, Stops, WatchHit, WatchKind,
     Watchpoint,
 };
+pub use firmware::{Firmware, Rom};
 pub use hardware::{Card, Hardware};
 pub use input_output::{Input, Output};
 pub use machine::{End, Idle, Machine, Passed, Stop};
-pub use state::{BoardState, MachineState, MoreState, ProcessorState, RestoreError, ScheduleState};
+pub use state::{
+    BoardState, FirmwareState, MachineState, MoreState, ProcessorState, RestoreError, ScheduleState,
+};
 pub use storage::{Drive, Storage, Storages};

@@ -4,8 +4,10 @@ use crate::board::Board;
 use crate::boot::{self, Boot, BootError};
 use crate::config::{MachineConfig, TimeBase};
 use crate::debugger_write::{Register, write_register};
+use crate::firmware;
 use crate::input_output::{Input, Output};
 use crate::processors::Processors;
+use crate::shadow;
 use crate::state::{MachineState, MoreState, RestoreError};
 use crate::storage::{Drive, Storages};
 use dejavm_cpu::{Counted, Cpu, CpuState, Executor, Landmark, NoLandmark, WatchHit, WatchKind};
@@ -113,6 +115,21 @@ impl Machine {
         Ok(machine)
     }
 
+    /// A machine that is about to execute the first instruction of its firmware.
+    ///
+    /// # Panics
+    /// If the configuration has none.
+    pub fn power_on(config: &MachineConfig) -> Result<Machine, BootError> {
+        config.check()?;
+        let start = CpuState::reset();
+        let mut machine = Machine::of(config, ram_of(config)?, &start);
+        machine.cpu.set_state(&start);
+        let firmware = machine.board.firmware.as_ref().expect("the machine starts with firmware");
+        firmware.shadow.power_on(&mut machine.ram);
+        machine.begin_first_turn();
+        Ok(machine)
+    }
+
     /// `start`: the first processor's registers, by which those that wait for it are set up.
     fn of(config: &MachineConfig, ram: GuestRam, start: &CpuState) -> Machine {
         Machine {
@@ -176,8 +193,7 @@ impl Machine {
         state: &MachineState,
     ) -> Result<Machine, RestoreError> {
         config.check()?;
-        let ram = ram_of(config)?;
-        let mut machine = Machine::of(config, ram, &state.cpu);
+        let mut machine = Machine::of(config, ram_of(config)?, &state.cpu);
         machine.restore(state)?;
         Ok(machine)
     }
@@ -196,16 +212,22 @@ impl Machine {
     pub fn save(&self) -> MachineState {
         let (clock, board) = self.board.save();
         let (processors, schedule) = self.save_processors();
-        let more = MoreState { processors, schedule, cards: self.board.cards.save() };
+        let more = MoreState {
+            processors,
+            schedule,
+            cards: self.board.cards.save(),
+            firmware: self.board.firmware.as_ref().map(firmware::Served::save),
+        };
         MachineState { cpu: self.processor_state(0), clock, board, more }
     }
 
     /// Becomes `state`, RAM left as it is. A refused state leaves the machine unusable.
     pub fn restore(&mut self, state: &MachineState) -> Result<(), RestoreError> {
         let MachineState { cpu, clock, board, more } = state;
-        let MoreState { processors, schedule, cards } = more;
+        let MoreState { processors, schedule, cards, firmware } = more;
         self.board.cards.restore(cards)?;
         self.board.restore(clock, board)?;
+        self.board.restore_firmware(firmware.as_ref(), &mut self.ram)?;
         self.restore_processors(cpu, processors, schedule)
     }
 
@@ -269,7 +291,9 @@ impl Machine {
             let until = if short { until.min(self.position()) } else { until };
             let turn_end = self.turn_end().unwrap_or(until);
             let bound = self.board.bound_runs(until.min(turn_end));
-            match self.execute((!steps).then_some(bound)) {
+            let stop = self.execute((!steps).then_some(bound));
+            self.board.serve_memory_wishes(&mut self.ram);
+            match stop {
                 dejavm_cpu::Stop::Limit if steps => return Stop::Limit,
                 // Whether the CPU noticed that it halts, or stopped at the bound first, depends on where
                 // the run was cut: it must make no difference here.
@@ -500,15 +524,18 @@ impl Machine {
     }
 }
 
-/// What a debugger asked for, as the machine tells it.
-/// RAM with a volume for each drive.
+/// RAM with a volume for each drive, and for what lies behind ROM.
 fn ram_of(config: &MachineConfig) -> Result<GuestRam, RamError> {
     let mut ram = GuestRam::new(config.ram)?;
-    let pages: Vec<u64> = config.hardware.drives.iter().map(Drive::pages).collect();
+    let mut pages: Vec<u64> = config.hardware.drives.iter().map(Drive::pages).collect();
+    if config.hardware.firmware.is_some() {
+        pages.push(shadow::PAGES);
+    }
     ram.set_volumes(&pages);
     Ok(ram)
 }
 
+/// What a debugger asked for, as the machine tells it.
 fn debugger_stop(stop: dejavm_cpu::Stop) -> Stop {
     match stop {
         dejavm_cpu::Stop::Breakpoint { at } => Stop::Breakpoint { at },

@@ -41,6 +41,12 @@ impl Board {
             return value;
         }
         let size = u64::from(size.clamp(1, 8));
+        if let Some(firmware) = &self.firmware {
+            let mut bytes = [0; 8];
+            if firmware.shadow.read_rom(gpa, &mut bytes[..size as usize]) {
+                return u64::from_le_bytes(bytes);
+            }
+        }
         let first = gpa.0 & !3;
         let skipped = gpa.0 & 3;
         let mut value: u128 = 0;
@@ -56,6 +62,9 @@ impl Board {
             && self.cards.write(Space::Memory, gpa.0, size, value, now)
         {
             return;
+        }
+        if let Some(firmware) = &mut self.firmware {
+            firmware.shadow.store(gpa, value, size);
         }
         if !gpa.0.is_multiple_of(4) {
             return;

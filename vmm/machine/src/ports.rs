@@ -90,6 +90,7 @@ impl Board {
             }
             // The debug console announces itself by reading as its own number (Bochs, QEMU).
             0xe9 | 0x402 => 0xe9,
+            0x510..=0x51b => self.read_fw_cfg(port, now),
             _ => {
                 *self.unknown_ports.entry(port).or_default() += 1;
                 OPEN_BUS
@@ -116,7 +117,25 @@ impl Board {
                 self.com1.write(port - 0x3f8, value, now);
                 self.exchange_serial();
             }
+            0x510..=0x51b => self.write_fw_cfg(port, value, now),
             _ => *self.unknown_ports.entry(port).or_default() += 1,
+        }
+    }
+
+    fn read_fw_cfg(&mut self, port: u16, now: GuestNs) -> u8 {
+        match &mut self.firmware {
+            Some(firmware) => firmware.fw_cfg.read(port - 0x510, now),
+            None => {
+                *self.unknown_ports.entry(port).or_default() += 1;
+                OPEN_BUS
+            }
+        }
+    }
+
+    fn write_fw_cfg(&mut self, port: u16, value: u8, now: GuestNs) {
+        match &mut self.firmware {
+            Some(firmware) => firmware.fw_cfg.write(port - 0x510, value, now),
+            None => *self.unknown_ports.entry(port).or_default() += 1,
         }
     }
 }

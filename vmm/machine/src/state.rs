@@ -6,7 +6,7 @@ use crate::config::ConfigError;
 use crate::machine::End;
 use dejavm_cpu::CpuState;
 use dejavm_devices::{
-    acpi_pm, i8042, ioapic, lapic, pci, pic, pit, rtc, system_control, uart16550,
+    acpi_pm, fw_cfg, i8042, ioapic, lapic, pci, pic, pit, rtc, system_control, uart16550,
 };
 use dejavm_memory::RamError;
 use dejavm_units::Position;
@@ -36,6 +36,15 @@ pub struct MoreState {
     pub schedule: ScheduleState,
     /// The cards, in order.
     pub cards: Vec<CardState>,
+    /// What serves the firmware, if the machine started with one.
+    pub firmware: Option<FirmwareState>,
+}
+
+/// The state of what serves firmware.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirmwareState {
+    /// The configuration device.
+    pub fw_cfg: fw_cfg::State,
 }
 
 /// The state of a processor beyond the first.
@@ -109,6 +118,9 @@ pub enum RestoreError {
     /// The state is that of a machine with other cards.
     #[error("the saved state is that of a machine with other cards")]
     OtherCards,
+    /// One of the two machines, that of the state and this one, starts with firmware.
+    #[error("the saved state is that of a machine with other firmware")]
+    OtherFirmware,
     /// A chip refused its state.
     #[error(transparent)]
     Device(#[from] dejavm_devices::RestoreError),

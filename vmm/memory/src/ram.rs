@@ -21,7 +21,8 @@ const PRIVATE: i32 = 0x22;
 
 /// What is known of a page of RAM. A store may bypass this module only if it checked that the page
 /// is [`DIRTY`](PageFlags::DIRTY) and neither [`CODE`](PageFlags::CODE) nor
-/// [`PAGE_TABLE`](PageFlags::PAGE_TABLE); whoever sets one of the latter two takes such rights away.
+/// [`PAGE_TABLE`](PageFlags::PAGE_TABLE) nor [`READ_ONLY`](PageFlags::READ_ONLY); whoever sets one of the latter takes such rights
+/// away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PageFlags(pub u8);
 
@@ -32,6 +33,8 @@ impl PageFlags {
     pub const CODE: PageFlags = PageFlags(2);
     /// The CPU holds address translations derived from this page.
     pub const PAGE_TABLE: PageFlags = PageFlags(4);
+    /// The CPU reads the page as RAM, but its stores go to the board: what a chipset does where firmware is.
+    pub const READ_ONLY: PageFlags = PageFlags(8);
 
     /// Whether any flag of `other` is set.
     #[inline]
@@ -95,7 +98,7 @@ pub struct GuestRam {
     disturbed: Vec<Pfn>,
     /// Distinguishes this RAM from every other of the process.
     identity: u64,
-    /// Counts [`GuestRam::take_dirty`]; a change tells the CPU to give up its write rights.
+    /// Counts [`GuestRam::take_dirty`] and [`GuestRam::set_read_only`]; a change tells the CPU to give up its write rights.
     epoch: u64,
     storage: Storage,
 }
@@ -167,6 +170,17 @@ impl GuestRam {
     pub fn clear_flags(&mut self, pfn: Pfn, flags: PageFlags) {
         let index = self.index(pfn).expect("flags are cleared only on pages of RAM");
         self.flags[index].0 &= !flags.0;
+    }
+
+    /// Lets stores of the CPU go to the board instead, or lets them reach the page. Everyone else writes it as before. For
+    /// between two runs.
+    pub fn set_read_only(&mut self, pfn: Pfn, read_only: bool) {
+        if read_only {
+            self.set_flags(pfn, PageFlags::READ_ONLY);
+            self.epoch += 1;
+        } else {
+            self.clear_flags(pfn, PageFlags::READ_ONLY);
+        }
     }
 
     /// Takes flags off every page.

@@ -70,8 +70,8 @@ fn write_host_sized(pointer: *mut u8, value: u64, size: u32) {
     }
 }
 
-/// Pages whose stores take the slow path, which drops what was derived from them.
-const KEPT: PageFlags = PageFlags::CODE.union(PageFlags::PAGE_TABLE);
+/// Pages whose stores take the slow path, which drops what was derived from them, or asks the board.
+const KEPT: PageFlags = PageFlags::CODE.union(PageFlags::PAGE_TABLE).union(PageFlags::READ_ONLY);
 
 /// A store split at a page boundary: where each piece goes and which bytes it takes.
 type Pieces = [(Gpa, usize, usize); 2];
@@ -500,7 +500,7 @@ impl Cpu {
 
     fn store_needs_to_be_alone(&mut self, gpa: Gpa, bytes: usize) -> bool {
         let flags = self.ram().flags(gpa.pfn());
-        if self.ram().host_page(gpa.pfn()).is_none() {
+        if flags.intersects(PageFlags::READ_ONLY) || self.ram().host_page(gpa.pfn()).is_none() {
             return true;
         }
         let (code, ram) = self.code_and_ram();
@@ -514,9 +514,12 @@ impl Cpu {
     }
 
     /// Stores to RAM within one page, dropping whatever was derived from those bytes. `false`, with
-    /// no effect, where no RAM answers.
+    /// no effect, where no RAM takes stores.
     pub(crate) fn store_physical(&mut self, gpa: Gpa, bytes: &[u8]) -> bool {
         let flags = self.ram().flags(gpa.pfn());
+        if flags.intersects(PageFlags::READ_ONLY) {
+            return false;
+        }
         if flags.intersects(PageFlags::CODE) {
             self.forget_code(gpa, bytes.len());
         }

@@ -4,6 +4,7 @@
 use super::tables::Nowhere;
 use crate::cpu::{Cpu, control};
 use crate::exception::{Abort, vector};
+use dejavm_memory::PageFlags;
 use dejavm_units::Gpa;
 
 const ACCESSED: u64 = 1 << 5;
@@ -72,6 +73,9 @@ impl Cpu {
 
     /// Sets accessed (and dirty) bits as the walker does.
     fn update_entry(&mut self, gpa: Gpa, value: u64, size: u32) {
+        if self.ram().flags(gpa.pfn()).intersects(PageFlags::READ_ONLY) {
+            return;
+        }
         let bytes = value.to_le_bytes();
         // Outside RAM the update is lost, as on an empty bus. No translation is dropped: accessed and
         // dirty bits change none.
