@@ -70,14 +70,17 @@ pub struct Record {
     #[arg(long, value_name = "FILE", requires = "bios")]
     pub video_bios: Option<PathBuf>,
     /// Go on from a checkpoint that `dejavm snapshot` wrote, instead of booting a kernel
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "bios", "initrd", "disk", "append", "memory", "cpu", "external", "rtc_epoch", "vmx", "smp", "slice", "schedule_seed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "bios", "initrd", "disk", "cdrom", "append", "memory", "cpu", "external", "rtc_epoch", "vmx", "smp", "slice", "schedule_seed"])]
     pub from: Option<PathBuf>,
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
-    /// Disk: an image, which stays as it is: what the guest writes is kept apart. May be given several times
-    #[arg(long, value_name = "FILE[,format=raw][,if=virtio][,readonly]")]
+    /// Disk, or CD: an image, which stays as it is: what the guest writes is kept apart. May be given several times
+    #[arg(long, value_name = "FILE[,format=raw][,if=virtio|ide|cdrom][,readonly]")]
     pub disk: Vec<DiskOption>,
+    /// CD: short for --disk FILE,if=cdrom
+    #[arg(long, value_name = "FILE")]
+    pub cdrom: Option<PathBuf>,
     /// The kernel's command line
     #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub append: String,

@@ -79,7 +79,8 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     if tier.is_some() {
         config.time_base = TimeBase::Exits;
     }
-    let Disks { storages, mut externals } = disks::attach(&arguments.disk, &mut config.hardware)?;
+    let Disks { storages, mut externals } =
+        disks::attach(&disks::all(arguments), &mut config.hardware)?;
     let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline: &arguments.append };
     let machine = match config.hardware.firmware {
         Some(_) => Machine::power_on(&config),

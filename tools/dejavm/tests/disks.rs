@@ -74,6 +74,19 @@ fn a_disk_is_used_and_the_recording_replays() {
     guest.verify().ok();
 }
 
+/// Through the ports of an AT, by the bus master and by the data register.
+#[test]
+fn an_ide_disk_is_used_and_the_recording_replays() {
+    let guest = Guest::new("disks_ide");
+    for dma in ["", "libata.dma=0"] {
+        let (recorded, console) = guest.record(&format!("{},if=ide", guest.disk), dma, &[]);
+        assert_eq!(recorded["ending"], "power-off", "{console}");
+        assert!(console.contains(VERDICT), "{console}");
+        let verified = guest.verify().ok().json();
+        assert_eq!(verified["memory_hash"], recorded["memory_hash"]);
+    }
+}
+
 /// Whoever goes back finds the disk as it was, and a branch has it.
 #[test]
 fn the_disk_goes_where_the_machine_goes() {

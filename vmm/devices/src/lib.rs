@@ -27,6 +27,7 @@ pub mod acpi_pm;
 pub mod card;
 pub mod fw_cfg;
 pub mod i8042;
+pub mod ide;
 pub mod interrupt_message;
 pub mod ioapic;
 pub mod lapic;

@@ -582,3 +582,64 @@ device_suite!(virtio_block:
         0
     },
     outputs |chip| chip.outputs());
+
+device_suite!(ide: crate::testing::Machine<crate::ide::Ide> = {
+    use crate::ide::{Ide, Media};
+    let disk = Media::Disk { sectors: 16, read_only: false };
+    let cd = Media::Cd { sectors: 4 };
+    let mut ide = Ide::new([Some(disk), Some(cd), None, Some(disk)]);
+    ide.enable();
+    // Each of the card's drives is the one that the test's memory has.
+    crate::testing::Machine::new(ide, 0x2000, 0x2000)
+},
+    regs &[0, 1],
+    read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
+    write 60, |chip, reg, value, now| {
+        let _ = reg;
+        chip.anything(value, now)
+    },
+    host |chip, n| {
+        use crate::card::Card;
+        // A driver that knows what it does, mostly.
+        const COMMANDS: [u8; 16] = [
+            0x20, 0x24, 0xc4, 0xc8, 0x25, 0x30, 0x34, 0xc5, 0xca, 0x35, 0xec, 0xa0, 0xa0, 0xa1, 0xc6, 0xef,
+        ];
+        const PACKETS: [u8; 8] = [0x28, 0x28, 0xa8, 0x12, 0x25, 0x43, 0x5a, 0x03];
+        let now = GuestNs(n >> 50);
+        let region = if n & 0x10 == 0 { 0 } else { 2 };
+        let mut write = |at: u64, value: u64| chip.card.write(region, at, 1, value, now);
+        match n % 8 {
+            0..3 => {
+                write(6, 0x40 | n >> 8 & 0x10);
+                write(1, n >> 16 & 1);
+                write(2, n >> 24 & 3);
+                write(3, n >> 32 & 0xf);
+                write(4, 0);
+                write(5, n >> 40 & 8);
+                write(7, COMMANDS[(n >> 44) as usize % 16].into());
+                0
+            }
+            3 => {
+                let packet = [PACKETS[(n >> 8) as usize % 8], 0, 0, 0, 0, (n >> 12) as u8 & 3, 0, 0, 2, 0, 0, 0];
+                for pair in packet.as_chunks::<2>().0 {
+                    chip.card.write(region, 0, 2, u16::from_le_bytes(*pair).into(), now);
+                }
+                0
+            }
+            4 | 5 => (0..n >> 8 & 0x1ff).fold(0, |sum: u64, _| sum.wrapping_mul(31) ^ chip.card.read(region, 0, 2, now)),
+            6 => {
+                (0..n >> 8 & 0x1ff).for_each(|word| chip.card.write(region, 0, 2, word, now));
+                0
+            }
+            _ => {
+                chip.card.config_write(4, crate::pci::Width::Word, 5, now);
+                chip.memory.bytes[0x100..0x108].copy_from_slice(&[0, 0x10, 0, 0, 0, 4, 0, (n >> 8) as u8]);
+                let master = u64::from(region) * 4;
+                chip.card.write(4, master, 1, 0, now);
+                chip.card.write(4, master + 4, 4, 0x100, now);
+                chip.card.write(4, master, 1, 1 | n >> 16 & 8, now);
+                chip.card.read(4, master + 2, 1, now)
+            }
+        }
+    },
+    outputs |chip| chip.outputs());

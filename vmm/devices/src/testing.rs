@@ -2,13 +2,14 @@
 
 use crate::RestoreError;
 use crate::card::{Card, HostFailed, Surroundings};
+use crate::ide::Ide;
 use crate::pci::Width;
 use crate::virtio::{self, Device, Function};
 use dejavm_units::{Gpa, GuestNs};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Memory and a drive, all zeros at first.
+/// Memory and a drive, which all drives of a card are; all zeros at first.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Memory {
     pub(crate) bytes: Vec<u8>,
@@ -45,20 +46,23 @@ impl Surroundings for Memory {
         }
     }
 
-    fn drive_bytes(&self, drive: usize) -> Option<u64> {
-        (drive == 0 && !self.drive.is_empty()).then_some(self.drive.len() as u64)
+    fn drive_bytes(&self, _drive: usize) -> Option<u64> {
+        (!self.drive.is_empty()).then_some(self.drive.len() as u64)
     }
 
-    fn read_drive(&mut self, drive: usize, offset: u64, into: &mut [u8]) -> Result<(), HostFailed> {
-        assert_eq!(drive, 0);
+    fn read_drive(
+        &mut self,
+        _drive: usize,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<(), HostFailed> {
         self.moved += into.len() as u64;
         let offset = offset as usize;
         into.copy_from_slice(&self.drive[offset..offset + into.len()]);
         Ok(())
     }
 
-    fn write_drive(&mut self, drive: usize, offset: u64, from: &[u8]) -> Result<(), HostFailed> {
-        assert_eq!(drive, 0);
+    fn write_drive(&mut self, _drive: usize, offset: u64, from: &[u8]) -> Result<(), HostFailed> {
         self.moved += from.len() as u64;
         let offset = offset as usize;
         self.drive[offset..offset + from.len()].copy_from_slice(from);
@@ -78,6 +82,16 @@ where
     D::State: Clone + PartialEq + std::fmt::Debug + Serialize + DeserializeOwned,
 {
     type State = virtio::State<D::State>;
+    fn save(&self) -> Self::State {
+        self.save()
+    }
+    fn restore(&mut self, state: Self::State) -> Result<(), RestoreError> {
+        self.restore(state)
+    }
+}
+
+impl Kept for Ide {
+    type State = crate::ide::State;
     fn save(&self) -> Self::State {
         self.save()
     }

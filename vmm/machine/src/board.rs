@@ -146,6 +146,7 @@ impl Board {
         if self.cards.is_empty() {
             return;
         }
+        self.cards.enable();
         let now = GuestNs(0);
         for device in 1..5 {
             let pirq = pirq(device);

@@ -1,15 +1,17 @@
 //! The cards on the board's PCI bus: who answers where, and what they reach.
 //!
-//! Card n of [`Hardware::cards`](crate::Hardware) is device 3 + n of bus 0, function 0: device 2 is left for a display. INTA# of a
+//! Card n of [`Hardware::cards`](crate::Hardware) is device 3 + n of bus 0, function 0: device 2 is left for a display. The IDE
+//! function is where the chipset has it, device 1 function 1. INTA# of a
 //! device goes to the chipset's PIRQ that the usual swizzle gives, and from there to the ISA line that the guest steers it to; the
 //! I/O APIC's pin of that line sees the same level.
 
 use crate::config::ConfigError;
-use crate::hardware::{Card as Kind, Hardware};
+use crate::hardware::{Card as Kind, Hardware, IdeDrive};
 use crate::state::RestoreError;
-use crate::storage::Drives;
+use crate::storage::{Drive, Drives};
 use dejavm_devices::card::{Card, HostFailed, Space, Surroundings, Window};
-use dejavm_devices::pci::{FunctionAddress, Width};
+use dejavm_devices::ide::{self, Ide, Media};
+use dejavm_devices::pci::{FunctionAddress, ISA_BRIDGE, Width};
 use dejavm_devices::virtio::block::Block;
 use dejavm_devices::virtio::{self, Function};
 use dejavm_devices::{InterruptMessage, PciHost};
@@ -27,24 +29,29 @@ pub(crate) const CARDS_MAX: usize = 32 - FIRST_DEVICE as usize;
 pub enum CardState {
     /// A virtio disk.
     VirtioBlock(virtio::State<virtio::block::State>),
+    /// The IDE function.
+    Ide(ide::State),
 }
 
 /// A chip.
 #[derive(Debug)]
 enum Chip {
     VirtioBlock(Function<Block>),
+    Ide(Ide),
 }
 
 impl Chip {
     fn card(&self) -> &dyn Card {
         match self {
             Chip::VirtioBlock(card) => card,
+            Chip::Ide(card) => card,
         }
     }
 
     fn card_mut(&mut self) -> &mut dyn Card {
         match self {
             Chip::VirtioBlock(card) => card,
+            Chip::Ide(card) => card,
         }
     }
 }
@@ -87,6 +94,10 @@ pub(crate) fn check(hardware: &Hardware) -> Result<(), ConfigError> {
             }
         }
     }
+    let ide = hardware.cards.iter().filter(|card| matches!(card, Kind::Ide { .. })).count();
+    if ide > 1 {
+        return Err(ConfigError::Cards(ide));
+    }
     match used.iter().position(|used| !used) {
         None => Ok(()),
         Some(unused) => Err(ConfigError::Drive(unused)),
@@ -104,8 +115,21 @@ impl Cards {
                     let block = Block::new(config.bytes, config.read_only, &serial);
                     Chip::VirtioBlock(Function::new(block))
                 }
+                Kind::Ide { drives } => {
+                    let media = |IdeDrive { drive, cd }: IdeDrive| {
+                        let Drive { bytes, read_only } = hardware.drives[usize::from(drive)];
+                        match cd {
+                            true => Media::Cd { sectors: bytes / 2048 },
+                            false => Media::Disk { sectors: bytes / 512, read_only },
+                        }
+                    };
+                    Chip::Ide(Ide::new(drives.map(|drive| drive.map(media))))
+                }
             };
-            let at = FunctionAddress { bus: 0, device, function: 0 };
+            let at = match chip {
+                Chip::Ide(_) => FunctionAddress { function: 1, ..ISA_BRIDGE },
+                Chip::VirtioBlock(_) => FunctionAddress { bus: 0, device, function: 0 },
+            };
             Slot { at, chip, drives: card.drives() }
         };
         let slots = hardware.cards.iter().zip(FIRST_DEVICE..).map(slot).collect();
@@ -115,6 +139,17 @@ impl Cards {
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// What firmware does for cards that decode nothing before.
+    pub(crate) fn enable(&mut self) {
+        for slot in &mut self.slots {
+            match &mut slot.chip {
+                Chip::Ide(ide) => ide.enable(),
+                Chip::VirtioBlock(_) => {}
+            }
+        }
+        self.place_windows();
     }
 
     fn place_windows(&mut self) {
@@ -288,6 +323,7 @@ mod save_restore {
             let Cards { slots, drives: _, windows: _ } = self;
             let state = |Slot { at: _, chip, drives: _ }: &Slot| match chip {
                 Chip::VirtioBlock(card) => CardState::VirtioBlock(card.save()),
+                Chip::Ide(card) => CardState::Ide(card.save()),
             };
             slots.iter().map(state).collect()
         }
@@ -300,6 +336,10 @@ mod save_restore {
                 match (&mut slot.chip, state) {
                     (Chip::VirtioBlock(card), CardState::VirtioBlock(state)) => {
                         card.restore(state.clone())?;
+                    }
+                    (Chip::Ide(card), CardState::Ide(state)) => card.restore(state.clone())?,
+                    (Chip::VirtioBlock(_) | Chip::Ide(_), _) => {
+                        return Err(RestoreError::OtherCards);
                     }
                 }
             }

@@ -29,6 +29,20 @@ pub enum Card {
         /// Which of [`Hardware::drives`].
         drive: u16,
     },
+    /// The chipset's IDE function, device 1 function 1: one at most.
+    Ide {
+        /// Primary master and slave, secondary master and slave.
+        drives: [Option<IdeDrive>; 4],
+    },
+}
+
+/// What is connected to an IDE channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdeDrive {
+    /// Which of [`Hardware::drives`].
+    pub drive: u16,
+    /// It is a CD-ROM drive, and the contents are its disc's.
+    pub cd: bool,
 }
 
 impl Card {
@@ -36,6 +50,9 @@ impl Card {
     pub(crate) fn drives(&self) -> Vec<usize> {
         match self {
             Card::VirtioBlock { drive } => vec![usize::from(*drive)],
+            Card::Ide { drives } => {
+                drives.iter().flatten().map(|drive| usize::from(drive.drive)).collect()
+            }
         }
     }
 }

@@ -40,7 +40,7 @@ pub use dejavm_cpu::{
     Watchpoint,
 };
 pub use firmware::{Firmware, Rom};
-pub use hardware::{Card, Hardware};
+pub use hardware::{Card, Hardware, IdeDrive};
 pub use input_output::{Input, Output};
 pub use machine::{End, Idle, Machine, Passed, Stop};
 pub use state::{

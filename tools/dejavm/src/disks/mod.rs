@@ -7,9 +7,10 @@ mod option;
 pub use image::Image;
 pub use option::{Attachment, DiskOption, Format};
 
+use crate::arguments::Record;
 use crate::exit::{Exit, Failure};
 use crate::record::name;
-use dejavm_machine::{Card, Drive, Hardware, Storages};
+use dejavm_machine::{Card, Drive, Hardware, IdeDrive, Storages};
 use dejavm_replay::{External, Replayer};
 use std::fs::File;
 use std::io;
@@ -57,11 +58,42 @@ pub fn attach(options: &[DiskOption], hardware: &mut Hardware) -> Result<Disks, 
         disks.storages.push(Arc::new(image));
         hardware.drives.push(Drive { bytes, read_only: option.read_only });
         let drive = number as u16;
-        hardware.cards.push(match option.attachment {
-            Attachment::Virtio => Card::VirtioBlock { drive },
-        });
+        match option.attachment {
+            Attachment::Virtio => hardware.cards.push(Card::VirtioBlock { drive }),
+            Attachment::Ide => connect(hardware, IdeDrive { drive, cd: false })?,
+            Attachment::Cd => connect(hardware, IdeDrive { drive, cd: true })?,
+        }
     }
     Ok(disks)
+}
+
+/// All that the command line says of disks.
+pub fn all(arguments: &Record) -> Vec<DiskOption> {
+    let mut options = arguments.disk.clone();
+    options.extend(arguments.cdrom.clone().map(|path| DiskOption {
+        path,
+        format: Format::Raw,
+        attachment: Attachment::Cd,
+        read_only: true,
+    }));
+    options
+}
+
+/// Connects a drive to the first free IDE connector.
+fn connect(hardware: &mut Hardware, drive: IdeDrive) -> Result<(), Failure> {
+    let ide = hardware.cards.iter_mut().find_map(|card| match card {
+        Card::Ide { drives } => Some(drives),
+        Card::VirtioBlock { .. } => None,
+    });
+    let Some(drives) = ide else {
+        hardware.cards.push(Card::Ide { drives: [Some(drive), None, None, None] });
+        return Ok(());
+    };
+    match drives.iter_mut().find(|drive| drive.is_none()) {
+        Some(free) => *free = Some(drive),
+        None => return Err(Failure::new(Exit::Usage, "--disk: there are four IDE connectors")),
+    }
+    Ok(())
 }
 
 /// Of the files that a recording needs, the images of drives: what a machine that goes on from it needs too.

@@ -1,4 +1,4 @@
-//! `--disk FILE[,format=raw|qcow2|vmdk][,if=virtio][,readonly]`.
+//! `--disk FILE[,format=raw][,if=virtio|ide|cdrom][,readonly]`.
 
 use std::path::PathBuf;
 
@@ -30,6 +30,10 @@ impl Format {
 pub enum Attachment {
     /// A virtio disk on a card of its own.
     Virtio,
+    /// A disk on the next free IDE connector.
+    Ide,
+    /// A CD-ROM drive on the next free IDE connector, with the image as its disc.
+    Cd,
 }
 
 /// What the user says of a disk.
@@ -64,7 +68,14 @@ pub fn parse(text: &str) -> Result<DiskOption, String> {
                 })?;
             }
             Some(("if", "virtio")) => option.attachment = Attachment::Virtio,
-            Some(("if", value)) => return Err(format!("if={value}: known is virtio")),
+            Some(("if", "ide")) => option.attachment = Attachment::Ide,
+            Some(("if", "cdrom")) => {
+                option.attachment = Attachment::Cd;
+                option.read_only = true;
+            }
+            Some(("if", value)) => {
+                return Err(format!("if={value}: known are virtio, ide, cdrom"));
+            }
             None if part == "readonly" => option.read_only = true,
             _ => {
                 return Err(format!("{part:?} is no property of a disk: format, if, readonly are"));
