@@ -30,28 +30,28 @@ pub enum CardState {
     /// A virtio disk.
     VirtioBlock(virtio::State<virtio::block::State>),
     /// The IDE function.
-    Ide(ide::State),
+    Ide(Box<ide::State>),
 }
 
 /// A chip.
 #[derive(Debug)]
 enum Chip {
-    VirtioBlock(Function<Block>),
-    Ide(Ide),
+    VirtioBlock(Box<Function<Block>>),
+    Ide(Box<Ide>),
 }
 
 impl Chip {
     fn card(&self) -> &dyn Card {
         match self {
-            Chip::VirtioBlock(card) => card,
-            Chip::Ide(card) => card,
+            Chip::VirtioBlock(card) => &**card,
+            Chip::Ide(card) => &**card,
         }
     }
 
     fn card_mut(&mut self) -> &mut dyn Card {
         match self {
-            Chip::VirtioBlock(card) => card,
-            Chip::Ide(card) => card,
+            Chip::VirtioBlock(card) => &mut **card,
+            Chip::Ide(card) => &mut **card,
         }
     }
 }
@@ -113,7 +113,7 @@ impl Cards {
                     let config = &hardware.drives[*drive as usize];
                     let serial = format!("dejavm-{drive}");
                     let block = Block::new(config.bytes, config.read_only, &serial);
-                    Chip::VirtioBlock(Function::new(block))
+                    Chip::VirtioBlock(Box::new(Function::new(block)))
                 }
                 Kind::Ide { drives } => {
                     let media = |IdeDrive { drive, cd }: IdeDrive| {
@@ -123,7 +123,7 @@ impl Cards {
                             false => Media::Disk { sectors: bytes / 512, read_only },
                         }
                     };
-                    Chip::Ide(Ide::new(drives.map(|drive| drive.map(media))))
+                    Chip::Ide(Box::new(Ide::new(drives.map(|drive| drive.map(media)))))
                 }
             };
             let at = match chip {
@@ -323,7 +323,7 @@ mod save_restore {
             let Cards { slots, drives: _, windows: _ } = self;
             let state = |Slot { at: _, chip, drives: _ }: &Slot| match chip {
                 Chip::VirtioBlock(card) => CardState::VirtioBlock(card.save()),
-                Chip::Ide(card) => CardState::Ide(card.save()),
+                Chip::Ide(card) => CardState::Ide(Box::new(card.save())),
             };
             slots.iter().map(state).collect()
         }
@@ -337,7 +337,7 @@ mod save_restore {
                     (Chip::VirtioBlock(card), CardState::VirtioBlock(state)) => {
                         card.restore(state.clone())?;
                     }
-                    (Chip::Ide(card), CardState::Ide(state)) => card.restore(state.clone())?,
+                    (Chip::Ide(card), CardState::Ide(state)) => card.restore((**state).clone())?,
                     (Chip::VirtioBlock(_) | Chip::Ide(_), _) => {
                         return Err(RestoreError::OtherCards);
                     }
