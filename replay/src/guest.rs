@@ -38,6 +38,10 @@ pub trait Guest {
     fn engine_failure(&self) -> Option<&str> {
         None
     }
+    /// See [`Machine::frame_room`].
+    fn frame_room(&self) -> usize {
+        0
+    }
     /// Whether pages that were not written never count as written: what executes keeps account itself.
     fn tells_exactly(&self) -> bool {
         true
@@ -93,6 +97,9 @@ impl Guest for Machine {
     fn engine_failure(&self) -> Option<&str> {
         self.engine_failure()
     }
+    fn frame_room(&self) -> usize {
+        self.frame_room()
+    }
     fn tells_exactly(&self) -> bool {
         !self.has_executor()
     }
@@ -142,6 +149,9 @@ impl<G: Guest> Guest for &mut G {
     }
     fn engine_failure(&self) -> Option<&str> {
         (**self).engine_failure()
+    }
+    fn frame_room(&self) -> usize {
+        (**self).frame_room()
     }
     fn tells_exactly(&self) -> bool {
         (**self).tells_exactly()

@@ -56,6 +56,9 @@ pub struct Progress {
 
 /// The host side of a recording: where inputs come from, how idle time passes, where output goes.
 pub trait World {
+    /// Frames of so many bytes together have room in the guest's network cards, those shorter than 64 bytes counted as such: more
+    /// would be lost. Told before each `poll` and `idle`.
+    fn room(&mut self, _bytes: usize) {}
     /// What has arrived. Never blocks. Called every few milliseconds of execution.
     fn poll(&mut self) -> Polled;
     /// The machine waits for an input, or until `wake`. May block until either is due. An answer
@@ -315,6 +318,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         Position(limit): Position,
         run: impl FnOnce(&mut G, Position) -> Stop,
     ) -> Result<Advance, RecordError> {
+        world.room(self.guest.frame_room());
         let polled = world.poll();
         for input in polled.inputs {
             self.enter(input)?;
@@ -450,6 +454,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
 
     fn idle<W: World>(&mut self, world: &mut W, wake: Option<GuestNs>) {
         let now = self.guest.guest_ns();
+        world.room(self.guest.frame_room());
         let IdleAnswer::Until(until) = world.idle(now, wake) else { return };
         let until = wake.map_or(until, |wake| until.min(wake));
         while self.guest.guest_ns() < until {
@@ -543,6 +548,8 @@ pub(crate) fn hash_output(hash: &mut Xxh3, output: &[Output]) -> u64 {
         let (channel, bytes) = match piece {
             Output::Serial { port, bytes } => (*port, bytes),
             Output::DebugConsole { bytes } => (0xe9, bytes),
+            // The card keeps account of them, in its state.
+            Output::Frame { .. } => continue,
         };
         // How bytes were grouped depends on when they were taken: hash them one by one.
         for &byte in bytes {

@@ -244,6 +244,13 @@ fn describe(input: &Input) -> String {
             )
         }
         Input::Time { us } => format!("{us} us pass"),
+        Input::Frames { card, frames } => {
+            let bytes: usize = frames.iter().map(Vec::len).sum();
+            format!("card {card}: {} frames, {bytes} bytes", frames.len())
+        }
+        Input::Link { card, up } => {
+            format!("card {card}: cable {}", if *up { "plugged in" } else { "pulled out" })
+        }
         Input::Deliveries { count } => format!("nothing, after {count} exceptions"),
         Input::WriteRegisters { values } => {
             let mut text = String::from("debugger writes");

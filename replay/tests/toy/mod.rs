@@ -286,7 +286,9 @@ impl Guest for Toy {
             Input::Deliveries { .. }
             | Input::Landmark { .. }
             | Input::Time { .. }
-            | Input::Counted { .. } => {}
+            | Input::Counted { .. }
+            | Input::Frames { .. }
+            | Input::Link { .. } => {}
         }
     }
     fn deliveries(&self) -> u32 {
@@ -410,6 +412,7 @@ pub fn bytes_of(output: &[Output]) -> Vec<u8> {
     for piece in output {
         match piece {
             Output::Serial { bytes, .. } | Output::DebugConsole { bytes } => all.extend(bytes),
+            Output::Frame { .. } => {}
         }
     }
     all

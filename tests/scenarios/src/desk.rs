@@ -198,6 +198,7 @@ impl World for Desk {
                     self.debug.extend_from_slice(bytes);
                     self.all.extend_from_slice(bytes);
                 }
+                Output::Frame { .. } => {}
             }
         }
         self.look();

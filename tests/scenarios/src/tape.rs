@@ -86,6 +86,7 @@ impl Observer for Console {
                 Output::Serial { port: _, bytes } | Output::DebugConsole { bytes } => {
                     self.0.extend_from_slice(bytes);
                 }
+                Output::Frame { .. } => {}
             }
         }
     }

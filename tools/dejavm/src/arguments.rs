@@ -3,7 +3,9 @@
 use crate::debugger::Address;
 use crate::disks::DiskOption;
 use crate::engine::Engine;
+use crate::entropy::EntropyOptions;
 use crate::lockstep::InjectedMistake;
+use crate::network::NetworkOptions;
 use crate::processors::Processors;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dejavm_cpu::{Model, Tuning};
@@ -70,7 +72,7 @@ pub struct Record {
     #[arg(long, value_name = "FILE", requires = "bios")]
     pub video_bios: Option<PathBuf>,
     /// Go on from a checkpoint that `dejavm snapshot` wrote, instead of booting a kernel
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "bios", "initrd", "disk", "cdrom", "append", "memory", "cpu", "external", "rtc_epoch", "vmx", "smp", "slice", "schedule_seed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "bios", "initrd", "disk", "cdrom", "append", "memory", "cpu", "external", "rtc_epoch", "rng", "rng_seed", "vmx", "smp", "slice", "schedule_seed"])]
     pub from: Option<PathBuf>,
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
@@ -103,6 +105,9 @@ pub struct Record {
     /// What the guest's real-time clock shows at start, in seconds since 1970 [default: now]
     #[arg(long, value_name = "SECONDS")]
     pub rtc_epoch: Option<u64>,
+    /// Random bytes
+    #[command(flatten)]
+    pub entropy: EntropyOptions,
     /// The recording
     #[command(flatten)]
     pub recording: Recording,
@@ -157,7 +162,7 @@ pub struct Recording {
     /// Overwrite the recording if it exists
     #[arg(long)]
     pub force: bool,
-    /// How the guest's idle time passes [default: realtime on a terminal, else skip]
+    /// How the guest's idle time passes [default: realtime on a terminal or with a network, else skip]
     #[arg(long, value_name = "HOW")]
     pub idle: Option<IdlePolicy>,
     /// Instructions between digests; 0: only one at the end
@@ -177,6 +182,9 @@ pub struct Recording {
     /// Write no recording: for measuring what one costs
     #[arg(long, hide = true, conflicts_with_all = ["until", "gdb"])]
     pub no_log: bool,
+    /// The network
+    #[command(flatten)]
+    pub network: NetworkOptions,
     /// Where debuggers may come
     #[command(flatten)]
     pub gdb: LiveGdb,

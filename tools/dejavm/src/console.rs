@@ -76,7 +76,7 @@ impl Console {
                         wrote = wrote.and_then(|()| debug.write_all(bytes));
                     }
                 }
-                Output::Serial { .. } => {}
+                Output::Serial { .. } | Output::Frame { .. } => {}
             }
         }
         self.failed = wrote.and_then(|()| sink.flush()).err();

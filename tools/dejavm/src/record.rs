@@ -81,6 +81,8 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     }
     let Disks { storages, mut externals } =
         disks::attach(&disks::all(arguments), &mut config.hardware)?;
+    recording.network.attach(&mut config.hardware);
+    arguments.entropy.attach(&mut config.hardware)?;
     let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline: &arguments.append };
     let machine = match config.hardware.firmware {
         Some(_) => Machine::power_on(&config),

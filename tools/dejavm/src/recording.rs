@@ -35,7 +35,7 @@ pub fn live(
     let mut console = Console::new(recording.report.console.as_deref(), recording.report.json)?
         .with_debug(recording.report.debug_console.as_deref())?;
     let typed = io::stdin().is_terminal();
-    let idle = recording.idle.unwrap_or(match typed {
+    let idle = recording.idle.unwrap_or(match typed || recording.network.is_any() {
         true => IdlePolicy::Realtime,
         false => IdlePolicy::Skip,
     });
@@ -50,6 +50,7 @@ pub fn live(
     let packer = packing_thread::for_host().map_err(|error| {
         Failure::new(Exit::Environment, format!("a thread cannot be started: {error}"))
     })?;
+    let network = recording.network.open(&options.header.config.hardware)?;
     let sink = match recording.no_log {
         true => None,
         false => Some(create(recording)?),
@@ -62,7 +63,8 @@ pub fn live(
     let input = read_stdin(typed, wishes);
     let result = {
         let _raw = RawTerminal::enter();
-        let mut world = HostWorld::new(input, Arc::clone(&stop), idle, &mut console, &mut meter);
+        let mut world = HostWorld::new(input, Arc::clone(&stop), idle, &mut console, &mut meter)
+            .with_network(network);
         let Some(sink) = sink else {
             let (ending, at) = unrecorded::run(&mut machine, &mut world);
             eprintln!("dejavm: {}; {} instructions, no log", ending_text(ending), at.position);

@@ -11,6 +11,7 @@ const SLICE: u64 = 4 << 20;
 /// Runs a machine until it ends or the user stops it: why, and where.
 pub fn run(machine: &mut Machine, world: &mut HostWorld<'_>) -> (Ending, Moment) {
     loop {
+        world.room(machine.frame_room());
         let polled = world.poll();
         for input in &polled.inputs {
             machine.apply(input);
@@ -34,6 +35,7 @@ pub fn run(machine: &mut Machine, world: &mut HostWorld<'_>) -> (Ending, Moment)
 }
 
 fn idle(machine: &mut Machine, world: &mut HostWorld<'_>, wake: Option<GuestNs>) {
+    world.room(machine.frame_room());
     let IdleAnswer::Until(until) = world.idle(machine.guest_ns(), wake) else { return };
     let until = wake.map_or(until, |wake| until.min(wake));
     while machine.guest_ns() < until {

@@ -2,8 +2,9 @@
 
 use crate::arguments::IdlePolicy;
 use crate::console::Console;
+use crate::network::Plug;
 use crate::progress::Meter;
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, never};
+use crossbeam_channel::{Receiver, TryRecvError, never, select};
 use dejavm_machine::{Input, Output};
 use dejavm_replay::{IdleAnswer, Polled, Progress, World};
 use dejavm_units::GuestNs;
@@ -52,6 +53,7 @@ pub struct HostWorld<'a> {
     /// Since when the machine waits, in guest time and in host time.
     anchor: Option<(GuestNs, Instant)>,
     wait_max: Duration,
+    network: Option<Plug>,
     flushed: Instant,
     flush_period: Duration,
     console: &'a mut Console,
@@ -74,11 +76,19 @@ impl<'a> HostWorld<'a> {
             idle,
             anchor: None,
             wait_max: WAIT_MAX,
+            network: None,
             flushed: Instant::now(),
             flush_period: FLUSH_PERIOD_FIRST,
             console,
             meter,
         }
+    }
+
+    /// Surroundings with a network.
+    #[must_use]
+    pub fn with_network(mut self, network: Option<Plug>) -> HostWorld<'a> {
+        self.network = network;
+        self
     }
 
     /// Whether a debugger is there.
@@ -102,14 +112,25 @@ impl<'a> HostWorld<'a> {
         }
     }
 
+    /// Whether something can enter the machine.
+    fn has_inputs(&self) -> bool {
+        !self.waiting.is_empty() || self.network.as_ref().is_some_and(Plug::has_inputs)
+    }
+
     /// Waits for input; whether some is there now.
     fn wait(&mut self, time: Duration) -> bool {
-        match self.input.recv_timeout(time.min(self.wait_max)) {
-            Ok(bytes) => self.waiting.extend(bytes),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => self.input = never(),
+        let arrivals = self.network.as_ref().map_or_else(never, Plug::arrivals);
+        select! {
+            recv(self.input) -> bytes => match bytes {
+                Ok(bytes) => self.waiting.extend(bytes),
+                Err(_closed) => self.input = never(),
+            },
+            recv(arrivals) -> arrival => if let (Ok(arrival), Some(network)) = (arrival, &mut self.network) {
+                network.arrived(arrival);
+            },
+            default(time.min(self.wait_max)) => {}
         }
-        !self.waiting.is_empty()
+        self.has_inputs()
     }
 
     /// Lets idle time pass as fast as on the host.
@@ -140,10 +161,14 @@ impl World for HostWorld<'_> {
     fn poll(&mut self) -> Polled {
         self.take_arrived();
         let bytes: Vec<u8> = self.waiting.drain(..self.waiting.len().min(BATCH_BYTES)).collect();
-        let inputs = match bytes.is_empty() {
+        let mut inputs = match bytes.is_empty() {
             true => Vec::new(),
             false => vec![Input::Serial { port: 0, bytes }],
         };
+        if let Some(network) = &mut self.network {
+            network.take_arrived();
+            inputs.extend(network.inputs());
+        }
         let flush = self.flushed.elapsed() >= self.flush_period;
         if flush {
             self.flushed = Instant::now();
@@ -153,7 +178,7 @@ impl World for HostWorld<'_> {
     }
 
     fn idle(&mut self, now: GuestNs, wake: Option<GuestNs>) -> IdleAnswer {
-        if !self.waiting.is_empty() || self.stopped() {
+        if self.has_inputs() || self.stopped() {
             return IdleAnswer::PollAgain;
         }
         match (self.idle, wake) {
@@ -168,6 +193,15 @@ impl World for HostWorld<'_> {
 
     fn output(&mut self, output: &[Output]) {
         self.console.write(output);
+        if let Some(network) = &self.network {
+            network.send(output);
+        }
+    }
+
+    fn room(&mut self, bytes: usize) {
+        if let Some(network) = &mut self.network {
+            network.set_room(bytes);
+        }
     }
 
     fn progress(&mut self, progress: Progress) {

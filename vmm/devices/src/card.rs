@@ -60,6 +60,9 @@ pub trait Surroundings {
     fn read_drive(&mut self, drive: usize, offset: u64, into: &mut [u8]) -> Result<(), HostFailed>;
     /// Writes a drive. The range lies within it.
     fn write_drive(&mut self, drive: usize, offset: u64, from: &[u8]) -> Result<(), HostFailed>;
+
+    /// Sends a frame to the network that the card is on.
+    fn send_frame(&mut self, frame: Vec<u8>);
 }
 
 impl dyn Surroundings + '_ {

@@ -25,6 +25,8 @@ mod restore_error;
 
 pub mod acpi_pm;
 pub mod card;
+pub mod e1000;
+pub mod ethernet;
 pub mod fw_cfg;
 pub mod i8042;
 pub mod ide;

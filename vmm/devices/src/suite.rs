@@ -643,3 +643,99 @@ device_suite!(ide: crate::testing::Machine<crate::ide::Ide> = {
         }
     },
     outputs |chip| chip.outputs());
+
+device_suite!(virtio_net:
+    crate::testing::Machine<crate::virtio::Function<crate::virtio::net::Net>> =
+        crate::testing::Machine::new(
+            crate::virtio::Function::new(crate::virtio::net::Net::new([2, 0, 0, 0, 0, 1])),
+            0x2000,
+            0,
+        ),
+    regs &[0, 1],
+    read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
+    write 60, |chip, reg, value, now| {
+        let _ = reg;
+        chip.anything(value, now)
+    },
+    host |chip, n| {
+        use crate::virtio::driver::{offer, start};
+        let now = GuestNs(n >> 50);
+        let (first, bytes) = ((n >> 32) as u16 % 8, (n >> 8) as u32 & 0x7ff);
+        match n % 8 {
+            0 => start(chip, n >> 8 & 0x3000_8000, (n >> 4) as u16 & 1),
+            1 | 2 => offer(chip, 0, first, &[(0x1000, bytes, true)], now),
+            3 | 4 => offer(chip, 1, first, &[(0x400, 12, false), (0x1000, bytes, false)], now),
+            5 => chip.card.device_mut().set_link(n >> 8 & 3 != 0, now),
+            _ => chip.card.device_mut().receive(&vec![n as u8; bytes as usize], now),
+        }
+        chip.card.device().room() as u64
+    },
+    outputs |chip| chip.outputs());
+
+device_suite!(virtio_rng:
+    crate::testing::Machine<crate::virtio::Function<crate::virtio::rng::Rng>> =
+        crate::testing::Machine::new(
+            crate::virtio::Function::new(crate::virtio::rng::Rng::new(7)),
+            0x2000,
+            0,
+        ),
+    regs &[0, 1],
+    read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
+    write 60, |chip, reg, value, now| {
+        let _ = reg;
+        chip.anything(value, now)
+    },
+    host |chip, n| {
+        use crate::virtio::driver::{offer, start};
+        let now = GuestNs(n >> 50);
+        match n % 4 {
+            0 => start(chip, n >> 8 & 0x3000_0000, 0),
+            _ => offer(chip, 0, (n >> 32) as u16 % 8, &[(0x1000, (n >> 8) as u32 & 0x1fff, true)], now),
+        }
+        0
+    },
+    outputs |chip| chip.outputs());
+
+device_suite!(e1000:
+    crate::testing::Machine<crate::e1000::E1000> =
+        crate::testing::Machine::new(crate::e1000::E1000::new([2, 0, 0, 0, 0, 1]), 0x2000, 0),
+    regs &[0, 1],
+    read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
+    write 60, |chip, reg, value, now| {
+        let _ = reg;
+        chip.anything(value, now)
+    },
+    host |chip, n| {
+        use crate::card::Card;
+        use crate::pci::Width;
+        let now = GuestNs(n >> 50);
+        let value = n >> 8 & 0xffff_ffff;
+        let mut write = |register: u64, value: u64| chip.card.write(0, register, 4, value, now);
+        match n % 16 {
+            // A driver that sets its rings up, moves their tails, plays with EEPROM and PHY, resets.
+            0 | 1 => {
+                for (register, value) in [
+                    (0x2800, 0x400), (0x2808, 128), (0x2818, 7),
+                    (0x3800, 0x800), (0x3808, 128), (0x400, 2), (0xd0, 0xff),
+                    (0x100, 2 | value & 0x0603_803c),
+                ] {
+                    write(register, value);
+                }
+                chip.card.config_write(4, Width::Word, 7, now);
+            }
+            2 | 3 => write(0x2818, value % 8),
+            4 | 5 => write(0x3818, value % 8),
+            6 | 7 => write(0x10, value),
+            8 => write([0x14, 0x20][value as usize & 1], value),
+            9 => write([0x5200, 0x5404, 0x1000, 0xc8, 0xd8][value as usize % 5], value),
+            10 if value < 1 << 26 => write(0, 1 << 26 | 1 << 31),
+            11 => chip.card.set_link(value & 3 != 0),
+            _ => {
+                let mut frame = vec![n as u8; value as usize & 0x7ff];
+                frame.iter_mut().zip([2, 0, 0, 0, 0, 1]).for_each(|(to, from)| *to = from);
+                chip.card.receive(&frame, now);
+            }
+        }
+        chip.card.room() as u64
+    },
+    outputs |chip| chip.outputs());

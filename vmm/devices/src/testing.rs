@@ -16,11 +16,13 @@ pub(crate) struct Memory {
     pub(crate) drive: Vec<u8>,
     /// Bytes that were moved: the work that a card made.
     pub(crate) moved: u64,
+    /// Frames that were sent.
+    pub(crate) sent: Vec<Vec<u8>>,
 }
 
 impl Memory {
     pub(crate) fn new(bytes: usize) -> Memory {
-        Memory { bytes: vec![0; bytes], drive: Vec::new(), moved: 0 }
+        Memory { bytes: vec![0; bytes], drive: Vec::new(), moved: 0, sent: Vec::new() }
     }
 
     pub(crate) fn with_drive(bytes: usize, drive: usize) -> Memory {
@@ -68,6 +70,11 @@ impl Surroundings for Memory {
         self.drive[offset..offset + from.len()].copy_from_slice(from);
         Ok(())
     }
+
+    fn send_frame(&mut self, frame: Vec<u8>) {
+        self.moved += frame.len() as u64;
+        self.sent.push(frame);
+    }
 }
 
 /// A card with a state.
@@ -92,6 +99,16 @@ where
 
 impl Kept for Ide {
     type State = crate::ide::State;
+    fn save(&self) -> Self::State {
+        self.save()
+    }
+    fn restore(&mut self, state: Self::State) -> Result<(), RestoreError> {
+        self.restore(state)
+    }
+}
+
+impl Kept for crate::e1000::E1000 {
+    type State = crate::e1000::State;
     fn save(&self) -> Self::State {
         self.save()
     }

@@ -75,6 +75,7 @@ fn print_output(machine: &mut Machine) -> std::io::Result<()> {
             Output::Serial { port: _, bytes } | Output::DebugConsole { bytes } => {
                 console.write_all(&bytes)?;
             }
+            Output::Frame { .. } => {}
         }
     }
     console.flush()

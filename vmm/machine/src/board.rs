@@ -194,7 +194,7 @@ impl Board {
             self.lapics.iter_mut().for_each(|lapic| lapic.advance(deadline));
             self.acpi_pm.advance(deadline);
             self.i8042.advance(deadline);
-            self.cards.service(deadline, ram);
+            self.cards.service(deadline, ram, &mut self.output);
             if self.cards.drives.failure.is_some() {
                 self.finish(End::EngineFailed);
             }
@@ -386,6 +386,8 @@ impl Board {
             | Input::Deliveries { .. }
             | Input::Landmark { .. }
             | Input::Counted { .. } => {}
+            // The machine sees to it, which knows the time.
+            Input::Frames { .. } | Input::Link { .. } => {}
             Input::Time { us } => self.count_exits((*us).into()),
         }
         self.settle();

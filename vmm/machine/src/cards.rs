@@ -5,14 +5,20 @@
 //! device goes to the chipset's PIRQ that the usual swizzle gives, and from there to the ISA line that the guest steers it to; the
 //! I/O APIC's pin of that line sees the same level.
 
+mod network;
+
 use crate::config::ConfigError;
 use crate::hardware::{Card as Kind, Hardware, IdeDrive};
+use crate::input_output::OutputQueue;
 use crate::state::RestoreError;
 use crate::storage::{Drive, Drives};
 use dejavm_devices::card::{Card, HostFailed, Space, Surroundings, Window};
+use dejavm_devices::e1000::{self, E1000};
 use dejavm_devices::ide::{self, Ide, Media};
 use dejavm_devices::pci::{FunctionAddress, ISA_BRIDGE, Width};
 use dejavm_devices::virtio::block::Block;
+use dejavm_devices::virtio::net::Net;
+use dejavm_devices::virtio::rng::Rng;
 use dejavm_devices::virtio::{self, Function};
 use dejavm_devices::{InterruptMessage, PciHost};
 use dejavm_memory::GuestRam;
@@ -31,6 +37,12 @@ pub enum CardState {
     VirtioBlock(virtio::State<virtio::block::State>),
     /// The IDE function.
     Ide(Box<ide::State>),
+    /// A virtio network card.
+    VirtioNet(virtio::State<virtio::net::State>),
+    /// A virtio source of random bytes.
+    VirtioRng(virtio::State<virtio::rng::State>),
+    /// An e1000 network card.
+    E1000(Box<e1000::State>),
 }
 
 /// A chip.
@@ -38,6 +50,9 @@ pub enum CardState {
 enum Chip {
     VirtioBlock(Box<Function<Block>>),
     Ide(Box<Ide>),
+    VirtioNet(Box<Function<Net>>),
+    VirtioRng(Box<Function<Rng>>),
+    E1000(Box<E1000>),
 }
 
 impl Chip {
@@ -45,6 +60,9 @@ impl Chip {
         match self {
             Chip::VirtioBlock(card) => &**card,
             Chip::Ide(card) => &**card,
+            Chip::VirtioNet(card) => &**card,
+            Chip::VirtioRng(card) => &**card,
+            Chip::E1000(card) => &**card,
         }
     }
 
@@ -52,6 +70,9 @@ impl Chip {
         match self {
             Chip::VirtioBlock(card) => &mut **card,
             Chip::Ide(card) => &mut **card,
+            Chip::VirtioNet(card) => &mut **card,
+            Chip::VirtioRng(card) => &mut **card,
+            Chip::E1000(card) => &mut **card,
         }
     }
 }
@@ -125,10 +146,17 @@ impl Cards {
                     };
                     Chip::Ide(Box::new(Ide::new(drives.map(|drive| drive.map(media)))))
                 }
+                Kind::VirtioNet { mac } => Chip::VirtioNet(Box::new(Function::new(Net::new(*mac)))),
+                Kind::E1000 { mac } => Chip::E1000(Box::new(E1000::new(*mac))),
+                Kind::VirtioRng { seed } => {
+                    Chip::VirtioRng(Box::new(Function::new(Rng::new(*seed))))
+                }
             };
             let at = match chip {
                 Chip::Ide(_) => FunctionAddress { function: 1, ..ISA_BRIDGE },
-                Chip::VirtioBlock(_) => FunctionAddress { bus: 0, device, function: 0 },
+                Chip::VirtioBlock(_) | Chip::VirtioNet(_) | Chip::VirtioRng(_) | Chip::E1000(_) => {
+                    FunctionAddress { bus: 0, device, function: 0 }
+                }
             };
             Slot { at, chip, drives: card.drives() }
         };
@@ -146,7 +174,8 @@ impl Cards {
         for slot in &mut self.slots {
             match &mut slot.chip {
                 Chip::Ide(ide) => ide.enable(),
-                Chip::VirtioBlock(_) => {}
+                Chip::VirtioBlock(_) | Chip::VirtioNet(_) | Chip::VirtioRng(_) | Chip::E1000(_) => {
+                }
             }
         }
         self.place_windows();
@@ -245,11 +274,13 @@ impl Cards {
     }
 
     /// Serves the cards that are due.
-    pub(crate) fn service(&mut self, now: GuestNs, ram: &mut GuestRam) {
-        for Slot { chip, drives: numbers, .. } in &mut self.slots {
+    pub(crate) fn service(&mut self, now: GuestNs, ram: &mut GuestRam, output: &mut OutputQueue) {
+        for (card, Slot { chip, drives: numbers, .. }) in (0..).zip(&mut self.slots) {
+            let network = Some(Sender { card, output: &mut *output });
             let card = chip.card_mut();
             if card.deadline().is_some_and(|deadline| deadline <= now) {
-                card.service(now, &mut Around { ram, drives: &mut self.drives, numbers });
+                let drives = &mut self.drives;
+                card.service(now, &mut Around { ram, drives, numbers, network });
             }
         }
     }
@@ -266,6 +297,14 @@ pub(crate) struct Around<'a> {
     pub(crate) drives: &'a mut Drives,
     /// Which of the drives are the card's.
     pub(crate) numbers: &'a [usize],
+    /// Where a network card's frames go; `None`: it is no card.
+    pub(crate) network: Option<Sender<'a>>,
+}
+
+/// Where the frames of a network card go.
+pub(crate) struct Sender<'a> {
+    card: u8,
+    output: &'a mut OutputQueue,
 }
 
 /// Cuts a range where pages end.
@@ -313,6 +352,12 @@ impl Surroundings for Around<'_> {
     fn write_drive(&mut self, drive: usize, offset: u64, from: &[u8]) -> Result<(), HostFailed> {
         self.drives.write(self.numbers[drive], offset, from, self.ram)
     }
+
+    fn send_frame(&mut self, frame: Vec<u8>) {
+        if let Some(Sender { card, output }) = &mut self.network {
+            output.frame(*card, frame);
+        }
+    }
 }
 
 mod save_restore {
@@ -324,6 +369,9 @@ mod save_restore {
             let state = |Slot { at: _, chip, drives: _ }: &Slot| match chip {
                 Chip::VirtioBlock(card) => CardState::VirtioBlock(card.save()),
                 Chip::Ide(card) => CardState::Ide(Box::new(card.save())),
+                Chip::VirtioNet(card) => CardState::VirtioNet(card.save()),
+                Chip::VirtioRng(card) => CardState::VirtioRng(card.save()),
+                Chip::E1000(card) => CardState::E1000(Box::new(card.save())),
             };
             slots.iter().map(state).collect()
         }
@@ -338,7 +386,23 @@ mod save_restore {
                         card.restore(state.clone())?;
                     }
                     (Chip::Ide(card), CardState::Ide(state)) => card.restore((**state).clone())?,
-                    (Chip::VirtioBlock(_) | Chip::Ide(_), _) => {
+                    (Chip::VirtioNet(card), CardState::VirtioNet(state)) => {
+                        card.restore(state.clone())?;
+                    }
+                    (Chip::VirtioRng(card), CardState::VirtioRng(state)) => {
+                        card.restore(state.clone())?;
+                    }
+                    (Chip::E1000(card), CardState::E1000(state)) => {
+                        card.restore((**state).clone())?
+                    }
+                    (
+                        Chip::VirtioBlock(_)
+                        | Chip::Ide(_)
+                        | Chip::E1000(_)
+                        | Chip::VirtioNet(_)
+                        | Chip::VirtioRng(_),
+                        _,
+                    ) => {
                         return Err(RestoreError::OtherCards);
                     }
                 }

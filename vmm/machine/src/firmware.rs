@@ -191,7 +191,7 @@ impl Served {
     /// Does it.
     pub(crate) fn service(&mut self, pci: &PciHost, drives: &mut Drives, ram: &mut GuestRam) {
         if self.fw_cfg.wants_service() {
-            self.fw_cfg.service(&mut Around { ram, drives, numbers: &[] });
+            self.fw_cfg.service(&mut Around { ram, drives, numbers: &[], network: None });
         }
         if self.shadow.wants_service(pci) {
             self.shadow.service(pci, ram);

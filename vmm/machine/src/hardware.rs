@@ -34,6 +34,21 @@ pub enum Card {
         /// Primary master and slave, secondary master and slave.
         drives: [Option<IdeDrive>; 4],
     },
+    /// A virtio network card.
+    VirtioNet {
+        /// Its address.
+        mac: [u8; 6],
+    },
+    /// A virtio source of random bytes.
+    VirtioRng {
+        /// What the bytes follow from.
+        seed: u64,
+    },
+    /// An e1000 network card.
+    E1000 {
+        /// Its address.
+        mac: [u8; 6],
+    },
 }
 
 /// What is connected to an IDE channel.
@@ -52,6 +67,9 @@ impl Card {
             Card::VirtioBlock { drive } => vec![usize::from(*drive)],
             Card::Ide { drives } => {
                 drives.iter().flatten().map(|drive| usize::from(drive.drive)).collect()
+            }
+            Card::VirtioNet { mac: _ } | Card::VirtioRng { seed: _ } | Card::E1000 { mac: _ } => {
+                Vec::new()
             }
         }
     }

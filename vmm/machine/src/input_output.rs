@@ -78,6 +78,20 @@ pub enum Input {
         /// By this count.
         counted: Counted,
     },
+    /// Frames arrive at a network card. What it has no room for is lost, and so is what is no Ethernet frame.
+    Frames {
+        /// Which of the machine's cards. Cards that are no network's drop the frames.
+        card: u8,
+        /// The frames, in order, from the destination address on.
+        frames: Vec<Vec<u8>>,
+    },
+    /// The cable of a network card is plugged in or pulled out.
+    Link {
+        /// Which of the machine's cards.
+        card: u8,
+        /// Whether it is in.
+        up: bool,
+    },
 }
 
 impl Input {
@@ -87,12 +101,15 @@ impl Input {
             Input::Serial { bytes, .. } | Input::WriteMemory { bytes, .. } => bytes.len(),
             Input::WriteRegisters { values } => size_of_val(values.as_slice()),
             Input::Landmark { landmark, us: _ } => landmark.bytes(),
+            // A length is three bytes at most.
+            Input::Frames { card: _, frames } => frames.iter().map(|frame| frame.len() + 3).sum(),
             Input::Key { .. }
             | Input::Mouse { .. }
             | Input::PowerButton
             | Input::Deliveries { .. }
             | Input::Time { .. }
-            | Input::Counted { .. } => 0,
+            | Input::Counted { .. }
+            | Input::Link { .. } => 0,
         }
     }
 }
@@ -110,6 +127,13 @@ pub enum Output {
     /// Bytes written to the debug console (ports 0xe9 and 0x402).
     DebugConsole {
         /// The bytes, in order.
+        bytes: Vec<u8>,
+    },
+    /// A frame sent by a network card.
+    Frame {
+        /// Which of the machine's cards.
+        card: u8,
+        /// The frame, from the destination address on.
         bytes: Vec<u8>,
     },
 }
@@ -135,6 +159,10 @@ impl OutputQueue {
             Some(Output::DebugConsole { bytes }) => bytes.push(byte),
             _ => self.queue.push(Output::DebugConsole { bytes: vec![byte] }),
         }
+    }
+
+    pub(crate) fn frame(&mut self, card: u8, bytes: Vec<u8>) {
+        self.queue.push(Output::Frame { card, bytes });
     }
 
     pub(crate) fn take(&mut self) -> Vec<Output> {

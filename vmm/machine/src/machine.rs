@@ -447,6 +447,14 @@ impl Machine {
                 Err(error) => self.fail(error.to_string()),
             },
             Input::Counted { counted } => self.counted = Some(*counted),
+            Input::Frames { card, frames } => {
+                let now = self.guest_ns();
+                self.board.receive_frames(*card, frames, now);
+            }
+            Input::Link { card, up } => {
+                let now = self.guest_ns();
+                self.board.set_link(*card, *up, now);
+            }
             Input::Serial { .. }
             | Input::Key { .. }
             | Input::Mouse { .. }
@@ -500,6 +508,12 @@ impl Machine {
             let _outside = self.ram.write(Gpa(page), piece);
             done += piece.len();
         }
+    }
+
+    /// The bytes of frames that every network card of the machine's surely has room for, frames shorter than 64 bytes counted as
+    /// such: what arrives beyond that may be lost. 0 if there is none.
+    pub fn frame_room(&self) -> usize {
+        self.board.frame_room()
     }
 
     /// What the guest emitted since the last call, in order.

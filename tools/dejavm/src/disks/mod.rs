@@ -83,7 +83,10 @@ pub fn all(arguments: &Record) -> Vec<DiskOption> {
 fn connect(hardware: &mut Hardware, drive: IdeDrive) -> Result<(), Failure> {
     let ide = hardware.cards.iter_mut().find_map(|card| match card {
         Card::Ide { drives } => Some(drives),
-        Card::VirtioBlock { .. } => None,
+        Card::VirtioBlock { .. }
+        | Card::VirtioNet { .. }
+        | Card::VirtioRng { .. }
+        | Card::E1000 { .. } => None,
     });
     let Some(drives) = ide else {
         hardware.cards.push(Card::Ide { drives: [Some(drive), None, None, None] });

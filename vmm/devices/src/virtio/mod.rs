@@ -14,7 +14,9 @@ pub mod block;
 #[cfg(test)]
 pub(crate) mod driver;
 mod function;
+pub mod net;
 pub mod queue;
+pub mod rng;
 pub mod transport;
 
 pub use function::{Device, Function, State};
