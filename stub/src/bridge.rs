@@ -7,7 +7,7 @@ use crate::files::Files;
 use crate::lasting::Lasting;
 use crate::monitor;
 use crate::registers::{self, Layout, Unwritable, registers, target_xml};
-use crate::target::{Interrupted, Refusal, Target};
+use crate::target::{Interrupted, Refusal, Target, Vcpu};
 use crate::threads::{ThreadId, Threads, View};
 use dejavm_cpu::CpuState;
 use dejavm_units::{Gpa, Gva, Position};
@@ -106,6 +106,8 @@ pub(crate) struct Bridge<'t> {
     pub(crate) threads: Box<dyn Threads + 't>,
     /// Set by `Hg`.
     pub(crate) selected: ThreadId,
+    /// The virtual CPU that was stepped, if the last stop is the end of that: another one's turn may have come.
+    pub(crate) stepped: Option<Vcpu>,
     /// Registers as gdb was told last.
     pub(crate) layout: Layout,
     /// [`Bridge::layout`] follows the CPU's mode whenever gdb asks for the description.

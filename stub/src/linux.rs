@@ -146,8 +146,7 @@ impl Threads for Tasks {
         threads
     }
 
-    fn current(&self, machine: &dyn Inspect) -> ThreadId {
-        let Vcpu(vcpu) = machine.current_vcpu();
+    fn on(&self, machine: &dyn Inspect, Vcpu(vcpu): Vcpu) -> ThreadId {
         let tasks = self.tasks(machine);
         let running = tasks.iter().find(|task| runs_on(task, vcpu));
         running.map_or(ThreadId(CPU.saturating_add(vcpu)), id)

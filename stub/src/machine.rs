@@ -1,4 +1,4 @@
-//! Looking at a [`Machine`]. It has one CPU.
+//! Looking at a [`Machine`].
 
 use crate::target::{Inspect, Vcpu};
 use dejavm_cpu::CpuState;
@@ -7,19 +7,19 @@ use dejavm_units::{Gpa, GuestNs, Gva, PAGE_SIZE, Position};
 
 impl Inspect for Machine {
     fn vcpus(&self) -> u32 {
-        1
+        self.processors() as u32
     }
 
     fn current_vcpu(&self) -> Vcpu {
-        Vcpu(0)
+        Vcpu(self.acting_processor() as u32)
     }
 
-    fn registers(&self, _: Vcpu) -> CpuState {
-        self.cpu_state()
+    fn registers(&self, Vcpu(vcpu): Vcpu) -> CpuState {
+        self.processor_state(vcpu as usize)
     }
 
-    fn task_priority(&self, _: Vcpu) -> u8 {
-        Machine::task_priority(self)
+    fn task_priority(&self, Vcpu(vcpu): Vcpu) -> u8 {
+        Machine::task_priority(self, vcpu as usize)
     }
 
     fn position(&self) -> Position {
@@ -30,12 +30,18 @@ impl Inspect for Machine {
         Machine::guest_ns(self)
     }
 
-    fn translate(&self, _: Vcpu, at: Gva, space: Option<Gpa>) -> Option<Gpa> {
-        Machine::translate(self, at, space)
+    fn translate(&self, Vcpu(vcpu): Vcpu, at: Gva, space: Option<Gpa>) -> Option<Gpa> {
+        self.translate_by(vcpu as usize, at, space)
     }
 
-    fn read_virtual(&self, _: Vcpu, at: Gva, space: Option<Gpa>, into: &mut [u8]) -> usize {
-        Machine::read_virtual(self, at, space, into)
+    fn read_virtual(
+        &self,
+        Vcpu(vcpu): Vcpu,
+        at: Gva,
+        space: Option<Gpa>,
+        into: &mut [u8],
+    ) -> usize {
+        self.read_virtual_by(vcpu as usize, at, space, into)
     }
 
     fn read_physical(&self, at: Gpa, into: &mut [u8]) -> usize {

@@ -4,7 +4,7 @@ use crate::target::{
     Capabilities, Direction, Happening, Inspect, Interrupted, Judge, Mark, Refusal, Resume,
     Stopped, Target,
 };
-use dejavm_machine::{Input, Machine, Stop};
+use dejavm_machine::{Input, Machine, Register, Stop};
 use dejavm_replay::{self as replay, Reached, ReplayError, Timeline, TimelineStop};
 use dejavm_units::{GuestNs, Position};
 use std::fmt::Write;
@@ -39,7 +39,7 @@ impl<R: Read + Seek> Replaying<R> {
     /// A file that cannot be read.
     pub fn new(mut timeline: Timeline<R>) -> Result<Replaying<R>, ReplayError> {
         const LMA: u64 = 1 << 10;
-        let now = timeline.machine().cpu_state().efer & LMA != 0;
+        let now = timeline.machine().processor_state(0).efer & LMA != 0;
         // The last digest tells of guests that get there by a BIOS or a loader of their own.
         let later = timeline.state_behind(timeline.end())?;
         let later = later.is_some_and(|(_, state)| state.cpu.efer & LMA != 0);
@@ -252,15 +252,21 @@ fn describe(input: &Input) -> String {
             format!("card {card}: cable {}", if *up { "plugged in" } else { "pulled out" })
         }
         Input::Deliveries { count } => format!("nothing, after {count} exceptions"),
-        Input::WriteRegisters { values } => {
-            let mut text = String::from("debugger writes");
-            for (register, value) in values {
-                let _ = write!(text, " {register}={value:#x}");
-            }
-            text
-        }
+        Input::WriteRegisters { values } => writes(0, values),
+        Input::WriteRegistersOf { processor, values } => writes(*processor, values),
         Input::WriteMemory { at, bytes } => {
             format!("debugger writes {} bytes at physical {at}", bytes.len())
         }
     }
+}
+
+fn writes(processor: u8, values: &[(Register, u128)]) -> String {
+    let mut text = String::from("debugger writes");
+    if processor > 0 {
+        let _ = write!(text, " of cpu{processor}");
+    }
+    for (register, value) in values {
+        let _ = write!(text, " {register}={value:#x}");
+    }
+    text
 }

@@ -3,7 +3,7 @@
 use crate::breakpoints::{Kind, View, space};
 use crate::bridge::Bridge;
 use crate::packet::number;
-use crate::target::{Direction, Inspect, Refusal, Resume, Stopped};
+use crate::target::{Direction, Inspect, Refusal, Resume, Stopped, Vcpu};
 use dejavm_cpu::{Breakpoint, CpuState, SegReg, Stops, WatchKind, gpr};
 use dejavm_units::{Gpa, Gva, Position};
 
@@ -22,11 +22,13 @@ pub(crate) enum Wish {
 }
 
 impl Wish {
-    /// Reads the actions of `vCont`. The whole machine runs, so one that steps decides.
-    pub(crate) fn of_actions(text: &[u8]) -> Option<Wish> {
+    /// Reads the actions of `vCont`. The whole machine runs, so one that steps decides: what it says, and of which thread (nothing:
+    /// of none).
+    pub(crate) fn of_actions(text: &[u8]) -> Option<(Wish, &[u8])> {
         let mut wish = None;
         for action in text.split(|byte| *byte == b';') {
-            let action = action.split(|byte| *byte == b':').next()?;
+            let mut parts = action.splitn(2, |byte| *byte == b':');
+            let (action, thread) = (parts.next()?, parts.next().unwrap_or_default());
             let this = match action.split_first()? {
                 (b'c' | b't', []) => Wish::Continue,
                 (b'C', signal) if number(signal).is_some() => Wish::Continue,
@@ -39,8 +41,8 @@ impl Wish {
                 }
                 _ => return None,
             };
-            if wish.is_none_or(|wish| wish == Wish::Continue) {
-                wish = Some(this);
+            if wish.is_none_or(|(wish, _)| wish == Wish::Continue) {
+                wish = Some((this, thread));
             }
         }
         wish
@@ -90,6 +92,7 @@ pub(crate) fn linear_instruction_pointer(state: &CpuState) -> Gva {
 impl Bridge<'_> {
     /// Does it. `at_once`: the user wants to stop already.
     pub(crate) fn run(&mut self, wish: Wish, at_once: bool) -> Halt {
+        self.stepped = None;
         if at_once {
             return Halt::plain(Why::Interrupted);
         }
@@ -106,9 +109,14 @@ impl Bridge<'_> {
         })
     }
 
-    fn here(&self) -> CpuState {
-        let machine = self.target.inspect();
-        machine.registers(machine.current_vcpu())
+    /// The virtual CPU that steps are of.
+    fn stepping(&self) -> Vcpu {
+        let on_cpu = self.view().filter(|view| view.on_cpu);
+        on_cpu.map_or(self.target.inspect().current_vcpu(), |view| view.vcpu)
+    }
+
+    fn is_current(&self, vcpu: Vcpu) -> bool {
+        self.target.inspect().current_vcpu() == vcpu
     }
 
     /// To the next stop.
@@ -200,25 +208,40 @@ impl Bridge<'_> {
         {
             // A task that does not run: to where it goes on, in its own memory or on its own kernel stack.
             let back = (linear_instruction_pointer(&registers), registers.gpr[gpr::RSP]);
-            return self.until_back(back, space.filter(|_| registers.cpl == 3));
+            return self.until_back(None, back, space.filter(|_| registers.cpl == 3));
         }
-        let before = self.here();
+        let vcpu = self.stepping();
+        let mut before = self.target.inspect().registers(vcpu);
+        if !self.is_current(vcpu) {
+            // To where its turn comes, and it goes on from here.
+            let back = (linear_instruction_pointer(&before), before.gpr[gpr::RSP]);
+            let halt = self.until_back(Some(vcpu), back, Some(space(&before)))?;
+            if halt != Halt::plain(Why::Stepped) || !self.is_current(vcpu) {
+                return Ok(halt);
+            }
+            before = self.target.inspect().registers(vcpu);
+        }
         if before.halted && self.skip_interrupts {
             // To where HLT lets the program go on.
             let back = (linear_instruction_pointer(&before), before.gpr[gpr::RSP]);
-            return self.until_back(back, Some(space(&before)));
+            return self.until_back(Some(vcpu), back, Some(space(&before)));
         }
         let (stopped, stops) = self.step_plainly(Direction::Forward)?;
+        if stopped == Stopped::Until {
+            self.stepped = Some(vcpu);
+        }
         if stopped == Stopped::Until && self.skip_interrupts {
-            let after = self.here();
+            let after = self.target.inspect().registers(vcpu);
+            // Where another's turn has come, what was delivered was delivered to that.
             if after.deliveries > 0
-                && let Some(back) = self.interrupted_at(&before, &after, 0)
+                && self.is_current(vcpu)
+                && let Some(back) = self.interrupted_at(vcpu, &before, &after, 0)
             {
-                return self.until_back(back, Some(space(&after)));
+                return self.until_back(Some(vcpu), back, Some(space(&after)));
             }
             let here = (linear_instruction_pointer(&before), before.gpr[gpr::RSP]);
-            if self.interrupted_first(&before, &after, here) {
-                let halt = self.until_back(here, Some(space(&before)))?;
+            if self.interrupted_first(vcpu, &before, &after, here) {
+                let halt = self.until_back(Some(vcpu), here, Some(space(&before)))?;
                 // Only one key after the other can make this happen again.
                 return if halt == Halt::plain(Why::Stepped) { self.step() } else { Ok(halt) };
             }
@@ -228,23 +251,30 @@ impl Bridge<'_> {
 
     /// What was stepped is not the instruction at `here`, but a handler's first: something entered the machine when it went
     /// on, such as a key, and its interrupt was taken first. The instruction itself is still to come.
-    fn interrupted_first(&self, before: &CpuState, after: &CpuState, here: (Gva, u64)) -> bool {
+    fn interrupted_first(
+        &self,
+        vcpu: Vcpu,
+        before: &CpuState,
+        after: &CpuState,
+        here: (Gva, u64),
+    ) -> bool {
         /// `pusha`, and an error code of the handler's own.
         const PUSHED_MAX: u64 = 9;
         let enabled = before.rflags & 1 << 9 != 0;
         enabled
-            && self.began_external_handler(after)
-            && (0..=PUSHED_MAX).any(|slot| self.interrupted_at(before, after, slot) == Some(here))
+            && self.began_external_handler(vcpu, after)
+            && (0..=PUSHED_MAX)
+                .any(|slot| self.interrupted_at(vcpu, before, after, slot) == Some(here))
     }
 
     /// The CPU is one instruction into the handler of an interrupt of a device: vectors below 32 are the CPU's own.
-    fn began_external_handler(&self, state: &CpuState) -> bool {
+    fn began_external_handler(&self, vcpu: Vcpu, state: &CpuState) -> bool {
         const INSTRUCTION_BYTES_MAX: u64 = 15;
         let machine = self.target.inspect();
         let gate_bytes = if state.efer & 1 << 10 != 0 { 16 } else { 8 };
         let mut table = vec![0; usize::from(state.idtr.limit.min(0xfff)) + 1];
         let at = Gva(state.idtr.base);
-        let length = machine.read_virtual(machine.current_vcpu(), at, None, &mut table);
+        let length = machine.read_virtual(vcpu, at, None, &mut table);
         let gates = table.get(..length).unwrap_or_default().chunks_exact(gate_bytes);
         gates.skip(32).any(|gate| {
             let half = |at: usize| u64::from(u16::from_le_bytes([gate[at], gate[at + 1]]));
@@ -262,6 +292,7 @@ impl Bridge<'_> {
     /// the CPU pushed (SDM vol. 3A, figures 6-4 and 6-9). `above`: words that lie on that by now.
     fn interrupted_at(
         &self,
+        vcpu: Vcpu,
         before: &CpuState,
         after: &CpuState,
         above: u64,
@@ -276,7 +307,6 @@ impl Bridge<'_> {
             let at = Gva(base.wrapping_add(sp).wrapping_add(number * width));
             let mut bytes = [0; 8];
             let into = bytes.get_mut(..width as usize)?;
-            let vcpu = machine.current_vcpu();
             (machine.read_virtual(vcpu, at, None, into) == into.len())
                 .then(|| u64::from_le_bytes(bytes))
         };
@@ -294,8 +324,13 @@ impl Bridge<'_> {
         Some((Gva(if long { saved } else { base.wrapping_add(saved) & 0xffff_ffff }), stack))
     }
 
-    /// Runs until the program is at an address with a stack pointer, or anything else stops it.
-    fn until_back(&mut self, back: (Gva, u64), space: Option<Gpa>) -> Result<Halt, Refusal> {
+    /// Runs until the program is at an address with a stack pointer, on a virtual CPU if one is named, or anything else stops it.
+    fn until_back(
+        &mut self,
+        vcpu: Option<Vcpu>,
+        back: (Gva, u64),
+        space: Option<Gpa>,
+    ) -> Result<Halt, Refusal> {
         let (at, stack) = back;
         let mut stops = self.points.stops();
         let here = Breakpoint { at, space };
@@ -305,7 +340,8 @@ impl Bridge<'_> {
         let mut judge = |machine: &dyn Inspect, stopped: &Stopped| match stopped {
             Stopped::Breakpoint { at: stopped } => {
                 let mut view = View::new(machine, layout);
-                let is_back = *stopped == at && view.registers().gpr[gpr::RSP] == stack;
+                let is_its = vcpu.is_none_or(|vcpu| vcpu == machine.current_vcpu());
+                let is_back = is_its && *stopped == at && view.registers().gpr[gpr::RSP] == stack;
                 met = if is_back { None } else { points.judge(*stopped, &mut view) };
                 is_back || met.is_some()
             }
@@ -323,9 +359,10 @@ impl Bridge<'_> {
     fn step_within(&mut self, start: u64, end: u64) -> Result<Halt, Refusal> {
         let stops = self.points.stops();
         let mut unattended = 0;
+        let vcpu = self.stepping();
         loop {
             let halt = self.step()?;
-            let state = self.here();
+            let state = self.target.inspect().registers(vcpu);
             if halt != Halt::plain(Why::Stepped) || !(start..end).contains(&state.rip) {
                 return Ok(halt);
             }

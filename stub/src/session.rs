@@ -96,6 +96,7 @@ impl<'t> Session<'t> {
             selected,
             layout,
             follow_mode: false,
+            stepped: None,
             physical: false,
             points: Points::default(),
             stop_at: None,
@@ -211,8 +212,11 @@ impl<'t> Session<'t> {
         self.reply(if ok { b"OK" } else { b"E01" });
     }
 
+    /// The thread that a stop is told of.
     fn current(&self) -> ThreadId {
-        self.bridge.threads.current(self.bridge.target.inspect())
+        let machine = self.bridge.target.inspect();
+        let vcpu = self.bridge.stepped.unwrap_or(machine.current_vcpu());
+        self.bridge.threads.on(machine, vcpu)
     }
 
     /// Answers what the crate cannot, or not well; the rest is its.
@@ -281,7 +285,7 @@ impl<'t> Session<'t> {
     }
 
     /// A packet that makes the machine run, or why it cannot.
-    fn parse_wish(&self, packet: &[u8]) -> Option<Result<Wish, &'static str>> {
+    fn parse_wish(&mut self, packet: &[u8]) -> Option<Result<Wish, &'static str>> {
         const NO_REVERSE: &str = "a live machine runs forwards only";
         let reverse = self.bridge.target.capabilities().reverse;
         let backward = |wish| Some(if reverse { Ok(wish) } else { Err(NO_REVERSE) });
@@ -301,7 +305,14 @@ impl<'t> Session<'t> {
             }
             _ => {
                 let actions = packet.strip_prefix(b"vCont;")?;
-                return Some(Wish::of_actions(actions).ok_or("these actions make no sense here"));
+                let wish = Wish::of_actions(actions);
+                if let Some((_, thread)) = wish
+                    && let Some(id) = thread_id(thread, self.current())
+                {
+                    self.bridge.selected = id;
+                }
+                let wish = wish.map(|(wish, _)| wish);
+                return Some(wish.ok_or("these actions make no sense here"));
             }
         };
         Some(Ok(wish))

@@ -13,7 +13,7 @@ pub struct Vcpu(pub u32);
 pub trait Inspect {
     /// How many virtual CPUs there are, at least 1.
     fn vcpus(&self) -> u32;
-    /// The one that executed last: a stop is its doing.
+    /// The one that a stop is the doing of, else the one that executes next.
     fn current_vcpu(&self) -> Vcpu;
     /// Its registers. `vcpu` is less than [`Inspect::vcpus`].
     fn registers(&self, vcpu: Vcpu) -> CpuState;
@@ -189,7 +189,7 @@ pub trait Target {
     fn is_64_bit(&self) -> bool {
         const LMA: u64 = 1 << 10;
         let machine = self.inspect();
-        machine.registers(machine.current_vcpu()).efer & LMA != 0
+        machine.registers(Vcpu(0)).efer & LMA != 0
     }
 
     /// Puts registers in: those that gdb can write of what [`Inspect::registers`] gave. On a recorded

@@ -40,8 +40,12 @@ pub struct View {
 pub trait Threads {
     /// All, ascending by number.
     fn list(&self, machine: &dyn Inspect) -> Vec<Thread>;
+    /// The one that a virtual CPU executes.
+    fn on(&self, machine: &dyn Inspect, vcpu: Vcpu) -> ThreadId;
     /// The one that a stop is reported for.
-    fn current(&self, machine: &dyn Inspect) -> ThreadId;
+    fn current(&self, machine: &dyn Inspect) -> ThreadId {
+        self.on(machine, machine.current_vcpu())
+    }
     /// One of them; `None` if it does not exist (any more).
     fn view(&self, machine: &dyn Inspect, id: ThreadId) -> Option<View>;
     /// The page tables to which a breakpoint or watchpoint at `at` is bound that gdb sets while `id` is
@@ -70,8 +74,8 @@ impl Threads for Cpus {
             .collect()
     }
 
-    fn current(&self, machine: &dyn Inspect) -> ThreadId {
-        ThreadId(machine.current_vcpu().0.saturating_add(1))
+    fn on(&self, _: &dyn Inspect, vcpu: Vcpu) -> ThreadId {
+        ThreadId(vcpu.0.saturating_add(1))
     }
 
     fn view(&self, machine: &dyn Inspect, id: ThreadId) -> Option<View> {

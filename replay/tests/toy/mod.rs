@@ -275,7 +275,7 @@ impl Guest for Toy {
             Input::PowerButton => self.state.end = Some(End::PowerOff),
             Input::Key { code, .. } => self.state.registers[3] += u64::from(*code),
             Input::Mouse { right, .. } => self.state.registers[3] ^= *right as u64,
-            Input::WriteRegisters { values } => {
+            Input::WriteRegisters { values } | Input::WriteRegistersOf { values, .. } => {
                 for (_, value) in values {
                     self.state.wide[1] = self.state.wide[1].wrapping_mul(5) ^ value;
                 }

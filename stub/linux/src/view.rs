@@ -22,11 +22,11 @@ pub trait GuestView {
 
 impl GuestView for Machine {
     fn vcpus(&self) -> usize {
-        1
+        self.processors()
     }
 
-    fn cpu_state(&self, _vcpu: usize) -> CpuState {
-        Machine::cpu_state(self)
+    fn cpu_state(&self, vcpu: usize) -> CpuState {
+        self.processor_state(vcpu)
     }
 
     fn read_physical(&self, at: Gpa, into: &mut [u8]) -> bool {

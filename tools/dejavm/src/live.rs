@@ -304,23 +304,28 @@ impl<W: World> Target for Live<W> {
         self.go(stops, &mut |_, _| true, interrupted, Recorder::step)
     }
 
-    fn set_registers(&mut self, _vcpu: Vcpu, state: &CpuState) -> Result<(), Refusal> {
-        let values = register_writes(&self.machine().cpu_state(), state)
+    fn set_registers(&mut self, Vcpu(vcpu): Vcpu, state: &CpuState) -> Result<(), Refusal> {
+        let values = register_writes(&self.machine().processor_state(vcpu as usize), state)
             .map_err(|refused| Refusal::Unsupported(refused.to_string()))?;
         if values.is_empty() {
             return Ok(());
         }
-        self.enter(Input::WriteRegisters { values })
+        self.enter(match u8::try_from(vcpu).unwrap_or(u8::MAX) {
+            0 => Input::WriteRegisters { values },
+            processor => Input::WriteRegistersOf { processor, values },
+        })
     }
 
     fn write_virtual(
         &mut self,
-        _vcpu: Vcpu,
+        Vcpu(vcpu): Vcpu,
         at: Gva,
         space: Option<Gpa>,
         bytes: &[u8],
     ) -> Result<usize, Refusal> {
-        self.write_pieces(at.0, bytes, |machine, at| machine.translate(Gva(at), space))
+        self.write_pieces(at.0, bytes, |machine, at| {
+            machine.translate_by(vcpu as usize, Gva(at), space)
+        })
     }
 
     fn write_physical(&mut self, at: Gpa, bytes: &[u8]) -> Result<usize, Refusal> {

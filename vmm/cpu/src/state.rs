@@ -52,7 +52,7 @@ pub struct CpuState {
     pub position: Position,
 }
 
-const A20_OFF: u64 = !(1 << 20);
+pub(crate) const A20_OFF: u64 = !(1 << 20);
 
 impl CpuState {
     /// The state after RESET# (SDM vol. 3A, table 10-1).

@@ -382,6 +382,7 @@ impl Board {
             }
             // No chip's business.
             Input::WriteRegisters { .. }
+            | Input::WriteRegistersOf { .. }
             | Input::WriteMemory { .. }
             | Input::Deliveries { .. }
             | Input::Landmark { .. }

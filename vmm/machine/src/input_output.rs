@@ -92,6 +92,13 @@ pub enum Input {
         /// Whether it is in.
         up: bool,
     },
+    /// As [`Input::WriteRegisters`], of another processor than the first.
+    WriteRegistersOf {
+        /// Its number; nothing happens if there is none.
+        processor: u8,
+        /// Each with its new value.
+        values: Vec<(Register, u128)>,
+    },
 }
 
 impl Input {
@@ -99,7 +106,9 @@ impl Input {
     pub fn bytes(&self) -> usize {
         match self {
             Input::Serial { bytes, .. } | Input::WriteMemory { bytes, .. } => bytes.len(),
-            Input::WriteRegisters { values } => size_of_val(values.as_slice()),
+            Input::WriteRegisters { values } | Input::WriteRegistersOf { processor: _, values } => {
+                size_of_val(values.as_slice())
+            }
             Input::Landmark { landmark, us: _ } => landmark.bytes(),
             // A length is three bytes at most.
             Input::Frames { card: _, frames } => frames.iter().map(|frame| frame.len() + 3).sum(),

@@ -2,7 +2,7 @@
 //! linear address. Looking changes nothing, and stops change nothing but where runs return.
 
 use crate::machine::Machine;
-use dejavm_cpu::{CpuState, Stops, WatchHit};
+use dejavm_cpu::{Cpu, CpuState, Stops, WatchHit};
 use dejavm_units::{Gpa, Gva, PAGE_SIZE};
 
 impl Machine {
@@ -30,14 +30,21 @@ impl Machine {
         self.cpu.breakpoint_here(&self.ram)
     }
 
-    /// The registers.
+    /// The registers of the processor whose turn it is.
     pub fn cpu_state(&self) -> CpuState {
         self.cpu.state()
     }
 
-    /// CR8: the class of the task priority, 0 to 15, which is the local APIC's.
-    pub fn task_priority(&self) -> u8 {
-        self.board.lapics[self.running_processor()].cr8()
+    /// The processor that a stop is the doing of: that which did the watched access that the last run stopped for, else that
+    /// which executes the next instruction.
+    pub fn acting_processor(&self) -> usize {
+        let hit = self.cpu.watch_hits().next().map(|hit| usize::from(hit.processor));
+        hit.unwrap_or(self.running_processor())
+    }
+
+    /// CR8 of a processor that exists: the class of the task priority, 0 to 15, which is the local APIC's.
+    pub fn task_priority(&self, processor: usize) -> u8 {
+        self.board.lapics[processor].cr8()
     }
 
     /// Sets the registers, behind the back of any recorder: what is recorded is
@@ -53,12 +60,32 @@ impl Machine {
         self.cpu.inspect(&self.ram, at, space)
     }
 
+    /// As [`Machine::translate`], for a processor that need not be the running one.
+    pub fn translate_by(&self, processor: usize, at: Gva, space: Option<Gpa>) -> Option<Gpa> {
+        if processor == self.running_processor() {
+            return self.translate(at, space);
+        }
+        Cpu::inspect_as(&self.processor_state(processor), &self.ram, at, space)
+    }
+
     /// Reads RAM by linear address, as [`Machine::translate`] finds it. Returns how many bytes come
     /// before the first that is not mapped to RAM; devices are not asked.
     pub fn read_virtual(&self, at: Gva, space: Option<Gpa>, into: &mut [u8]) -> usize {
+        self.read_virtual_by(self.running_processor(), at, space, into)
+    }
+
+    /// As [`Machine::read_virtual`], for a processor that need not be the running one.
+    pub fn read_virtual_by(
+        &self,
+        processor: usize,
+        at: Gva,
+        space: Option<Gpa>,
+        into: &mut [u8],
+    ) -> usize {
         let mut done = 0;
         while done < into.len() {
-            let Some((gpa, bytes)) = self.piece(at, space, done, into.len()) else { break };
+            let piece = self.piece(processor, at, space, done, into.len());
+            let Some((gpa, bytes)) = piece else { break };
             if self.ram.read(gpa, &mut into[done..done + bytes]).is_err() {
                 break;
             }
@@ -74,7 +101,8 @@ impl Machine {
     pub fn write_virtual(&mut self, at: Gva, space: Option<Gpa>, from: &[u8]) -> usize {
         let mut done = 0;
         while done < from.len() {
-            let Some((gpa, bytes)) = self.piece(at, space, done, from.len()) else { break };
+            let piece = self.piece(self.running_processor(), at, space, done, from.len());
+            let Some((gpa, bytes)) = piece else { break };
             if self.ram.write(gpa, &from[done..done + bytes]).is_err() {
                 break;
             }
@@ -86,13 +114,14 @@ impl Machine {
     /// Where the byte `done` of `length` bytes at `at` lies, and how many of them lie in that page.
     fn piece(
         &self,
+        processor: usize,
         at: Gva,
         space: Option<Gpa>,
         done: usize,
         length: usize,
     ) -> Option<(Gpa, usize)> {
         let linear = Gva(at.0.checked_add(done as u64)?);
-        let gpa = self.translate(linear, space)?;
+        let gpa = self.translate_by(processor, linear, space)?;
         let in_page = (PAGE_SIZE - linear.page_offset()) as usize;
         Some((gpa, in_page.min(length - done)))
     }

@@ -439,7 +439,10 @@ impl Machine {
     /// Lets an input enter at this position and guest time.
     pub fn apply(&mut self, input: &Input) {
         match input {
-            Input::WriteRegisters { values } => self.write_registers(values),
+            Input::WriteRegisters { values } => self.write_registers(0, values),
+            Input::WriteRegistersOf { processor, values } => {
+                self.write_registers(usize::from(*processor), values);
+            }
             Input::WriteMemory { at, bytes } => self.write_memory(*at, bytes),
             Input::Deliveries { count } => while self.take_deliveries(*count).is_some() {},
             Input::Landmark { landmark, us } => match self.find(landmark) {
@@ -490,13 +493,16 @@ impl Machine {
         None
     }
 
-    fn write_registers(&mut self, values: &[(Register, u128)]) {
-        let mut state = self.cpu.state();
+    fn write_registers(&mut self, processor: usize, values: &[(Register, u128)]) {
+        if processor >= self.processors() {
+            return;
+        }
+        let mut state = self.processor_state(processor);
         for &(register, value) in values {
             // The debugger was told when it tried; only a recording that nobody recorded gets here.
             let _refused = write_register(&mut state, register, value);
         }
-        self.cpu.set_state(&state);
+        self.set_processor_state(processor, &state);
     }
 
     fn write_memory(&mut self, at: Gpa, bytes: &[u8]) {
@@ -553,7 +559,7 @@ fn ram_of(config: &MachineConfig) -> Result<GuestRam, RamError> {
 fn debugger_stop(stop: dejavm_cpu::Stop) -> Stop {
     match stop {
         dejavm_cpu::Stop::Breakpoint { at } => Stop::Breakpoint { at },
-        dejavm_cpu::Stop::Watchpoint(WatchHit { index, address, kind }) => {
+        dejavm_cpu::Stop::Watchpoint(WatchHit { index, address, kind, processor: _ }) => {
             Stop::Watchpoint { index, address, kind }
         }
         dejavm_cpu::Stop::Limit

@@ -157,7 +157,9 @@ fn write(
     let product = Product { name: "dejavm".into(), version: env!("CARGO_PKG_VERSION").into() };
     let saved = machine.save();
     let at_state = |error| (state.clone(), error);
-    let mut writer = Writer::new(&product, &[state::vcpu(&saved.cpu)], &regions(machine))
+    let others = saved.more.processors.iter().map(|other| &other.cpu);
+    let vcpus: Vec<_> = std::iter::once(&saved.cpu).chain(others).map(state::vcpu).collect();
+    let mut writer = Writer::new(&product, &vcpus, &regions(machine))
         .map_err(|error| at_state(io::Error::other(error)))?;
     writer.group(state::GROUP, state::tags(header, &saved));
     if !compress {

@@ -3,6 +3,7 @@
 use super::space_bits;
 use crate::cpu::Cpu;
 use crate::mmu::{Access, Paging, is_canonical};
+use crate::state::CpuState;
 use dejavm_memory::GuestRam;
 use dejavm_units::{Gpa, Gva};
 
@@ -10,8 +11,17 @@ impl Cpu {
     /// The physical address that a linear one leads to, whatever the rights, in the current mode, in the
     /// address space of this CR3 base or the current one. `None` where the tables lead nowhere.
     pub fn inspect(&self, ram: &GuestRam, at: Gva, space: Option<Gpa>) -> Option<Gpa> {
-        let paging = self.paging().in_space(ram, space)?;
-        paging.accepts(at.0).then(|| paging.find(ram, at.0).ok()).flatten().map(|found| found.gpa)
+        self.paging().inspect(ram, at, space)
+    }
+
+    /// As [`Cpu::inspect`], in the mode of another vCPU, with these registers.
+    pub fn inspect_as(
+        registers: &CpuState,
+        ram: &GuestRam,
+        at: Gva,
+        space: Option<Gpa>,
+    ) -> Option<Gpa> {
+        Paging::of(registers).inspect(ram, at, space)
     }
 
     /// Whether the next instruction could be fetched from a linear address at the current privilege
@@ -22,6 +32,11 @@ impl Cpu {
 }
 
 impl Paging {
+    fn inspect(self, ram: &GuestRam, at: Gva, space: Option<Gpa>) -> Option<Gpa> {
+        let paging = self.in_space(ram, space)?;
+        paging.accepts(at.0).then(|| paging.find(ram, at.0).ok()).flatten().map(|found| found.gpa)
+    }
+
     /// The same regime with the tables of another address space.
     fn in_space(mut self, ram: &GuestRam, space: Option<Gpa>) -> Option<Paging> {
         let Some(space) = space else { return Some(self) };
@@ -62,7 +77,11 @@ mod tests {
     const TABLES: [u64; 4] = [0x20_4000, 0x20_5000, 0x20_6000, 0x20_7000];
 
     fn found(bench: &Bench, at: u64, space: Option<u64>) -> Option<u64> {
-        bench.cpu.inspect(&bench.ram, Gva(at), space.map(Gpa)).map(|gpa| gpa.0)
+        let found = bench.cpu.inspect(&bench.ram, Gva(at), space.map(Gpa));
+        let registers = bench.cpu.state();
+        // Who looks makes no difference.
+        assert_eq!(Cpu::inspect_as(&registers, &bench.ram, Gva(at), space.map(Gpa)), found);
+        found.map(|gpa| gpa.0)
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub struct WatchHit {
     pub address: Gva,
     /// What the access was: [`WatchKind::Write`] or [`WatchKind::Read`].
     pub kind: WatchKind,
+    /// The APIC id of the vCPU that did it.
+    pub processor: u8,
 }
 
 /// The bits of CR3 (and of [`Breakpoint::space`]) that name an address space: where the top table is. With

@@ -23,7 +23,7 @@ fn at(at: u64) -> Stop {
 }
 
 fn hit(index: usize, address: u64, kind: WatchKind) -> Stop {
-    Stop::Watchpoint(WatchHit { index, address: Gva(address), kind })
+    Stop::Watchpoint(WatchHit { index, address: Gva(address), kind, processor: 0 })
 }
 
 /// Runs as a machine does: past the stop told of before.

@@ -156,7 +156,8 @@ impl Cpu {
             for range in self.debugger.watched.overlapping(first, last) {
                 if self.is_meant(range, write) {
                     let address = Gva(first.max(range.first));
-                    seen.push(WatchHit { index: range.index, address, kind });
+                    let processor = self.apic_id;
+                    seen.push(WatchHit { index: range.index, address, kind, processor });
                 }
             }
             seen.sort_by_key(|hit| hit.index);

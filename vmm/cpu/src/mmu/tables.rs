@@ -3,6 +3,7 @@
 
 use super::walk::Access;
 use crate::cpu::{Cpu, control};
+use crate::state::{A20_OFF, CpuState};
 use dejavm_memory::GuestRam;
 use dejavm_units::Gpa;
 
@@ -101,6 +102,24 @@ impl Cpu {
 }
 
 impl Paging {
+    /// That of registers.
+    pub(crate) fn of(registers: &CpuState) -> Paging {
+        let CpuState { cr0, cr3, cr4, efer, pdpte, a20, .. } = *registers;
+        let pae = cr4 & control::CR4_PAE != 0;
+        Paging {
+            on: cr0 & control::CR0_PG != 0,
+            write_protect: cr0 & control::CR0_WP != 0,
+            long: efer & control::EFER_LMA != 0,
+            pae,
+            large_pages: cr4 & control::CR4_PSE != 0,
+            smep: cr4 & control::CR4_SMEP != 0,
+            no_execute: pae && efer & control::EFER_NXE != 0,
+            cr3,
+            pdpte,
+            a20_mask: if a20 { u64::MAX } else { A20_OFF },
+        }
+    }
+
     /// Applies the A20 gate to a physical address.
     pub(crate) fn a20(&self, gpa: u64) -> Gpa {
         Gpa(gpa & self.a20_mask)
