@@ -42,6 +42,8 @@ guests! {
     PAGING = "paging";
     /// The local APIC's task priority, up and down.
     PRIORITY = "priority";
+    /// A program of two processors with a data race: [`EXIT_FAILED`] if it was lost.
+    RACE = "race";
     /// Self-modifying and cross-page modifying code, ten checked cases.
     SMC = "smc";
     /// Several processors, or one: start-up, interrupts between them, locks, code and page tables that one changes under the others.

@@ -2,7 +2,7 @@
 //! to be. An oracle for whatever is faster; for guests of some thousand instructions.
 
 use dejavm_cpu::Stops;
-use dejavm_machine::{Boot, Idle, Machine, MachineConfig, Stop};
+use dejavm_machine::{Boot, Hardware, Idle, Machine, MachineConfig, Stop};
 use dejavm_memory::RamLayout;
 use dejavm_stub::{
     Capabilities, Direction, Inspect, Interrupted, Judge, Refusal, Resume, Stopped, Target,
@@ -15,6 +15,7 @@ const RAM_BYTES: u64 = 16 << 20;
 /// See the module's documentation.
 pub struct Rerun {
     image: &'static [u8],
+    processors: u8,
     machine: Machine,
     capabilities: Capabilities,
     end: Position,
@@ -28,22 +29,29 @@ impl Rerun {
     /// A replay of a guest that gets no input.
     pub fn replay(image: &'static [u8]) -> Rerun {
         let capabilities = Capabilities { replay: true, reverse: true, writable: false };
-        Rerun::new(image, capabilities)
+        Rerun::new(image, 1, capabilities)
+    }
+
+    /// As [`Rerun::replay`], on so many processors that take short turns.
+    pub fn replay_on(image: &'static [u8], processors: u8) -> Rerun {
+        let capabilities = Capabilities { replay: true, reverse: true, writable: false };
+        Rerun::new(image, processors, capabilities)
     }
 
     /// A live machine: it runs forwards only, and can be written.
     pub fn live(image: &'static [u8]) -> Rerun {
         let capabilities = Capabilities { replay: false, reverse: false, writable: true };
-        Rerun::new(image, capabilities)
+        Rerun::new(image, 1, capabilities)
     }
 
-    fn new(image: &'static [u8], capabilities: Capabilities) -> Rerun {
-        let mut machine = boot(image);
+    fn new(image: &'static [u8], processors: u8, capabilities: Capabilities) -> Rerun {
+        let mut machine = boot(image, processors);
         let (stopped, _) =
             advance(&mut machine, Position(u64::MAX), &mut |_, _| true, &mut || false);
         assert!(matches!(stopped, Stopped::End(_)), "the guest ends by itself: {stopped:?}");
         let end = machine.position();
-        Rerun { image, machine: boot(image), capabilities, end, console: Vec::new() }
+        let machine = boot(image, processors);
+        Rerun { image, processors, machine, capabilities, end, console: Vec::new() }
     }
 
     /// The machine.
@@ -62,7 +70,7 @@ impl Rerun {
     }
 
     fn restart(&mut self, at: Position) {
-        self.machine = boot(self.image);
+        self.machine = boot(self.image, self.processors);
         advance(&mut self.machine, at, &mut |_, _| true, &mut || false);
         assert_eq!(self.machine.position(), at);
     }
@@ -106,8 +114,10 @@ impl Rerun {
     }
 }
 
-fn boot(image: &'static [u8]) -> Machine {
-    let config = MachineConfig::new(RamLayout::new(RAM_BYTES).expect("a constant that fits"));
+fn boot(image: &'static [u8], processors: u8) -> Machine {
+    let ram = RamLayout::new(RAM_BYTES).expect("a constant that fits");
+    let hardware = Hardware { processors, slice: 100, ..Hardware::default() };
+    let config = MachineConfig { hardware, ..MachineConfig::new(ram) };
     let boot = Boot { image, initrd: None, cmdline: "" };
     Machine::boot(&config, &boot).expect("our own guests boot")
 }
