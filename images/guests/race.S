@@ -11,7 +11,7 @@
 #define ICR_STARTUP     0x0c4600
 #define TRAMPOLINE      0x70000
 #define ROUNDS          100
-#define PATIENCE        100000
+#define PATIENCE        2000000
 
         .bss
         .balign 64

@@ -125,7 +125,7 @@ impl Registers {
         let (index, register) =
             met.min_by_key(|&(index, register)| (index, !register.tells_writes()))?;
         let kind = if register.tells_writes() { WatchKind::Write } else { WatchKind::Read };
-        Some(WatchHit { index, address: Gva(register.address), kind })
+        Some(WatchHit { index, address: Gva(register.address), kind, processor: 0 })
     }
 }
 

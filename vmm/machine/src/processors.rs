@@ -62,19 +62,20 @@ impl Processors {
         self.parked.len().max(1)
     }
 
-    /// Instructions of a turn that begins at a position. With a seed: most are about as long as without, some short, some a few
-    /// instructions only, as what goes wrong between two processors often needs one to be held up between two instructions.
+    /// Instructions of a turn that begins at a position. With a seed: for an epoch about as many as without, for another a
+    /// fraction of that, down to some dozen. What goes wrong between two processors needs one to be held up between two instructions
+    /// while the other goes far enough: how far that is, nobody knows.
     fn length(&self, begin: Position) -> u64 {
         let slice = u64::from(self.slice);
         let Some(seed) = self.seed else { return slice };
-        let random = mixed(seed, begin.0);
-        let (kind, random) = (random & 3, random >> 2);
-        let most = match kind {
-            0 => slice.min(64),
-            1 => slice.min(2048),
-            _ => 2 * slice,
-        };
-        1 + random % most
+        let shift = SHIFTS[(self.epoch(begin, seed) >> 32) as usize % SHIFTS.len()];
+        let mean = (slice >> shift).max(1);
+        1 + mixed(seed, begin.0) % (2 * mean)
+    }
+
+    /// What follows from the seed for all turns of an epoch.
+    fn epoch(&self, here: Position, seed: u64) -> u64 {
+        mixed(!seed, here.0 >> EPOCH_SHIFT)
     }
 
     /// Who is next of those who can run (bit n: number n); with a seed, one of them, and at times somebody only if nobody else can.
@@ -85,8 +86,8 @@ impl Processors {
             let in_turn = (0..count).map(|n| (after + n) % count);
             return in_turn.map(|n| n as usize).find(|n| able & 1 << n != 0);
         };
-        let epoch = mixed(!seed, here.0 >> EPOCH_SHIFT);
-        let starved = if epoch & 1 == 0 { 1 << ((epoch >> 1) % u64::from(count)) } else { 0 };
+        let epoch = self.epoch(here, seed);
+        let starved = if epoch & 1 == 0 { 1 << ((epoch as u32 >> 1) % count) } else { 0 };
         let able = if able & !starved == 0 { able } else { able & !starved };
         let random = mixed(seed.rotate_left(32), here.0);
         let which = random.checked_rem(able.count_ones().into())?;
@@ -94,8 +95,10 @@ impl Processors {
     }
 }
 
-/// Who is starved changes every so many instructions: 1 << 20, half a millisecond by default.
+/// An epoch is so many instructions, as a power of two: half a millisecond by default.
 const EPOCH_SHIFT: u32 = 20;
+/// What slices are divided by in an epoch, as powers of two: by default turns are of 50 000 instructions, 6 250, 781, 97, 24.
+const SHIFTS: [u32; 5] = [0, 3, 6, 9, 11];
 
 /// A number that follows from two others and looks like chance: the finalizer of SplitMix64.
 fn mixed(seed: u64, place: u64) -> u64 {
