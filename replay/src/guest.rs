@@ -101,7 +101,7 @@ impl Guest for Machine {
         self.frame_room()
     }
     fn tells_exactly(&self) -> bool {
-        !self.has_executor()
+        !self.counts_exits()
     }
 }
 

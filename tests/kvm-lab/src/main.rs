@@ -4,6 +4,7 @@
 
 mod counted;
 mod debugging;
+mod exact;
 
 use dejavm_kvm::{Host, KvmEngine, KvmError};
 use dejavm_machine::{Boot, End, Executor, Machine, MachineConfig, Output, Stop, TimeBase};
@@ -53,8 +54,10 @@ fn main() -> ExitCode {
         Err(error) => return fail(&format!("no KVM: {error}")),
     };
     // A part of it, for those who work on that.
-    if arguments.get(1).is_some_and(|word| word == "debugging") {
-        return check_debugging(&host);
+    match arguments.get(1).map(String::as_str) {
+        Some("debugging") => return say("a debugger on KVM", debugging::check(&host)),
+        Some("exact") => return say("KVM by single steps", exact::check(&host)),
+        Some(_) | None => {}
     }
     for (name, image) in dejavm_images::ALL.iter().filter(|(name, _)| !OTHERS.contains(name)) {
         if let Err(sentence) = check(&host, name, image) {
@@ -64,15 +67,22 @@ fn main() -> ExitCode {
     if let Err(sentence) = counted::check(&host) {
         return fail(&format!("counted: {sentence}"));
     }
-    check_debugging(&host)
+    let stepped = say("KVM by single steps", exact::check(&host));
+    if stepped != ExitCode::SUCCESS {
+        return stepped;
+    }
+    say("a debugger on KVM", debugging::check(&host))
 }
 
-fn check_debugging(host: &Host) -> ExitCode {
-    match debugging::check(host) {
-        Ok(what) => println!("a debugger on KVM: {what}"),
-        Err(sentence) => return fail(&format!("a debugger on KVM: {sentence}")),
+/// What a part found.
+fn say(what: &str, found: Result<String, String>) -> ExitCode {
+    match found {
+        Ok(found) => {
+            println!("{what}: {found}");
+            ExitCode::SUCCESS
+        }
+        Err(sentence) => fail(&format!("{what}: {sentence}")),
     }
-    ExitCode::SUCCESS
 }
 
 fn fail(sentence: &str) -> ExitCode {

@@ -50,7 +50,7 @@ pub fn tape_with(
         guest: Vec::new(),
         digest_interval,
     };
-    header.set_positions_are_exits(machine.has_executor());
+    header.set_positions_are_exits(machine.counts_exits());
     let options = RecordOptions {
         header,
         externals: Vec::new(),

@@ -25,6 +25,12 @@ pub trait Executor {
         limit: Position,
     ) -> Result<Stop, String>;
 
+    /// Whether its positions are the software CPU's: instructions, counted as that counts them, in a machine whose guest time passes by
+    /// them. Else they are exits.
+    fn counts_instructions(&self) -> bool {
+        false
+    }
+
     /// Runs until one instruction has completed, wherever its position is, and takes the interrupts that are taken there then:
     /// [`Stop::Limit`]. [`Cpu::deliveries`] tells how many. What comes before an instruction can, ends it as it ends other runs. By default the software CPU executes it.
     ///

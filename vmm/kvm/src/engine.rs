@@ -4,6 +4,7 @@
 //! processor (registers that the board keeps, the moment at which interrupts are taken again) moves none. A guest that executes for long without an exit is kicked out of
 //! the processor, and where it was becomes a landmark, after which time passes.
 
+mod exact;
 mod landing;
 mod stepping;
 
@@ -54,6 +55,8 @@ pub struct KvmEngine {
     /// Why there is no clock any more.
     clock_failure: Option<PmuError>,
     stops: guest_debug::Stops,
+    /// Positions are instructions.
+    is_exact: bool,
     debugging: Debugging,
     /// A debugger was there since the last landmark: what the software CPU executed for it, no clock has counted.
     debugged: bool,
@@ -69,6 +72,8 @@ pub struct Counts {
     pub exits: u64,
     /// Instructions that the software CPU executed, because KVM could not.
     pub by_software: u64,
+    /// Instructions that KVM executed by single steps, for exact positions.
+    pub stepped: u64,
     /// Times that it was kicked out because it did not leave.
     pub landmarks: u64,
     /// Landmarks of a recording that it came to by the clock of branches.
@@ -115,6 +120,7 @@ impl KvmEngine {
             counted: None,
             clock_failure: None,
             stops: guest_debug::Stops::default(),
+            is_exact: false,
             debugging: Debugging::default(),
             debugged: false,
             stops_in_a_row: 0,
@@ -143,6 +149,13 @@ impl KvmEngine {
         self.clock_failure.as_ref()
     }
 
+    /// Executes instruction by instruction, so that positions are the software CPU's: see `engine/exact.rs`.
+    #[must_use]
+    pub fn counting_instructions(mut self) -> KvmEngine {
+        self.is_exact = true;
+        self
+    }
+
     /// What it did so far.
     pub fn counts(&self) -> Counts {
         self.counts
@@ -161,6 +174,9 @@ impl KvmEngine {
         limit: Position,
     ) -> Result<Stop, KvmError> {
         self.slots.bind(&self.vm, ram)?;
+        if self.is_exact {
+            return self.run_exactly(cpu, ram, bus, limit);
+        }
         let exits = bus.exits();
         if self.stops_in_a_row >= STOPS_IN_A_ROW_MAX && cpu.position() < limit {
             // Its debugger has kept it from being kicked.
@@ -566,6 +582,10 @@ impl dejavm_cpu::Executor for KvmEngine {
         KvmEngine::run_until(self, cpu, ram, bus, limit).map_err(|error| error.to_string())
     }
 
+    fn counts_instructions(&self) -> bool {
+        self.is_exact
+    }
+
     fn step(
         &mut self,
         cpu: &mut Cpu,
@@ -573,6 +593,10 @@ impl dejavm_cpu::Executor for KvmEngine {
         bus: &mut dyn Bus,
     ) -> Result<Stop, String> {
         self.debugged = true;
+        if self.is_exact {
+            let next = Position(cpu.position().0.saturating_add(1));
+            return dejavm_cpu::Executor::run_until(self, cpu, ram, bus, next);
+        }
         Ok(dejavm_cpu::step_by_software(cpu, ram, bus))
     }
 

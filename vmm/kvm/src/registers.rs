@@ -73,10 +73,7 @@ pub(crate) fn store(vcpu: &VcpuFd, state: &mut CpuState, board: &Board) -> Resul
     let sregs = vcpu.get_sregs().map_err(refused("the control registers"))?;
     let debug = vcpu.get_debug_regs().map_err(refused("the debug registers"))?;
     let events = vcpu.get_vcpu_events().map_err(refused("pending events"))?;
-    state.gpr = [
-        regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8,
-        regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
-    ];
+    state.gpr = numbered(&regs);
     (state.rip, state.rflags) = (regs.rip, regs.rflags);
     state.seg = [sregs.es, sregs.cs, sregs.ss, sregs.ds, sregs.fs, sregs.gs].map(segment);
     (state.ldtr, state.tr) = (segment(sregs.ldt), segment(sregs.tr));
@@ -138,7 +135,16 @@ pub(crate) fn is_the_processors(msr: u32) -> bool {
         || matches!(msr, 0xc000_0080 | 0xc000_0100 | 0xc000_0101)
 }
 
-fn general(state: &CpuState) -> kvm_regs {
+/// The general registers in the order of their numbers.
+pub(crate) fn numbered(regs: &kvm_regs) -> [u64; 16] {
+    [
+        regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8,
+        regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+    ]
+}
+
+/// The general registers, RIP and the flags.
+pub(crate) fn general(state: &CpuState) -> kvm_regs {
     let [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] = state.gpr;
     let CpuState { rip, rflags, .. } = *state;
     kvm_regs {

@@ -148,11 +148,17 @@ impl Machine {
     /// Chooses what executes; `None` is the software CPU. The state stays what it is, but positions are exits from now on, and not
     /// instructions: guest time must pass by exits ([`TimeBase::Exits`](crate::TimeBase)).
     pub fn set_executor(&mut self, executor: Option<Box<dyn Executor>>) {
+        let counts_exits = self.board.clock.base() == TimeBase::Exits;
         assert!(
-            executor.is_none() || self.board.clock.base() == TimeBase::Exits,
-            "an executor counts exits"
+            executor.as_ref().is_none_or(|executor| executor.counts_instructions() != counts_exits),
+            "an executor counts what time passes by"
         );
         self.executor = executor;
+    }
+
+    /// Whether positions are exits: something executes that does not count instructions.
+    pub fn counts_exits(&self) -> bool {
+        self.executor.as_ref().is_some_and(|executor| !executor.counts_instructions())
     }
 
     /// Whether something else than the software CPU executes.
@@ -269,9 +275,9 @@ impl Machine {
 
     /// Runs until one instruction has completed, as a run to the next position does where positions are instructions.
     pub fn step(&mut self) -> Stop {
-        match self.executor {
-            None => self.run(Position(self.position().0.saturating_add(1))),
-            Some(_) => self.go(None),
+        match self.counts_exits() {
+            false => self.run(Position(self.position().0.saturating_add(1))),
+            true => self.go(None),
         }
     }
 
@@ -344,6 +350,7 @@ impl Machine {
         };
         let no_exit = board.clock.exits() == exits;
         self.between_exits = match stop {
+            _ if executor.counts_instructions() => false,
             dejavm_cpu::Stop::Breakpoint { .. } | dejavm_cpu::Stop::Watchpoint(_) => true,
             dejavm_cpu::Stop::Limit if bound.is_none() => no_exit,
             _ => self.between_exits && no_exit,
