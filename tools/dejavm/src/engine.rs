@@ -9,6 +9,8 @@ pub enum Engine {
     Auto,
     /// `kvm`: the host's processor.
     Kvm,
+    /// `kvm,step`: the host's processor by single steps, and the software CPU for all else. As exact as that, and slow.
+    KvmSteps,
     /// `soft`: the software CPU as it is fastest.
     Soft,
     /// `soft,interp`: its interpreter of decoded blocks alone.
@@ -24,10 +26,14 @@ impl FromStr for Engine {
         match text {
             "auto" => Ok(Engine::Auto),
             "kvm" => Ok(Engine::Kvm),
+            "kvm,step" => Ok(Engine::KvmSteps),
             "soft" => Ok(Engine::Soft),
             "soft,interp" => Ok(Engine::Interpreter),
             "soft,reference" => Ok(Engine::Reference),
-            _ => Err("the engines are auto, kvm, soft, soft,interp and soft,reference".into()),
+            _ => {
+                Err("the engines are auto, kvm, kvm,step, soft, soft,interp and soft,reference"
+                    .into())
+            }
         }
     }
 }
@@ -36,7 +42,9 @@ impl From<Engine> for dejavm_cpu::Engine {
     fn from(engine: Engine) -> dejavm_cpu::Engine {
         match engine {
             // What KVM leaves to it, the software CPU does as fast as it can.
-            Engine::Soft | Engine::Auto | Engine::Kvm => dejavm_cpu::Engine::Translator,
+            Engine::Soft | Engine::Auto | Engine::Kvm | Engine::KvmSteps => {
+                dejavm_cpu::Engine::Translator
+            }
             Engine::Interpreter => dejavm_cpu::Engine::Interpreter,
             Engine::Reference => dejavm_cpu::Engine::Reference,
         }

@@ -4,7 +4,7 @@ use crate::doctor;
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
 use dejavm_kvm::{Host, KvmEngine, KvmError};
-use dejavm_machine::{Machine, MachineConfig};
+use dejavm_machine::{Machine, MachineConfig, TimeBase};
 
 /// What to do instead.
 const INSTEAD: &str = "`--engine soft` records here, exactly";
@@ -12,7 +12,7 @@ const INSTEAD: &str = "`--engine soft` records here, exactly";
 /// The tier of the host's KVM, if it is to be used: what it can promise. It was found out by running guests.
 pub fn tier(engine: Engine) -> Result<Option<&'static str>, Failure> {
     match engine {
-        Engine::Soft | Engine::Interpreter | Engine::Reference => Ok(None),
+        Engine::Soft | Engine::Interpreter | Engine::Reference | Engine::KvmSteps => Ok(None),
         Engine::Kvm => {
             Host::open().map_err(|error| unusable(&error.to_string()))?;
             let verdict = doctor::judge_kvm();
@@ -41,6 +41,27 @@ pub fn put(machine: &mut Machine, config: &MachineConfig, live: bool) -> Result<
     let engine = engine.map_err(|error: KvmError| unusable(&error.to_string()))?;
     let engine = if live { engine.leaving_landmarks() } else { engine };
     machine.set_executor(Some(Box::new(engine)));
+    Ok(())
+}
+
+/// Puts a machine on KVM by single steps, if that is the engine.
+pub fn put_steps(
+    machine: &mut Machine,
+    config: &MachineConfig,
+    engine: Engine,
+) -> Result<(), Failure> {
+    if engine != Engine::KvmSteps {
+        return Ok(());
+    }
+    if config.time_base == TimeBase::Exits || config.hardware.processors > 1 {
+        let sentence = "--engine kvm,step: one processor, whose guest time passes by instructions, is all that it can be; leave the option out";
+        return Err(Failure::new(Exit::Usage, sentence));
+    }
+    // What is stepped, every processor has.
+    let engine = Host::open()
+        .and_then(|host| KvmEngine::new_unchecked(&host, config.cpu, 0))
+        .map_err(|error: KvmError| unusable(&error.to_string()))?;
+    machine.set_executor(Some(Box::new(engine.counting_instructions())));
     Ok(())
 }
 

@@ -95,6 +95,7 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
         kvm::put(&mut machine, &config, true)?;
         eprintln!("dejavm: KVM executes, and a replay is {tier}; one that differs is found out");
     }
+    kvm::put_steps(&mut machine, &config, recording.tuning.engine)?;
     let bits_64 = machine.cpu_state().efer & control::EFER_LMA != 0 || is_elf_64(&kernel);
     if arguments.external {
         externals.push(external("kernel", kernel_path(arguments), &kernel)?);
@@ -135,7 +136,7 @@ fn go_on(checkpoint: &PathBuf, recording: &Recording) -> Result<Outcome, Failure
 /// Refuses KVM where instructions are counted.
 pub fn only_by_software(recording: &Recording, what: &str) -> Result<(), Failure> {
     match recording.tuning.engine {
-        Engine::Kvm => {
+        Engine::Kvm | Engine::KvmSteps => {
             let sentence = format!("--engine kvm: {what} by software only; leave the option out");
             Err(Failure::new(Exit::Usage, sentence))
         }

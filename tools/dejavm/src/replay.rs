@@ -130,9 +130,11 @@ fn replay_file(
 ) -> Result<Replayed, Failure> {
     let mut replayer = match tuning.engine {
         Engine::Kvm => Replayer::open(file)?,
-        Engine::Auto | Engine::Soft | Engine::Interpreter | Engine::Reference => {
-            open::replayer(file)?
-        }
+        Engine::Auto
+        | Engine::Soft
+        | Engine::Interpreter
+        | Engine::Reference
+        | Engine::KvmSteps => open::replayer(file)?,
     };
     let mut machine = open::machine(&mut replayer)?;
     machine.set_tuning(tuning.tuning());
@@ -145,6 +147,7 @@ fn replay_file(
         let config = replayer.header().config.clone();
         kvm::put(&mut machine, &config, false)?;
     }
+    kvm::put_steps(&mut machine, &replayer.header().config, tuning.engine)?;
     let options = ReplayOptions { until: until.map(Position), unverified: false };
     Ok(replayer.run(&mut machine, &options, watch)?)
 }

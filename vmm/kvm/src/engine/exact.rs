@@ -161,7 +161,7 @@ impl Loaded {
     ) -> bool {
         let wide = self.is_64_bit();
         let cs = &self.state.seg[SegReg::Cs as usize];
-        if !wide && !(cs.rights.is_big() && self.is_flat()) {
+        if !(wide || cs.rights.is_big() && self.is_flat()) {
             return false;
         }
         let start = self.regs.rip;
@@ -198,7 +198,7 @@ impl Loaded {
         let mut have = 0;
         for (at, into) in [(start, first), (start.wrapping_add(in_page as u64), second)] {
             let found = cpu.inspect(ram, Gva(at), None);
-            if !found.is_some_and(|gpa| ram.read(gpa, into).is_ok()) {
+            if found.is_none_or(|gpa| ram.read(gpa, into).is_err()) {
                 break;
             }
             have += into.len();
