@@ -51,12 +51,14 @@ LAB = target/lab/x86_64-unknown-linux-gnu/release
 
 # Static, for there is nothing else in the lab; in a folder of its own, for it is other code.
 lab: images ## runs guests on a real KVM, in a host that QEMU emulates
-	@tools/install-deps.sh test
+	@tools/install-deps.sh test lab
+	@images/build-linux-586.sh
 	RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" \
 	    $(CARGO) build --quiet --release -p dejavm -p dejavm-kvm-lab --target x86_64-unknown-linux-gnu --target-dir target/lab
 	@tests/kvm-lab/run.sh -b $(LAB)/dejavm -b $(LAB)/dejavm-kvm-lab -o target/lab/recordings \
-	    -g vmlinuz-cloud-amd64 -g initramfs-amd64.gz \
-	    $(LAB)/dejavm-kvm-lab $(LAB)/dejavm-kvm-lab-linux tests/kvm-lab/commands
+	    -g vmlinuz-cloud-amd64 -g initramfs-amd64.gz -g vmlinux-586 -g initramfs-586.cpio \
+	    $(LAB)/dejavm-kvm-lab $(LAB)/dejavm-kvm-lab-exact $(LAB)/dejavm-kvm-lab-linux tests/kvm-lab/commands
+	@tests/kvm-lab/follow.sh $(LAB)/dejavm target/lab/recordings/exact-[1-4].dvr
 	@$(LAB)/dejavm-kvm-lab guests target/lab/recordings
 	@tests/kvm-lab/debug.sh $(LAB)/dejavm target/lab/recordings/counter.dvr target/lab/recordings/counter.elf
 

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs with apt what is missing on this machine, and nothing when nothing is missing.
 #
-#   usage: tools/install-deps.sh [build] [test] [judges] [fuzz] [bench]      default: build
+#   usage: tools/install-deps.sh [build] [test] [lab] [judges] [fuzz] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
 # test:  SeaBIOS; gdb, crash and makedumpfile, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
+# lab: what builds a Linux kernel
 # judges: the newest LLDB there is, and npm, for debug adapters
 # fuzz: a C++ compiler, for libFuzzer
 # bench: QEMU and makedumpfile, the peers that `make bench` measures against
@@ -37,6 +38,13 @@ for group; do
             # Without ensurepip a virtual environment has no pip.
             want python3-venv python3 -c "import venv, ensurepip"
             ;;
+        lab)
+            want make command -v make
+            want flex command -v flex
+            want bison command -v bison
+            want bc command -v bc
+            want xz-utils command -v xz
+            ;;
         judges)
             # Going backwards needs LLDB 21; Debian's package without a version is older.
             lldb=$(apt-cache search --names-only '^lldb-[0-9]+$' 2>/dev/null | cut -d' ' -f1 | sort -t- -k2 -n | tail -n 1)
@@ -53,7 +61,7 @@ for group; do
             want makedumpfile command -v makedumpfile
             ;;
         *)
-            echo "install-deps.sh: unknown group '$group' (known: build test judges fuzz bench)" >&2
+            echo "install-deps.sh: unknown group '$group' (known: build test lab judges fuzz bench)" >&2
             exit 2
             ;;
     esac

@@ -66,9 +66,9 @@ archive() {
 archive "$@" >"$work/cpio"
 gzip -1 -n <"$work/cpio" >"$work/initrd"
 
-# Nothing of the lab's kernel matters but KVM.
+# Nothing of the lab's kernel matters but KVM. On a busy machine its wait for ten interrupts of the timer comes to too few.
 qemu-system-x86_64 -accel tcg -cpu EPYC,+svm,+npt -smp 1 -m 1024 -nographic -no-reboot -nic none \
-    -kernel "$kernel" -initrd "$work/initrd" -append "console=ttyS0 panic=-1 quiet" |
+    -kernel "$kernel" -initrd "$work/initrd" -append "console=ttyS0 panic=-1 quiet no_timer_check" |
     tee "$work/said" | sed -u '/^lab file: /,/^lab file ends/d'
 if [ -n "$output" ]; then
     mkdir -p "$output"

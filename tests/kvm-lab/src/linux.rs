@@ -11,18 +11,16 @@
 //! usage: dejavm-kvm-lab-linux [KERNEL INITRD [PARAMETERS]]
 #![forbid(unsafe_code)]
 
-use dejavm_cpu::{Bus, Cpu, Landmark};
-use dejavm_kvm::{Counts, Host, KvmEngine};
-use dejavm_machine::{Boot, End, Executor, Machine, MachineConfig, Output, Stop, TimeBase};
-use dejavm_memory::{GuestRam, RamLayout};
-use dejavm_replay::{Ending, Moment, Observer, ReplayError, ReplayOptions, Replayer};
-use dejavm_scenarios::{Desk, rebuild, tape, verdict};
+mod watched;
+
+use dejavm_kvm::Host;
+use dejavm_machine::{Boot, End, Machine, MachineConfig, Output, Stop, TimeBase};
+use dejavm_memory::RamLayout;
+use dejavm_replay::{Ending, ReplayError};
+use dejavm_scenarios::{Desk, tape, verdict};
 use dejavm_units::Position;
-use std::cell::Cell;
-use std::io::Cursor;
 use std::process::ExitCode;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use watched::{on_kvm, read, replay};
 
 /// Where `run.sh` puts the guest.
 const KERNEL: &str = "/guest/vmlinuz-cloud-amd64";
@@ -50,8 +48,6 @@ const PARAMETERS: [&str; 8] = [
     // Where a system call's stack begins, else by the time stamp counter, at each call.
     "randomize_kstack_offset=off",
 ];
-/// A boot takes 10 s in the lab on the reference machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Positions between two digests: 100 ms of guest time.
 const DIGEST_INTERVAL: u64 = 100_000;
 /// As the scenarios with this guest have it.
@@ -81,14 +77,14 @@ fn boot_and_replay() -> Result<(), String> {
     };
     let host = Host::open().map_err(|error| format!("no KVM: {error}"))?;
 
-    let (mut machine, watch) = on_kvm(&host, boot()?, true)?;
+    let (mut machine, watch) = on_kvm(&host, boot()?, config().cpu, true)?;
     let (end, console) = alone(&mut machine);
     println!("linux: {}, {watch}", guest_time(machine.guest_ns().0));
     as_expected(end, &console).map_err(|error| {
         format!("{error} ({})", machine.engine_failure().unwrap_or("its own end"))
     })?;
 
-    let (machine, watch) = on_kvm(&host, boot()?, true)?;
+    let (machine, watch) = on_kvm(&host, boot()?, config().cpu, true)?;
     let mut desk = Desk::new();
     let recorded = tape(machine, config(), &mut desk, DIGEST_INTERVAL, None);
     let (at, log) = (recorded.recorded.at, recorded.recorded.log_bytes);
@@ -102,7 +98,7 @@ fn boot_and_replay() -> Result<(), String> {
     let (result, watch) = replay(&host, &recorded.file)?;
     println!("linux, replayed: {watch}");
     match result {
-        Ok(()) => println!("linux, replayed: equal to its end"),
+        Ok(_) => println!("linux, replayed: equal to its end"),
         Err(ReplayError::Divergence(divergence)) => println!("linux, replayed: {divergence}"),
         Err(error) => return Err(format!("the replay: {error}")),
     }
@@ -113,65 +109,10 @@ fn guest_time(ns: u64) -> String {
     format!("{} ms for the guest", ns / 1_000_000)
 }
 
-fn read(path: &str) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{path}: {error}"))
-}
-
 fn config() -> MachineConfig {
     let ram = RamLayout::new(RAM_BYTES).expect("a size that a board can have");
-    MachineConfig { time_base: TimeBase::Exits, ..MachineConfig::new(ram) }
-}
-
-/// An engine that loses its patience, and whose counts are seen from outside.
-struct Watched {
-    engine: KvmEngine,
-    watch: Rc<Watch>,
-}
-
-struct Watch {
-    begun: Instant,
-    counts: Cell<Counts>,
-}
-
-impl std::fmt::Display for Watch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Counts { exits, by_software, landmarks, .. } = self.counts.get();
-        let seconds = self.begun.elapsed().as_secs_f64();
-        write!(
-            f,
-            "{seconds:.1} s, {exits} exits, {by_software} instructions by software, {landmarks} landmarks"
-        )
-    }
-}
-
-impl Executor for Watched {
-    fn run_until(
-        &mut self,
-        cpu: &mut Cpu,
-        ram: &mut GuestRam,
-        bus: &mut dyn Bus,
-        limit: Position,
-    ) -> Result<dejavm_cpu::Stop, String> {
-        if self.watch.begun.elapsed() > PATIENCE {
-            return Err(format!("no end after {PATIENCE:?}, at {:#x}", cpu.state().rip));
-        }
-        let stop = Executor::run_until(&mut self.engine, cpu, ram, bus, limit);
-        self.watch.counts.set(self.engine.counts());
-        stop
-    }
-
-    fn take_landmark(&mut self) -> Option<(Landmark, u32)> {
-        self.engine.take_landmark()
-    }
-}
-
-/// A live machine, or one that replays, on KVM.
-fn on_kvm(host: &Host, mut machine: Machine, live: bool) -> Result<(Machine, Rc<Watch>), String> {
-    let engine = KvmEngine::new(host, config().cpu, 0).map_err(|error| error.to_string())?;
-    let engine = if live { engine.leaving_landmarks() } else { engine };
-    let watch = Rc::new(Watch { begun: Instant::now(), counts: Cell::default() });
-    machine.set_executor(Some(Box::new(Watched { engine, watch: watch.clone() })));
-    Ok((machine, watch))
+    let config = MachineConfig::new(ram);
+    MachineConfig { time_base: TimeBase::Exits, cpu: dejavm_kvm::on_kvm(config.cpu), ..config }
 }
 
 /// Runs to the end, idle time skipped: how it ended, and what it said on its serial line.
@@ -210,19 +151,4 @@ fn as_expected(end: Option<End>, console: &str) -> Result<(), String> {
         (end, None) => Err(format!("it ended with {end:?}: {console}")),
         (end, Some(line)) => Err(format!("it ended with {end:?} and without `{line}`: {console}")),
     }
-}
-
-fn replay(host: &Host, file: &[u8]) -> Result<(Result<(), ReplayError>, Rc<Watch>), String> {
-    struct Nobody;
-    impl Observer for Nobody {
-        fn output(&mut self, _output: &[Output]) {}
-        fn progress(&mut self, _at: Moment) -> bool {
-            true
-        }
-    }
-    let mut replayer = Replayer::open(Cursor::new(file)).map_err(|error| error.to_string())?;
-    let machine = rebuild(&mut replayer).map_err(|error| error.to_string())?;
-    let (mut machine, watch) = on_kvm(host, machine, false)?;
-    let result = replayer.run(&mut machine, &ReplayOptions::default(), &mut Nobody);
-    Ok((result.map(|_| ()), watch))
 }

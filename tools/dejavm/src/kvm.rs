@@ -3,6 +3,7 @@
 use crate::doctor;
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
+use dejavm_cpu::Model;
 use dejavm_kvm::{Host, KvmEngine, KvmError};
 use dejavm_machine::{Machine, MachineConfig, TimeBase};
 
@@ -33,6 +34,11 @@ pub fn tier(engine: Engine) -> Result<Option<&'static str>, Failure> {
             Ok(None)
         }
     }
+}
+
+/// What a model is on KVM.
+pub fn model(model: Model) -> Model {
+    dejavm_kvm::on_kvm(model)
 }
 
 /// Puts a machine on KVM. Live ones leave landmarks, replays do not.

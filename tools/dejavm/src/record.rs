@@ -78,6 +78,7 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     let tier = kvm::tier(recording.tuning.engine)?;
     if tier.is_some() {
         config.time_base = TimeBase::Exits;
+        config.cpu = kvm::model(config.cpu);
     }
     let Disks { storages, mut externals } =
         disks::attach(&disks::all(arguments), &mut config.hardware)?;

@@ -61,7 +61,21 @@ bitflags! {
         const SMEP = 1 << 9;
         /// User-mode instruction prevention.
         const UMIP = 1 << 10;
+        /// Taken away: virtual-8086 mode extensions, which not every host's processor has.
+        const NO_VME = 1 << 11;
+        /// Taken away: the time stamp counter and RDTSCP, which KVM cannot keep from a guest but by saying that there are none.
+        const NO_TSC = 1 << 12;
+        /// TZCNT and LZCNT are executed although CPUID says neither, as KVM's guests find it on a processor that has them; else F3
+        /// is ignored there, and they are BSF and BSR.
+        const HIDDEN_TZCNT = 1 << 13;
+        /// What QEMU's processor does otherwise than silicon: `exec/emulated.rs`.
+        const QEMU = 1 << 14;
     }
+}
+
+impl Features {
+    /// All that add instructions or bits of registers to a model, and nothing else.
+    pub const ADDED: Features = Features::from_bits_truncate((1 << 11) - 1);
 }
 
 /// Names of [`Features`], as they are written after the model's name.
@@ -77,7 +91,12 @@ const FEATURE_NAMES: &[(&str, Features)] = &[
     ("fsgsbase", Features::FSGSBASE),
     ("smep", Features::SMEP),
     ("umip", Features::UMIP),
+    ("hidden-tzcnt", Features::HIDDEN_TZCNT),
+    ("qemu", Features::QEMU),
 ];
+
+/// What is in every model and can be taken away: written with a minus.
+const TAKEN_AWAY: &[(&str, Features)] = &[("vme", Features::NO_VME), ("tsc", Features::NO_TSC)];
 
 /// Features that need 64-bit mode or the VEX encoding's operating-system support.
 const NOT_ON_V1: Features = Features::FSGSBASE;
@@ -100,6 +119,9 @@ pub enum ModelError {
     /// An option is not known.
     #[error("no CPU feature is called `{0}`: there are {names}", names = feature_names())]
     Feature(String),
+    /// Something is to be taken away that cannot be.
+    #[error("`{0}` cannot be taken away from a CPU: only {names}", names = names_of(TAKEN_AWAY))]
+    Stays(String),
     /// An option does not fit the model.
     #[error("the CPU feature `{feature}` does not exist on {model}")]
     Unavailable {
@@ -111,7 +133,11 @@ pub enum ModelError {
 }
 
 fn feature_names() -> String {
-    let names: Vec<&str> = FEATURE_NAMES.iter().map(|&(name, _)| name).collect();
+    names_of(FEATURE_NAMES)
+}
+
+fn names_of(features: &[(&str, Features)]) -> String {
+    let names: Vec<&str> = features.iter().map(|&(name, _)| name).collect();
     names.join(", ")
 }
 
@@ -250,11 +276,22 @@ impl Model {
     }
 
     pub(crate) fn has_rdtscp(&self) -> bool {
-        self.has_long_mode()
+        self.has_long_mode() && self.has_tsc()
     }
 
     pub(crate) fn has_tsc_adjust(&self) -> bool {
-        true
+        self.has_tsc()
+    }
+
+    /// CPUID says that there is a time stamp counter.
+    pub fn has_tsc(&self) -> bool {
+        !self.offers(Features::NO_TSC)
+    }
+
+    /// The same with these features.
+    #[must_use]
+    pub fn with(self, features: Features) -> Model {
+        Model { features: self.features | features, ..self }
     }
 
     fn offers(&self, feature: Features) -> bool {
@@ -264,9 +301,7 @@ impl Model {
     /// Bits of CR4 that exist.
     pub(crate) fn cr4_bits(&self) -> u64 {
         use crate::cpu::control::*;
-        let mut bits = CR4_VME
-            | CR4_PVI
-            | CR4_TSD
+        let mut bits = CR4_TSD
             | CR4_DE
             | CR4_PSE
             | CR4_PAE
@@ -275,6 +310,9 @@ impl Model {
             | CR4_PCE
             | CR4_OSFXSR
             | CR4_OSXMMEXCPT;
+        if !self.offers(Features::NO_VME) {
+            bits |= CR4_VME | CR4_PVI;
+        }
         for (feature, bit) in [
             (Features::UMIP, CR4_UMIP),
             (Features::FSGSBASE, CR4_FSGSBASE),
@@ -301,10 +339,10 @@ impl Model {
     /// ignored and they are BSR and BSF.
     pub(crate) fn decoder_options(&self) -> u32 {
         let mut options = DecoderOptions::NONE;
-        if !self.offers(Features::BMI1) {
+        if !self.has(CpuidFeature::BMI1) && !self.offers(Features::HIDDEN_TZCNT) {
             options |= DecoderOptions::NO_MPFX_0FBC;
         }
-        if !self.offers(Features::LZCNT) {
+        if !self.has(CpuidFeature::LZCNT) {
             options |= DecoderOptions::NO_MPFX_0FBD;
         }
         options
@@ -327,7 +365,18 @@ impl Model {
                 | Mnemonic::Prefetchit1
                 | Mnemonic::Reservednop
         );
-        hint || i.cpuid_features().iter().all(|&feature| self.has(feature))
+        let hidden = i.mnemonic() == Mnemonic::Tzcnt && self.offers(Features::HIDDEN_TZCNT);
+        hint || hidden || i.cpuid_features().iter().all(|&feature| self.has(feature))
+    }
+
+    /// Whether the model has the instruction, and executes it as others do.
+    pub(crate) fn executes_as_others(&self, i: &Instruction) -> bool {
+        self.allows(i) && crate::exec::emulated::select(self, i).is_none()
+    }
+
+    /// See [`Features::QEMU`].
+    pub(crate) fn is_qemus(&self) -> bool {
+        self.offers(Features::QEMU)
     }
 
     /// Whether the model has a feature by the decoder's name.
@@ -347,7 +396,6 @@ impl Model {
             | F::CX8
             | F::CMOV
             | F::MSR
-            | F::TSC
             | F::RDPMC
             | F::MMX
             | F::FXSR
@@ -357,9 +405,10 @@ impl Model {
             | F::CLFSH
             | F::PAUSE
             | F::MULTIBYTENOP => true,
+            F::TSC => self.has_tsc(),
+            F::RDTSCP => self.has_rdtscp(),
             F::X64
             | F::SYSCALL
-            | F::RDTSCP
             | F::SSE3
             | F::SSSE3
             | F::SSE4_1
@@ -372,7 +421,7 @@ impl Model {
             F::BMI2 => self.offers(Features::BMI2),
             F::ADX => self.offers(Features::ADX),
             F::MOVBE => self.offers(Features::MOVBE),
-            F::LZCNT => self.offers(Features::LZCNT),
+            F::LZCNT => self.offers(Features::LZCNT) || self.offers(Features::HIDDEN_TZCNT),
             F::XSAVE => self.offers(Features::XSAVE),
             F::FSGSBASE => self.offers(Features::FSGSBASE),
             _ => false,
@@ -400,7 +449,7 @@ impl Model {
             7 if subleaf == 0 => self.structured_leaf(),
             0xb => topology_leaf(subleaf, apic_id),
             0xd if self.offers(Features::XSAVE) => xsave_leaf(subleaf),
-            0x15 => {
+            0x15 if self.has_tsc() => {
                 Cpuid { eax: 1, ebx: (TSC_HZ / CRYSTAL_HZ) as u32, ecx: CRYSTAL_HZ as u32, edx: 0 }
             }
             // Base, maximum and bus frequency in MHz.
@@ -412,7 +461,7 @@ impl Model {
                 edx: word(HYPERVISOR, 2),
             },
             // TSC and APIC bus frequency in kHz.
-            0x4000_0010 => Cpuid {
+            0x4000_0010 if self.has_tsc() => Cpuid {
                 eax: (TSC_HZ / 1000) as u32,
                 ebx: (CRYSTAL_HZ / 1000) as u32,
                 ecx: 0,
@@ -431,7 +480,9 @@ impl Model {
             }
             // 1 MiB of second-level cache, 16 ways (code 8), 64-byte lines.
             0x8000_0006 => Cpuid { ecx: 1024 << 16 | 8 << 12 | 64, ..Cpuid::default() },
-            0x8000_0007 => Cpuid { edx: extended::EDX_INVARIANT_TSC, ..Cpuid::default() },
+            0x8000_0007 if self.has_tsc() => {
+                Cpuid { edx: extended::EDX_INVARIANT_TSC, ..Cpuid::default() }
+            }
             0x8000_0008 => {
                 let linear = if self.has_long_mode() { 48 } else { 32 };
                 Cpuid { eax: linear << 8 | crate::mmu::PHYSICAL_BITS, ..Cpuid::default() }
@@ -460,11 +511,9 @@ impl Model {
         if os_xsave {
             ecx |= c::OSXSAVE;
         }
-        let edx = d::FPU
-            | d::VME
+        let mut edx = d::FPU
             | d::DE
             | d::PSE
-            | d::TSC
             | d::MSR
             | d::PAE
             | d::MCE
@@ -482,6 +531,11 @@ impl Model {
             | d::FXSR
             | d::SSE
             | d::SSE2;
+        for (absent, bit) in [(Features::NO_VME, d::VME), (Features::NO_TSC, d::TSC)] {
+            if !self.offers(absent) {
+                edx |= bit;
+            }
+        }
         // CLFLUSH lines of 8 quadwords; one logical processor in the package.
         let ebx = u32::from(apic_id) << 24 | 1 << 16 | 8 << 8;
         Cpuid { eax: SIGNATURE, ebx, ecx, edx }
@@ -489,8 +543,10 @@ impl Model {
 
     fn structured_leaf(&self) -> Cpuid {
         use leaf7 as l;
-        let mut ebx =
-            l::EBX_TSC_ADJUST | l::EBX_ERMS | l::EBX_FDP_EXCPTN_ONLY | l::EBX_FCS_FDS_DEPRECATED;
+        let mut ebx = l::EBX_ERMS | l::EBX_FDP_EXCPTN_ONLY | l::EBX_FCS_FDS_DEPRECATED;
+        if self.has_tsc_adjust() {
+            ebx |= l::EBX_TSC_ADJUST;
+        }
         for (feature, bit) in [
             (Features::FSGSBASE, l::EBX_FSGSBASE),
             (Features::BMI1, l::EBX_BMI1),
@@ -512,7 +568,10 @@ impl Model {
         let mut edx = e::EDX_NX;
         if self.has_long_mode() {
             ecx |= e::ECX_LAHF;
-            edx |= e::EDX_SYSCALL | e::EDX_PAGE_1GB | e::EDX_RDTSCP | e::EDX_LM;
+            edx |= e::EDX_SYSCALL | e::EDX_PAGE_1GB | e::EDX_LM;
+        }
+        if self.has_rdtscp() {
+            edx |= e::EDX_RDTSCP;
         }
         if self.offers(Features::LZCNT) {
             ecx |= e::ECX_LZCNT;
@@ -559,6 +618,11 @@ impl fmt::Display for Model {
                 write!(f, ",+{name}")?;
             }
         }
+        for &(name, absent) in TAKEN_AWAY {
+            if self.offers(absent) {
+                write!(f, ",-{name}")?;
+            }
+        }
         Ok(())
     }
 }
@@ -566,7 +630,7 @@ impl fmt::Display for Model {
 impl FromStr for Model {
     type Err = ModelError;
 
-    /// Parses `dejavm-v2`, `dejavm-v2,+aes,+bmi2`; what [`fmt::Display`] writes.
+    /// Parses `dejavm-v2`, `dejavm-v2,+aes,+bmi2,-tsc`; what [`fmt::Display`] writes.
     fn from_str(text: &str) -> Result<Model, ModelError> {
         let mut parts = text.split(',');
         let name = parts.next().unwrap_or_default();
@@ -576,6 +640,12 @@ impl FromStr for Model {
             .ok_or_else(|| ModelError::Name(name.to_owned()))?;
         let mut model = Model { base, features: Features::empty() };
         for part in parts {
+            if let Some(option) = part.strip_prefix('-') {
+                let found = TAKEN_AWAY.iter().find(|&&(name, _)| name == option);
+                let &(_, absent) = found.ok_or_else(|| ModelError::Stays(option.to_owned()))?;
+                model.features |= absent;
+                continue;
+            }
             let option = part.strip_prefix('+').unwrap_or(part);
             let feature = FEATURE_NAMES
                 .iter()
@@ -598,12 +668,19 @@ mod tests {
 
     #[test]
     fn names_parse_to_what_they_print() {
-        for name in ["dejavm-v1", "dejavm-v2", "dejavm-v2,+aes,+bmi2,+xsave", "dejavm-v1,+smep"] {
+        for name in [
+            "dejavm-v1",
+            "dejavm-v2",
+            "dejavm-v2,+aes,+bmi2,+xsave",
+            "dejavm-v1,+smep",
+            "dejavm-v2,+aes,-vme,-tsc",
+        ] {
             assert_eq!(name.parse::<Model>().unwrap().to_string(), name);
         }
         assert_eq!("dejavm-v2,aes".parse::<Model>().unwrap().to_string(), "dejavm-v2,+aes");
         assert!(matches!("dejavm-v3".parse::<Model>(), Err(ModelError::Name(_))));
         assert!(matches!("dejavm-v2,+avx".parse::<Model>(), Err(ModelError::Feature(_))));
+        assert!(matches!("dejavm-v2,-sse".parse::<Model>(), Err(ModelError::Stays(_))));
         let refused = "dejavm-v1,+fsgsbase".parse::<Model>().unwrap_err();
         assert_eq!(refused.to_string(), "the CPU feature `fsgsbase` does not exist on dejavm-v1");
     }
@@ -659,6 +736,19 @@ mod tests {
         assert_eq!(Model::V2.cpuid(0xb, 0, 5, false).edx, 5);
         assert_eq!(Model::V2.cpuid(0xb, 1, 5, false), Cpuid { eax: 0, ebx: 1, ecx: 0x201, edx: 5 });
         assert_eq!(Model::V2.cpuid(0xb, 2, 5, false).ebx, 0);
+    }
+
+    /// SDM vol. 2A, table 3-11: VME is bit 1 and TSC bit 4 of leaf 1 EDX; the counter's other leaves.
+    #[test]
+    fn what_is_taken_away_is_nowhere_in_cpuid() {
+        let model: Model = "dejavm-v2,-vme,-tsc".parse().unwrap();
+        let edx = |model: Model| model.cpuid(1, 0, 0, false).edx;
+        assert_eq!(edx(Model::V2) & !edx(model), 1 << 1 | 1 << 4);
+        assert_eq!(model.cpuid(0x8000_0001, 0, 0, false).edx & 1 << 27, 0, "RDTSCP");
+        assert_eq!(model.cpuid(7, 0, 0, false).ebx & 2, 0, "TSC_ADJUST");
+        for leaf in [0x15, 0x4000_0010, 0x8000_0007] {
+            assert_eq!(model.cpuid(leaf, 0, 0, false), Cpuid::default(), "{leaf:#x}");
+        }
     }
 
     #[test]

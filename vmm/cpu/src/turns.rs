@@ -94,7 +94,7 @@ impl Cpu {
     /// Whether blocks may hold an instruction as something else than a call of its reference semantics.
     pub(crate) fn has_shortcut(&self, i: &Instruction) -> bool {
         let counted = self.turns.processors > 1 && i.mnemonic() == Mnemonic::Pause;
-        !counted && self.model.allows(i)
+        !counted && self.model.executes_as_others(i)
     }
 
     /// PAUSE.

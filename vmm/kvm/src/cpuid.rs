@@ -1,12 +1,14 @@
 //! The model's CPUID, frozen into the kernel.
 
+use crate::emulated_host;
 use crate::error::{KvmError, refused};
 use crate::host::Host;
-use dejavm_cpu::{Cpuid, Model};
+use dejavm_cpu::{Cpuid, Features, Model};
 use kvm_bindings::{
     CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
 };
 use kvm_ioctls::VcpuFd;
+use std::arch::x86_64::{__cpuid, __cpuid_count};
 
 /// Leaves with subleaves, and how many a model has.
 const SUBLEAVES: [(u32, u32); 4] = [(0x4, 4), (0x7, 1), (0xb, 3), (0xd, 2)];
@@ -28,8 +30,24 @@ const FROM_HOST: [(u32, Register, u32, &str); 4] = [
 ];
 
 /// Virtual-8086 mode extensions: not every host's processor has them (an emulated one does not), and no 64-bit system asks. On
-/// KVM no model has them.
+/// KVM no model has them: [`on_kvm`] says so, and recordings of versions that did not are replayed as they were made.
 const VME: u32 = 1 << 1;
+
+/// The model that a machine is to be of for which KVM here is wanted, so that other engines tell the guest the same and execute the
+/// same: without what no guest of KVM's is told, and with what it finds although it is not told.
+pub fn on_kvm(model: Model) -> Model {
+    let found =
+        [(has_tzcnt(), Features::HIDDEN_TZCNT), (emulated_host::is_qemus(), Features::QEMU)];
+    found
+        .into_iter()
+        .filter(|&(is, _)| is)
+        .fold(model.with(Features::NO_VME), |model, (_, feature)| model.with(feature))
+}
+
+/// TZCNT and LZCNT, which no hypervisor can keep from a guest: SDM vol. 2A, leaves 7 and 80000001H.
+fn has_tzcnt() -> bool {
+    __cpuid_count(7, 0).ebx >> 3 & 1 != 0 && __cpuid(0x8000_0001).ecx >> 5 & 1 != 0
+}
 
 /// Freezes the model's CPUID into a vCPU. Whether the host can do what it says, [`check`] tells.
 pub(crate) fn freeze(vcpu: &VcpuFd, model: Model, apic_id: u8) -> Result<(), KvmError> {
@@ -71,6 +89,14 @@ pub(crate) fn check(host: &Host, model: Model, apic_id: u8) -> Result<(), KvmErr
         .kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(refused("the list of what it supports"))?;
+    for (is, feature) in
+        [(has_tzcnt(), Features::HIDDEN_TZCNT), (emulated_host::is_qemus(), Features::QEMU)]
+    {
+        if model.features.contains(feature) && !is {
+            let what = "what the guest finds although CPUID does not say it".to_owned();
+            return Err(KvmError::Model { what, model: model.to_string() });
+        }
+    }
     for (leaf, register, mask, name) in FROM_HOST {
         let wanted = register(&model.cpuid(leaf, 0, apic_id, false)) & mask;
         let entry =

@@ -9,6 +9,7 @@ mod clock;
 mod cpuid;
 mod debug;
 mod debug_probe;
+mod emulated_host;
 mod engine;
 mod error;
 mod exits;
@@ -24,6 +25,7 @@ mod slots;
 mod software;
 mod string_instruction;
 
+pub use cpuid::on_kvm;
 pub use engine::{Counts, KvmEngine};
 pub use error::KvmError;
 pub use host::Host;

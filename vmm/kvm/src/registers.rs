@@ -1,5 +1,6 @@
 //! The processor's state as the machine keeps it, and as KVM does.
 
+use crate::emulated_host::is_qemus;
 use crate::error::{KvmError, refused};
 use crate::extended;
 use dejavm_cpu::{CpuState, Rights, Segment, TableRegister, control, rflags};
@@ -179,7 +180,7 @@ fn special(state: &CpuState, board: &Board) -> kvm_sregs {
         fs,
         gs,
         ldt: kvm(state.ldtr),
-        tr: kvm(state.tr),
+        tr: task(state.tr),
         gdt: kvm_table(state.gdtr),
         idt: kvm_table(state.idtr),
         cr0: state.cr0,
@@ -191,6 +192,14 @@ fn special(state: &CpuState, board: &Board) -> kvm_sregs {
         apic_base: board.apic_base,
         interrupt_bitmap: [0; 4],
     }
+}
+
+/// The task register in KVM's words.
+fn task(tr: Segment) -> kvm_segment {
+    const BUSY: u8 = 2;
+    let tr = kvm(tr);
+    // KVM says busy of every TSS that it gives back, so nothing is lost.
+    if is_qemus() { kvm_segment { type_: tr.type_ & !BUSY, ..tr } } else { tr }
 }
 
 /// A segment register in KVM's words.

@@ -382,7 +382,7 @@ mod tests {
         // movbe [rdi], ax; movbe rax, [rdi]
         let mut bench = Bench::long();
         assert_eq!(step(&mut bench, &[0x0f, 0x38, 0xf0, 0x07]), exception(6, None));
-        bench.cpu.model.features = Features::all();
+        bench.cpu.model.features = Features::ADDED;
         prepare(&mut bench, |state| {
             state.gpr[7] = DATA;
             state.gpr[0] = 0x1122;

@@ -30,6 +30,8 @@ pub(crate) struct Descriptor {
     pub(crate) address: u64,
     /// Its eight bytes.
     pub(crate) raw: u64,
+    /// Loading it marks it as accessed. QEMU's processor does that where a MOV, POP or LDS names it, and nowhere else.
+    pub(crate) marks: bool,
 }
 
 impl Descriptor {
@@ -52,7 +54,7 @@ impl Descriptor {
     /// set in code and data segments, as the load sets it in memory.
     pub(crate) fn segment(&self, selector: u16) -> Segment {
         let mut rights = self.rights();
-        if rights.is_code_or_data() {
+        if rights.is_code_or_data() && self.marks {
             rights.0 |= 1;
         }
         Segment { selector, base: self.base(), limit: self.limit(), rights }
@@ -145,7 +147,7 @@ impl Cpu {
         }
         let address = self.system_linear(base, offset);
         let raw = self.load_system(address, 8)?;
-        Ok(Some(Descriptor { selector, address, raw }))
+        Ok(Some(Descriptor { selector, address, raw, marks: !self.model.is_qemus() }))
     }
 
     /// `base + offset` in the linear address space: 32 bits wide outside IA-32e mode.
@@ -157,7 +159,7 @@ impl Cpu {
     /// Sets the accessed bit of a code or data descriptor in memory, if it is clear.
     pub(crate) fn set_accessed(&mut self, descriptor: &Descriptor) -> Result<(), Abort> {
         let rights = descriptor.rights();
-        if rights.is_code_or_data() && rights.kind() & 1 == 0 {
+        if rights.is_code_or_data() && rights.kind() & 1 == 0 && descriptor.marks {
             let address = self.system_linear(descriptor.address, 5);
             self.store_system(address, u64::from(rights.0 & 0xff | 1), 1)?;
         }

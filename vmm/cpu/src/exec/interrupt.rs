@@ -208,6 +208,8 @@ impl Cpu {
     /// RFLAGS as the event's frame shows them (SDM vol. 3B, 17.3.1.1).
     fn flags_image(&self, event: &Event) -> u64 {
         match event.source {
+            // QEMU's processor sets none.
+            Source::Fault if self.model.is_qemus() => self.rflags(),
             Source::Fault => self.rflags() | rflags::RF,
             Source::Event => self.rflags(),
             Source::Software => self.rflags() & !rflags::RF,
@@ -287,7 +289,8 @@ impl Cpu {
             return Err(self.general_protection(code));
         }
         let address = self.system_linear(self.idtr.base, offset);
-        let gate = Descriptor { selector: 0, address, raw: self.load_system(address, 8)? };
+        let raw = self.load_system(address, 8)?;
+        let gate = Descriptor { selector: 0, address, raw, marks: false };
         self.check_gate(&gate, event, code)?;
         if gate.rights().kind() == system::TASK_GATE {
             return self.enter_task_handler(event, &gate);
@@ -452,7 +455,8 @@ impl Cpu {
             return Err(self.general_protection(error));
         }
         let address = self.idtr.base.wrapping_add(offset);
-        let gate = Descriptor { selector: 0, address, raw: self.load_system(address, 8)? };
+        let raw = self.load_system(address, 8)?;
+        let gate = Descriptor { selector: 0, address, raw, marks: false };
         let upper = self.load_system(address.wrapping_add(8), 8)?;
         self.check_gate(&gate, event, error)?;
         let code = self.handler_code_segment(&gate)?;

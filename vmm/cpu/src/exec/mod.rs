@@ -21,6 +21,7 @@ mod control;
 mod debug;
 mod descriptor;
 mod descriptor_tables;
+pub(crate) mod emulated;
 mod far;
 
 mod flag_control;
@@ -104,6 +105,9 @@ const FAMILIES: &[fn(&Instruction) -> Option<Exec>] = &[
 pub(crate) fn select(model: &Model, i: &Instruction) -> Exec {
     if !model.allows(i) {
         return |cpu, _| Err(cpu.undefined_opcode());
+    }
+    if let Some(exec) = emulated::select(model, i) {
+        return exec;
     }
     FAMILIES.iter().find_map(|family| family(i)).unwrap_or(|cpu, _| Err(cpu.undefined_opcode()))
 }

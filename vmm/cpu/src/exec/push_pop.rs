@@ -67,12 +67,13 @@ fn push(cpu: &mut Cpu, i: &Instruction) -> Done {
 }
 
 /// PUSH of a segment register: a 32-bit slot gets only its lower half written, as on all recent
-/// Intel processors (SDM vol. 2B, PUSH); a 64-bit one is zero-extended.
+/// Intel processors (SDM vol. 2B, PUSH); a 64-bit one is zero-extended, and QEMU's processor does that with either.
 fn push_segment(cpu: &mut Cpu, i: &Instruction) -> Done {
     let selector = cpu.seg[super::operand::segment_of(i.op0_register()) as usize].selector.into();
     let size = slot_size(i);
+    let half = size == 4 && !cpu.model.is_qemus();
     let offset = cpu.stack_offset(-i64::from(size));
-    cpu.write_sized(SegReg::Ss, offset, selector, if size == 4 { 2 } else { size })?;
+    cpu.write_sized(SegReg::Ss, offset, selector, if half { 2 } else { size })?;
     cpu.set_stack_offset(offset);
     Ok(())
 }

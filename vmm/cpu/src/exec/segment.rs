@@ -2,7 +2,7 @@
 //! 5.4 to 5.6 and 5.10).
 
 use super::Exec;
-use super::descriptor::{error_code, is_null, null_segment, system, v86_segment};
+use super::descriptor::{Descriptor, error_code, is_null, null_segment, system, v86_segment};
 use super::operand::segment_of;
 use crate::cpu::Cpu;
 use crate::exception::Abort;
@@ -86,6 +86,7 @@ impl Cpu {
                 return Err(self.not_present(descriptor.error_code()));
             }
         }
+        let descriptor = Descriptor { marks: true, ..descriptor };
         self.set_accessed(&descriptor)?;
         self.seg[register as usize] = descriptor.segment(selector);
         self.end_of_block = true;

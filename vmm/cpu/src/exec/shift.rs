@@ -41,7 +41,11 @@ const fn top(value: u64, size: u32) -> bool {
 }
 
 /// A shift or rotate of op0 by op1 (an immediate, 1, or CL).
-fn shift(cpu: &mut Cpu, i: &Instruction, f: impl FnOnce(&mut Arith, u64, u32, u32) -> u64) -> Done {
+pub(super) fn shift(
+    cpu: &mut Cpu,
+    i: &Instruction,
+    f: impl FnOnce(&mut Arith, u64, u32, u32) -> u64,
+) -> Done {
     let size = cpu.operand_size(i, 0);
     let count = mask_count(cpu.read_operand(i, 1)?, size);
     // A count of zero changes no flag, but the destination is written all the same: 32-bit
@@ -56,7 +60,7 @@ fn shift(cpu: &mut Cpu, i: &Instruction, f: impl FnOnce(&mut Arith, u64, u32, u3
 }
 
 /// SHL by 1 to 63; `a` is zero-extended. OF is that of a shift by one, whatever the count.
-fn shl(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
+pub(super) fn shl(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
     let wide = u128::from(a) << count;
     let cf = wide >> (size * 8) & 1 != 0;
     let of = top(a, size) ^ top(a << 1, size);
@@ -64,7 +68,7 @@ fn shl(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
     wide as u64
 }
 
-fn shr(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
+pub(super) fn shr(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
     let result = a >> count;
     flags.set_result_cf_of(result, bit(a, count - 1), top(a, size), size);
     result
@@ -101,7 +105,7 @@ fn ror(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
 
 /// RCL: rotates `size * 8 + 1` bits, CF being the highest. A count that is a multiple of that changes
 /// nothing. OF is that of a rotation by one, whatever the count.
-fn rcl(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
+pub(super) fn rcl(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
     let bits = size * 8;
     let count = count % (bits + 1);
     if count == 0 {
@@ -115,7 +119,7 @@ fn rcl(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
 }
 
 /// RCR, likewise.
-fn rcr(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
+pub(super) fn rcr(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
     let bits = size * 8;
     let count = count % (bits + 1);
     if count == 0 {
@@ -129,7 +133,7 @@ fn rcr(flags: &mut Arith, a: u64, count: u32, size: u32) -> u64 {
 }
 
 /// SHLD or SHRD: op0 shifted, filled from register op1, by op2.
-fn double_shift(
+pub(super) fn double_shift(
     cpu: &mut Cpu,
     i: &Instruction,
     f: impl FnOnce(&mut Arith, u64, u64, u32, u32) -> u64,
@@ -144,7 +148,7 @@ fn double_shift(
 
 /// SHLD. Counts above 16 for 16-bit operands, undefined by the manual, go on shifting through
 /// `a:fill:a`, as if the pair of registers rotated. OF is that of a shift by one, whatever the count.
-fn shld(flags: &mut Arith, a: u64, fill: u64, count: u32, size: u32) -> u64 {
+pub(super) fn shld(flags: &mut Arith, a: u64, fill: u64, count: u32, size: u32) -> u64 {
     let bits = size * 8;
     let (result, cf) = if count <= bits {
         let wide = u128::from(a) << bits | u128::from(fill);
@@ -161,7 +165,7 @@ fn shld(flags: &mut Arith, a: u64, fill: u64, count: u32, size: u32) -> u64 {
 }
 
 /// SHRD, with the same rule for 16-bit counts above 16.
-fn shrd(flags: &mut Arith, a: u64, fill: u64, count: u32, size: u32) -> u64 {
+pub(super) fn shrd(flags: &mut Arith, a: u64, fill: u64, count: u32, size: u32) -> u64 {
     let bits = size * 8;
     let (result, cf) = if count <= bits {
         let wide = u128::from(fill) << bits | u128::from(a);

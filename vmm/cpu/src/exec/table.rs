@@ -27,10 +27,16 @@ pub(super) fn run64(code: &[u8], gpr: [u64; 4], rflags: u64) -> ([u64; 4], u64) 
 
 /// As [`run64`], on a model with all options.
 pub(super) fn run64_all(code: &[u8], gpr: [u64; 4], rflags: u64) -> ([u64; 4], u64) {
-    run64_with(Features::all(), code, gpr, rflags)
+    run64_with(Features::ADDED, code, gpr, rflags)
 }
 
-fn run64_with(features: Features, code: &[u8], gpr: [u64; 4], rflags: u64) -> ([u64; 4], u64) {
+/// As [`run64`], on a model with these options.
+pub(super) fn run64_with(
+    features: Features,
+    code: &[u8],
+    gpr: [u64; 4],
+    rflags: u64,
+) -> ([u64; 4], u64) {
     let mut bench = Bench::long();
     bench.cpu.model.features = features;
     prepare(&mut bench, |state| {

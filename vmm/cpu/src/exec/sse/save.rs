@@ -150,12 +150,31 @@ impl Cpu {
     }
 
     fn store_x87(&mut self, linear: u64, pointers: Pointers) -> Done {
+        if self.model.is_qemus() {
+            return self.store_x87_as_qemu(linear);
+        }
         self.store_image(linear, &x87_header(&self.fpu, pointers))?;
         let mut registers = [0; 128];
         for (n, slot) in registers.chunks_exact_mut(16).enumerate() {
             slot.copy_from_slice(&self.fpu.st(n as u8).bits().to_le_bytes());
         }
         self.store_image(linear + image::ST as u64, &registers)
+    }
+
+    /// QEMU's processor keeps neither pointers nor an opcode, leaves the latter's bytes as they are, and the upper six of each register
+    /// (target/i386/tcg/fpu_helper.c, `do_xsave_fpu`).
+    fn store_x87_as_qemu(&mut self, linear: u64) -> Done {
+        let header = x87_header(&self.fpu, Pointers::Wide);
+        self.store(linear, u32_at(&header, 0).into(), 4)?;
+        self.store(linear.wrapping_add(4), u16_at(&header, 4).into(), 2)?;
+        self.store_image(linear.wrapping_add(image::INSTRUCTION_POINTER as u64), &[0; 16])?;
+        for n in 0..8u8 {
+            let F80 { significand, sign_exponent } = self.fpu.st(n);
+            let slot = linear.wrapping_add(image::ST as u64 + 16 * u64::from(n));
+            self.store(slot, significand, 8)?;
+            self.store(slot.wrapping_add(8), sign_exponent.into(), 2)?;
+        }
+        Ok(())
     }
 
     fn store_mxcsr(&mut self, linear: u64) -> Done {
