@@ -2,8 +2,15 @@
 
 use dejavm_machine::{Firmware, Machine, MachineConfig};
 use dejavm_memory::RamLayout;
-use dejavm_scenarios::{Desk, tape};
+use dejavm_replay::{Observer, ReplayOptions, Replayer};
+use dejavm_scenarios::{Desk, rebuild, tape};
 use dejavm_units::Position;
+use std::io::Cursor;
+
+/// Nobody looks on.
+struct Nobody;
+
+impl Observer for Nobody {}
 
 fn rom(name: &str) -> dejavm_machine::Rom {
     let path = format!("/usr/share/seabios/{name}");
@@ -17,6 +24,7 @@ fn seabios() -> MachineConfig {
     let mut config = MachineConfig::new(RamLayout::new(64 << 20).expect("it fits"));
     let (rom, video_rom) = (rom("bios-256k.bin"), rom("vgabios-stdvga.bin"));
     config.hardware.firmware = Some(Firmware { rom, video_rom });
+    config.hardware.display = true;
     config
 }
 
@@ -45,4 +53,27 @@ fn seabios_finds_no_bootable_device_and_replays() {
         assert!(log.contains(line), "{line:?} is missing:\n{log}");
     }
     tape.assert_replays_by_all_engines(&desk);
+
+    // The same on the screen, of a machine built from the file, by a checkpoint's pages too.
+    let mut replayer = Replayer::open(Cursor::new(&tape.file[..])).unwrap();
+    let mut machine = rebuild(&mut replayer).unwrap();
+    let config = replayer.header().config.clone();
+    replayer.run(&mut machine, &ReplayOptions::default(), &mut Nobody).unwrap();
+    let text = machine.screen_text().expect("it is in text mode");
+    let picture = machine.picture().expect("there is a display");
+    assert!(text[0].starts_with("SeaBIOS (version 1.16"), "{text:#?}");
+    assert!(text.iter().any(|line| line == "No bootable device."), "{text:#?}");
+    assert_eq!((text.len(), picture.width, picture.height), (25, 720, 400));
+    // An 'S' has dots, and they are light grey on black.
+    let dots = picture.rgb.chunks_exact(3).filter(|dot| *dot != [0, 0, 0]).count();
+    assert!(picture.rgb.chunks_exact(3).all(|dot| dot == [0, 0, 0] || dot == [0xaa, 0xaa, 0xaa]));
+    assert!((1000..20_000).contains(&dots), "{dots} dots");
+
+    let mut copy = Machine::from_state(&config, &machine.save()).unwrap();
+    let mut page = [0; 4096];
+    for pfn in machine.ram().all_pages() {
+        machine.ram().read_page(pfn, &mut page).unwrap();
+        copy.ram_mut().write_page(pfn, &page).unwrap();
+    }
+    assert!(copy.picture() == Some(picture));
 }

@@ -40,6 +40,8 @@ pub enum Command {
     Marks(Marks),
     /// Write the machine at a position of a recording as a VMware checkpoint
     Snapshot(Snapshot),
+    /// Write what the guest's display shows at a position of a recording as a picture
+    Screenshot(Screenshot),
     /// Say which engines this host has, and what each can promise
     Doctor(Doctor),
     /// Record and replay a guest built into this program: no file, no network, about a second
@@ -62,14 +64,17 @@ pub enum IdlePolicy {
 /// `dejavm record`.
 #[derive(Clone, Debug, Args)]
 pub struct Record {
-    /// Kernel: a Linux bzImage, or an ELF image (vmlinux, or with a PVH note)
+    /// Kernel: a Linux bzImage, an ELF image (vmlinux, or with a PVH note), or a Multiboot kernel (1 or 2)
     #[arg(long, value_name = "FILE", required_unless_present_any = ["from", "bios"])]
     pub kernel: Option<PathBuf>,
     /// Start with firmware, as a PC does, and not with a kernel [default: SeaBIOS, of the package seabios]
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = crate::firmware::SEABIOS, conflicts_with_all = ["kernel", "initrd", "append", "external"])]
     pub bios: Option<PathBuf>,
+    /// A kernel finds a display too, in text mode; a machine with firmware always does
+    #[arg(long)]
+    pub display: bool,
     /// The display's ROM [default: SeaBIOS's, of the package seabios, if it is there]
-    #[arg(long, value_name = "FILE", requires = "bios")]
+    #[arg(long, value_name = "FILE")]
     pub video_bios: Option<PathBuf>,
     /// Go on from a checkpoint that `dejavm snapshot` wrote, instead of booting a kernel
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "bios", "initrd", "disk", "cdrom", "append", "memory", "cpu", "external", "rtc_epoch", "rng", "rng_seed", "vmx", "smp", "slice", "schedule_seed"])]
@@ -83,6 +88,9 @@ pub struct Record {
     /// CD: short for --disk FILE,if=cdrom
     #[arg(long, value_name = "FILE")]
     pub cdrom: Option<PathBuf>,
+    /// A module for a Multiboot kernel, which gets its name as the module's words; may be given several times
+    #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with = "external")]
+    pub module: Vec<PathBuf>,
     /// The kernel's command line
     #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub append: String,
@@ -149,6 +157,29 @@ pub struct Snapshot {
     #[arg(long)]
     pub force: bool,
     /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dejavm screenshot`.
+#[derive(Debug, Args)]
+pub struct Screenshot {
+    /// The recording
+    #[arg(value_name = "RECORDING")]
+    pub file: PathBuf,
+    /// The picture to write, as PNG
+    #[arg(value_name = "FILE")]
+    pub output: PathBuf,
+    /// Where: a position, the name of a mark, `start` or `end`
+    #[arg(long, value_name = "POSITION|MARK", default_value = "end")]
+    pub at: String,
+    /// Print the text on the screen too, in text modes
+    #[arg(long)]
+    pub text: bool,
+    /// Overwrite a file that exists
+    #[arg(long)]
+    pub force: bool,
+    /// Print the result as JSON, with the text
     #[arg(long)]
     pub json: bool,
 }

@@ -18,10 +18,15 @@ pub fn read(bios: &Path, video: Option<&Path>) -> Result<Firmware, Failure> {
         return Err(Failure::new(Exit::NotFound, sentence));
     }
     let rom = crate::record::read(bios, "the BIOS")?.into();
-    let default = Path::new(SEABIOS_VIDEO);
-    let video_rom = match video.or_else(|| default.exists().then_some(default)) {
-        Some(path) => crate::record::read(path, "the display's ROM")?.into(),
-        None => Vec::new().into(),
-    };
+    let video_rom = video_rom(video)?.into();
     Ok(Firmware { rom, video_rom })
+}
+
+/// Reads the display's ROM; empty where there is none.
+pub fn video_rom(path: Option<&Path>) -> Result<Vec<u8>, Failure> {
+    let default = Path::new(SEABIOS_VIDEO);
+    match path.or_else(|| default.exists().then_some(default)) {
+        Some(path) => crate::record::read(path, "the display's ROM"),
+        None => Ok(Vec::new()),
+    }
 }

@@ -29,6 +29,7 @@ mod record;
 mod recording;
 mod replay;
 mod replay_debugged;
+mod screenshot;
 mod snapshot;
 mod terminal;
 mod unrecorded;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         Command::Ls(arguments) => (arguments.json, info::ls(arguments)),
         Command::Marks(arguments) => (arguments.json, marks::run(arguments)),
         Command::Snapshot(arguments) => (arguments.json, snapshot::run(arguments)),
+        Command::Screenshot(arguments) => (arguments.json, screenshot::run(arguments)),
         Command::Doctor(arguments) => (arguments.json, doctor::run(arguments)),
         Command::Demo(arguments) => (arguments.json, demo::run(arguments)),
         Command::Gdbinit => (false, gdbinit()),

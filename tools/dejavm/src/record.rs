@@ -12,7 +12,7 @@ use crate::recording::{checkpoints, going_on, live, refuse_to_overwrite};
 use crate::snapshot::Restored;
 use crate::vmx::Vmx;
 use dejavm_cpu::control;
-use dejavm_machine::{Boot, BootError, End, Machine, MachineConfig, TimeBase};
+use dejavm_machine::{Boot, BootError, End, Machine, MachineConfig, Module, TimeBase};
 use dejavm_memory::RamLayout;
 use dejavm_replay::{
     CheckpointPolicy, Ending, External, Header, RecordOptions, Recorded, SEMANTICS,
@@ -75,6 +75,7 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
         only_by_software(recording, "a machine starts with firmware")?;
         config.hardware.firmware = Some(firmware::read(bios, arguments.video_bios.as_deref())?);
     }
+    config.hardware.display = arguments.display || arguments.bios.is_some();
     let tier = kvm::tier(recording.tuning.engine)?;
     if tier.is_some() {
         config.time_base = TimeBase::Exits;
@@ -85,12 +86,20 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     recording.network.attach(&mut config.hardware);
     arguments.entropy.attach(&mut config.hardware)?;
     let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline: &arguments.append };
+    let contents = arguments.module.iter().map(|path| read(path, "the module"));
+    let contents = contents.collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<String> = arguments.module.iter().map(|path| name(path)).collect();
+    let modules: Vec<Module<'_>> =
+        contents.iter().zip(&names).map(|(bytes, cmdline)| Module { bytes, cmdline }).collect();
     let machine = match config.hardware.firmware {
         Some(_) => Machine::power_on(&config),
-        None => Machine::boot(&config, &boot),
+        None => Machine::boot_with_modules(&config, &boot, &modules),
     };
     let mut machine = machine.map_err(|error| refused(arguments, &error))?;
     machine.set_storages(storages);
+    if arguments.display && arguments.bios.is_none() {
+        machine.set_text_mode(&firmware::video_rom(arguments.video_bios.as_deref())?);
+    }
     machine.set_tuning(recording.tuning.tuning());
     if let Some(tier) = tier {
         kvm::put(&mut machine, &config, true)?;
@@ -236,6 +245,9 @@ fn header(config: MachineConfig, arguments: &Record, tier: Option<&str>) -> Head
     if let Some(initrd) = &arguments.initrd {
         guest.push(("initrd".into(), name(initrd)));
     }
+    for module in &arguments.module {
+        guest.push(("module".into(), name(module)));
+    }
     if arguments.bios.is_none() {
         guest.push(("append".into(), arguments.append.clone()));
     }
@@ -304,6 +316,7 @@ fn refused(arguments: &Record, error: &BootError) -> Failure {
             Failure::new(Exit::Failed, format!("{error}: give the machine more RAM with -m"))
                 .about(&initrd())
         }
+        BootError::NoModules => Failure::new(Exit::Usage, error.to_string()).about("--module"),
         BootError::CmdlineTooLong { .. } | BootError::CmdlineHasZero => {
             Failure::new(Exit::Usage, error.to_string()).about("--append")
         }

@@ -41,6 +41,7 @@ pub mod pit;
 pub mod rtc;
 pub mod system_control;
 pub mod uart16550;
+pub mod vga;
 pub mod virtio;
 
 #[cfg(test)]
@@ -63,6 +64,7 @@ pub use restore_error::RestoreError;
 pub use rtc::Rtc;
 pub use system_control::{ResetKind, SystemControl};
 pub use uart16550::Uart16550;
+pub use vga::Vga;
 
 /// A run of I/O ports that belongs to a chip: port `first + n` is the chip's register `reg + n`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

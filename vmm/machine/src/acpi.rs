@@ -3,6 +3,8 @@
 //! RSDP at 0xe0000, then FACS, DSDT, FADT, MADT and XSDT. The DSDT is AML from the `acpi_tables`
 //! builder; the MADT is spelt out here because the builder lacks source overrides.
 
+use crate::board::io_apic_id;
+use crate::config::MachineConfig;
 use crate::memory_map::{FIRMWARE, HIGH_MEMORY, IO_APIC, LOCAL_APIC};
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, Path,
@@ -42,16 +44,49 @@ const CENTURY: u8 = 0x32;
 
 /// First and last address that PCI devices may be given: from the end of low RAM to the I/O APIC.
 const PCI_MEMORY: (u32, u32) = (0xc000_0000, IO_APIC as u32 - 1);
+/// Where SeaBIOS begins to give addresses if low RAM ends here or before (its `i440fx_mem_addr_setup`).
+const PCI_MEMORY_BY_FIRMWARE: u32 = 0x8000_0000;
 
-/// `IAPC_BOOT_ARCH`: legacy devices, 8042, no VGA.
-const BOOT_ARCH: u16 = 1 << 0 | 1 << 1 | 1 << 2;
+/// `IAPC_BOOT_ARCH`: legacy devices, 8042.
+const BOOT_ARCH: u16 = 1 << 0 | 1 << 1;
+/// No VGA.
+const BOOT_ARCH_NO_VGA: u16 = 1 << 2;
+
+/// What the tables tell of a machine.
+#[derive(Clone, Copy)]
+pub(crate) struct Platform {
+    processors: u8,
+    io_apic_id: u8,
+    display: bool,
+    /// Firmware steers interrupts and gives addresses.
+    firmware: bool,
+    low_ram: u64,
+}
+
+impl Platform {
+    pub(crate) fn of(config: &MachineConfig) -> Platform {
+        Platform {
+            processors: config.hardware.processors,
+            io_apic_id: io_apic_id(config),
+            display: config.hardware.display,
+            firmware: config.hardware.firmware.is_some(),
+            low_ram: config.ram.low_bytes(),
+        }
+    }
+
+    fn pci_memory(&self) -> (u32, u32) {
+        let by_firmware = self.firmware && self.low_ram <= PCI_MEMORY_BY_FIRMWARE.into();
+        let (first, last) = PCI_MEMORY;
+        (if by_firmware { PCI_MEMORY_BY_FIRMWARE } else { first }, last)
+    }
+}
 
 /// Where the root pointer is.
 pub(crate) const RSDP: u64 = FIRMWARE;
 
 /// Writes all tables into RAM.
-pub(crate) fn write_tables(ram: &mut GuestRam, processors: u8, io_apic_id: u8) {
-    let tables = Tables::build(RSDP, processors, io_apic_id);
+pub(crate) fn write_tables(ram: &mut GuestRam, platform: Platform) {
+    let tables = Tables::build(RSDP, platform);
     assert!(RSDP + tables.bytes.len() as u64 <= HIGH_MEMORY, "the tables fit below 1 MiB");
     ram.write(Gpa(RSDP), &tables.bytes).expect("any machine has RAM below 1 MiB");
 }
@@ -69,13 +104,13 @@ struct Tables {
 }
 
 impl Tables {
-    fn build(base: u64, processors: u8, io_apic_id: u8) -> Tables {
+    fn build(base: u64, platform: Platform) -> Tables {
         let bytes = vec![0; Rsdp::len()];
         let mut tables = Tables { base, bytes, dsdt: 0, fadt: 0, madt: 0, xsdt: 0 };
         let facs = tables.put(&bytes_of(&FACS::new()), 64);
-        tables.dsdt = tables.put(dsdt().as_slice(), 16);
-        tables.fadt = tables.put(&bytes_of(&fadt(facs, tables.dsdt)), 16);
-        tables.madt = tables.put(madt(processors, io_apic_id).as_slice(), 16);
+        tables.dsdt = tables.put(dsdt(platform).as_slice(), 16);
+        tables.fadt = tables.put(&bytes_of(&fadt(facs, tables.dsdt, platform.display)), 16);
+        tables.madt = tables.put(madt(platform.processors, platform.io_apic_id).as_slice(), 16);
         let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
         xsdt.add_entry(tables.fadt);
         xsdt.add_entry(tables.madt);
@@ -143,11 +178,10 @@ impl Command {
 }
 
 /// The tables with addresses that count from their files' beginnings, and the script that makes them true.
-pub(crate) fn for_firmware(processors: u8, io_apic_id: u8) -> ForFirmware {
+pub(crate) fn for_firmware(platform: Platform) -> ForFirmware {
     const HIGH: u8 = 1;
     const BELOW_1_MIB: u8 = 2;
-    let Tables { base: _, mut bytes, dsdt, fadt, madt, xsdt } =
-        Tables::build(0, processors, io_apic_id);
+    let Tables { base: _, mut bytes, dsdt, fadt, madt, xsdt } = Tables::build(0, platform);
     let mut script = Vec::new();
     // Allocate: file, alignment, zone.
     Command::new(1).file(ROOT_FILE).number(16).byte(BELOW_1_MIB).end(&mut script);
@@ -183,7 +217,7 @@ fn bytes_of(table: &dyn Aml) -> Vec<u8> {
     bytes
 }
 
-fn fadt(facs: u64, dsdt: u64) -> impl Aml {
+fn fadt(facs: u64, dsdt: u64, display: bool) -> impl Aml {
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .firmware_ctrl_32(facs as u32)
         .dsdt_32(dsdt as u32)
@@ -205,7 +239,7 @@ fn fadt(facs: u64, dsdt: u64) -> impl Aml {
     fadt.p_lvl2_lat = 0xfff.into();
     fadt.p_lvl3_lat = 0xfff.into();
     fadt.century = CENTURY;
-    fadt.iapc_boot_arch = BOOT_ARCH.into();
+    fadt.iapc_boot_arch = (BOOT_ARCH | if display { 0 } else { BOOT_ARCH_NO_VGA }).into();
     let reset = u64::from(RESET_PORT);
     fadt.reset_reg = GAS::new(GasSpace::SystemIo, 8, 0, AccessSize::ByteAccess, reset);
     fadt.reset_value = RESET_VALUE;
@@ -248,24 +282,25 @@ fn madt(processors: u8, io_apic_id: u8) -> Sdt {
 }
 
 /// `\_S5`, and `\_SB.PCI0` with the ISA devices that cannot be found by asking.
-fn dsdt() -> Sdt {
+fn dsdt(platform: Platform) -> Sdt {
     let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     let s5 = SLEEP_TYPE_S5;
     Name::new(Path::new("_S5_"), &Package::new(vec![&s5, &s5, &aml::ZERO, &aml::ZERO]))
         .to_aml_bytes(&mut dsdt);
 
-    Scope::new(Path::new("_SB_"), vec![&PciRoot]).to_aml_bytes(&mut dsdt);
+    Scope::new(Path::new("_SB_"), vec![&PciRoot(platform)]).to_aml_bytes(&mut dsdt);
     dsdt.update_checksum();
     dsdt
 }
 
 /// The PCI host bridge and the ISA devices behind it.
-struct PciRoot;
+struct PciRoot(Platform);
 
 impl Aml for PciRoot {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let firmware = self.0.firmware;
         let routes: Vec<Route> =
-            (1..32).flat_map(|slot| (0..4).map(move |pin| Route { slot, pin })).collect();
+            (1..32).flat_map(|slot| (0..4).map(move |pin| Route { slot, pin, firmware })).collect();
         let routes = Package::new(routes.iter().map(|route| route as &dyn Aml).collect());
         Device::new(
             Path::new("PCI0"),
@@ -273,7 +308,7 @@ impl Aml for PciRoot {
                 &Name::new(Path::new("_HID"), &EISAName::new("PNP0A03")),
                 &Name::new(Path::new("_ADR"), &aml::ZERO),
                 &Name::new(Path::new("_UID"), &aml::ZERO),
-                &Name::new(Path::new("_CRS"), &PciWindows),
+                &Name::new(Path::new("_CRS"), &PciWindows(self.0)),
                 &Name::new(Path::new("_PRT"), &routes),
                 &IsaDevice { name: "COM1", id: "PNP0501", ports: &[(0x3f8, 8)], irq: 4 },
                 &IsaDevice { name: "PS2K", id: "PNP0303", ports: &[(0x60, 1), (0x64, 1)], irq: 1 },
@@ -286,10 +321,11 @@ impl Aml for PciRoot {
 }
 
 /// What the host bridge passes on: bus numbers, ports and memory.
-struct PciWindows;
+struct PciWindows(Platform);
 
 impl Aml for PciWindows {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let (first, last) = self.0.pci_memory();
         ResourceTemplate::new(vec![
             &AddressSpace::<u16>::new_bus_number(0, 0xff),
             &IO::new(0xcf8, 0xcf8, 1, 8),
@@ -305,8 +341,8 @@ impl Aml for PciWindows {
             &AddressSpace::<u32>::new_memory(
                 AddressSpaceCacheable::NotCacheable,
                 true,
-                PCI_MEMORY.0,
-                PCI_MEMORY.1,
+                first,
+                last,
                 None,
             ),
         ])
@@ -322,16 +358,26 @@ pub(crate) fn gsi(device: u32, pin: u8) -> u8 {
     PCI_GSIS[(device as usize + usize::from(pin)) % 2]
 }
 
+/// As [`gsi`] where SeaBIOS steered the chipset's four lines (its `pci_irqs`).
+fn firmware_gsi(device: u32, pin: u8) -> u8 {
+    [10, 10, 11, 11][(device as usize + 3 + usize::from(pin)) % 4]
+}
+
 /// One entry of `_PRT`: the GSI of an interrupt pin. The slots take turns on the two PCI lines.
 struct Route {
     slot: u32,
     pin: u8,
+    firmware: bool,
 }
 
 impl Aml for Route {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let address = self.slot << 16 | 0xffff;
-        let gsi = gsi(self.slot, self.pin);
+        let gsi = if self.firmware {
+            firmware_gsi(self.slot, self.pin)
+        } else {
+            gsi(self.slot, self.pin)
+        };
         Package::new(vec![&address, &self.pin, &aml::ZERO, &gsi]).to_aml_bytes(sink);
     }
 }
@@ -367,6 +413,10 @@ mod tests {
     use super::*;
     use dejavm_memory::RamLayout;
 
+    fn platform() -> Platform {
+        Platform::of(&MachineConfig::new(RamLayout::new(4 << 20).unwrap()))
+    }
+
     fn sum(bytes: &[u8]) -> u8 {
         bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
     }
@@ -393,7 +443,7 @@ mod tests {
     #[test]
     fn every_table_is_found_from_the_root_and_sums_to_zero() {
         let mut ram = GuestRam::new(RamLayout::new(4 << 20).unwrap()).unwrap();
-        write_tables(&mut ram, 1, 0);
+        write_tables(&mut ram, platform());
         let root = read(&ram, 0xe_0000, 36);
         assert_eq!(&root[..8], b"RSD PTR ");
         assert_eq!((sum(&root[..20]), sum(&root)), (0, 0));
@@ -431,7 +481,7 @@ mod tests {
 
     #[test]
     fn the_dsdt_declares_power_off() {
-        let dsdt = dsdt();
+        let dsdt = dsdt(platform());
         // DefName, NameSeg "_S5_", DefPackage: length 10, four elements, two byte constants, two zeros.
         let s5 = [0x08, b'_', b'S', b'5', b'_', 0x12, 8, 4, 0x0a, 5, 0x0a, 5, 0, 0];
         assert!(

@@ -1,10 +1,9 @@
 //! Starting a machine without firmware: the loader puts the guest's image, its tables and its
 //! registers where the image's boot protocol wants them.
 
-use crate::board::io_apic_id;
 use crate::config::{ConfigError, MachineConfig};
-use crate::loader::{bzimage, elf};
-use crate::{acpi, memory_map};
+use crate::loader::{bzimage, elf, multiboot};
+use crate::{acpi, display, memory_map};
 use dejavm_cpu::CpuState;
 use dejavm_memory::{GuestRam, OutsideRam, RamError};
 
@@ -19,6 +18,15 @@ pub struct Boot<'a> {
     pub cmdline: &'a str,
 }
 
+/// A file beside a Multiboot kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Module<'a> {
+    /// Its contents.
+    pub bytes: &'a [u8],
+    /// Words that the kernel is given with it.
+    pub cmdline: &'a str,
+}
+
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -30,7 +38,7 @@ pub enum BootError {
     Ram(#[from] RamError),
     /// The image is of no known kind.
     #[error(
-        "the kernel image is not one that can be started: neither a Linux bzImage nor an ELF image"
+        "the kernel image is not one that can be started: neither a Linux bzImage nor an ELF image, nor one for Multiboot"
     )]
     NotAKernel,
     /// The image says what it is but contradicts itself.
@@ -47,6 +55,9 @@ pub enum BootError {
     /// A 64-bit kernel for a 32-bit CPU.
     #[error("the kernel needs a 64-bit CPU, and this machine's model has none")]
     NeedsLongMode,
+    /// Modules for a kernel that takes none.
+    #[error("this kernel takes no modules: those are for Multiboot")]
+    NoModules,
     /// The kernel does not fit.
     #[error(
         "the kernel needs RAM up to {needs} MiB below 3 GiB, and the machine has {has} MiB there"
@@ -87,18 +98,30 @@ pub enum BootError {
 pub(crate) fn load(
     config: &MachineConfig,
     boot: &Boot<'_>,
+    modules: &[Module<'_>],
     ram: &mut GuestRam,
 ) -> Result<CpuState, BootError> {
-    if boot.cmdline.contains('\0') {
+    let mut words = modules.iter().map(|module| module.cmdline);
+    if boot.cmdline.contains('\0') || words.any(|words| words.contains('\0')) {
         return Err(BootError::CmdlineHasZero);
     }
     memory_map::write_bios_data(ram);
-    acpi::write_tables(ram, config.hardware.processors, io_apic_id(config));
-    if bzimage::is_one(boot.image) {
+    acpi::write_tables(ram, acpi::Platform::of(config));
+    let multiboot = multiboot::find(boot.image).filter(|_| !elf::has_pvh_entry(boot.image));
+    if multiboot.is_none() && !modules.is_empty() {
+        return Err(BootError::NoModules);
+    }
+    let start = if let Some(header) = multiboot {
+        multiboot::load(header, boot, modules, ram)
+    } else if bzimage::is_one(boot.image) {
         bzimage::load(config.cpu, boot, ram)
     } else if elf::is_one(boot.image) {
         elf::load(config.cpu, boot, ram)
     } else {
         Err(BootError::NotAKernel)
+    }?;
+    if config.hardware.display {
+        display::write_screen_info(ram);
     }
+    Ok(start)
 }

@@ -20,11 +20,13 @@ use dejavm_devices::virtio::block::Block;
 use dejavm_devices::virtio::net::Net;
 use dejavm_devices::virtio::rng::Rng;
 use dejavm_devices::virtio::{self, Function};
-use dejavm_devices::{InterruptMessage, PciHost};
+use dejavm_devices::{InterruptMessage, PciHost, Vga, vga};
 use dejavm_memory::GuestRam;
 use dejavm_units::{Gpa, GuestNs, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 
+/// The display's device number.
+const DISPLAY_DEVICE: u8 = 2;
 /// The device number of the first card.
 const FIRST_DEVICE: u8 = 3;
 /// Cards at most: what bus 0 has left.
@@ -43,6 +45,8 @@ pub enum CardState {
     VirtioRng(virtio::State<virtio::rng::State>),
     /// An e1000 network card.
     E1000(Box<e1000::State>),
+    /// The display, which comes last.
+    Display(vga::State),
 }
 
 /// A chip.
@@ -53,6 +57,7 @@ enum Chip {
     VirtioNet(Box<Function<Net>>),
     VirtioRng(Box<Function<Rng>>),
     E1000(Box<E1000>),
+    Display(Box<Vga>),
 }
 
 impl Chip {
@@ -63,6 +68,7 @@ impl Chip {
             Chip::VirtioNet(card) => &**card,
             Chip::VirtioRng(card) => &**card,
             Chip::E1000(card) => &**card,
+            Chip::Display(card) => &**card,
         }
     }
 
@@ -73,6 +79,7 @@ impl Chip {
             Chip::VirtioNet(card) => &mut **card,
             Chip::VirtioRng(card) => &mut **card,
             Chip::E1000(card) => &mut **card,
+            Chip::Display(card) => &mut **card,
         }
     }
 }
@@ -154,14 +161,47 @@ impl Cards {
             };
             let at = match chip {
                 Chip::Ide(_) => FunctionAddress { function: 1, ..ISA_BRIDGE },
-                Chip::VirtioBlock(_) | Chip::VirtioNet(_) | Chip::VirtioRng(_) | Chip::E1000(_) => {
-                    FunctionAddress { bus: 0, device, function: 0 }
-                }
+                Chip::VirtioBlock(_)
+                | Chip::VirtioNet(_)
+                | Chip::VirtioRng(_)
+                | Chip::E1000(_)
+                | Chip::Display(_) => FunctionAddress { bus: 0, device, function: 0 },
             };
             Slot { at, chip, drives: card.drives() }
         };
-        let slots = hardware.cards.iter().zip(FIRST_DEVICE..).map(slot).collect();
-        Cards { slots, drives: Drives::new(&hardware.drives), windows: Vec::new() }
+        let mut slots: Vec<Slot> = hardware.cards.iter().zip(FIRST_DEVICE..).map(slot).collect();
+        if hardware.display {
+            let at = FunctionAddress { bus: 0, device: DISPLAY_DEVICE, function: 0 };
+            slots.push(Slot { at, chip: Chip::Display(Box::default()), drives: Vec::new() });
+        }
+        let drives = Drives::new(&hardware.drives);
+        let mut cards = Cards { slots, drives, windows: Vec::new() };
+        cards.place_windows();
+        cards
+    }
+
+    /// The display, if there is one.
+    pub(crate) fn display(&self) -> Option<&Vga> {
+        self.slots.iter().find_map(|slot| match &slot.chip {
+            Chip::Display(card) => Some(&**card),
+            Chip::VirtioBlock(_)
+            | Chip::Ide(_)
+            | Chip::VirtioNet(_)
+            | Chip::VirtioRng(_)
+            | Chip::E1000(_) => None,
+        })
+    }
+
+    /// The display, if there is one.
+    pub(crate) fn display_mut(&mut self) -> Option<&mut Vga> {
+        self.slots.iter_mut().find_map(|slot| match &mut slot.chip {
+            Chip::Display(card) => Some(&mut **card),
+            Chip::VirtioBlock(_)
+            | Chip::Ide(_)
+            | Chip::VirtioNet(_)
+            | Chip::VirtioRng(_)
+            | Chip::E1000(_) => None,
+        })
     }
 
     /// Whether there are none.
@@ -174,8 +214,11 @@ impl Cards {
         for slot in &mut self.slots {
             match &mut slot.chip {
                 Chip::Ide(ide) => ide.enable(),
-                Chip::VirtioBlock(_) | Chip::VirtioNet(_) | Chip::VirtioRng(_) | Chip::E1000(_) => {
-                }
+                Chip::VirtioBlock(_)
+                | Chip::VirtioNet(_)
+                | Chip::VirtioRng(_)
+                | Chip::E1000(_)
+                | Chip::Display(_) => {}
             }
         }
         self.place_windows();
@@ -372,6 +415,7 @@ mod save_restore {
                 Chip::VirtioNet(card) => CardState::VirtioNet(card.save()),
                 Chip::VirtioRng(card) => CardState::VirtioRng(card.save()),
                 Chip::E1000(card) => CardState::E1000(Box::new(card.save())),
+                Chip::Display(card) => CardState::Display(card.save()),
             };
             slots.iter().map(state).collect()
         }
@@ -393,14 +437,18 @@ mod save_restore {
                         card.restore(state.clone())?;
                     }
                     (Chip::E1000(card), CardState::E1000(state)) => {
-                        card.restore((**state).clone())?
+                        card.restore((**state).clone())?;
+                    }
+                    (Chip::Display(card), CardState::Display(state)) => {
+                        card.restore(state.clone())?;
                     }
                     (
                         Chip::VirtioBlock(_)
                         | Chip::Ide(_)
                         | Chip::E1000(_)
                         | Chip::VirtioNet(_)
-                        | Chip::VirtioRng(_),
+                        | Chip::VirtioRng(_)
+                        | Chip::Display(_),
                         _,
                     ) => {
                         return Err(RestoreError::OtherCards);

@@ -123,8 +123,15 @@ impl MachineConfig {
         {
             return Err(ConfigError::InstructionRate(per_us));
         }
-        let Hardware { processors, slice, schedule_seed: _, drives: _, cards: _, firmware } =
-            &self.hardware;
+        let Hardware {
+            processors,
+            slice,
+            schedule_seed: _,
+            drives: _,
+            cards: _,
+            firmware,
+            display: _,
+        } = &self.hardware;
         if !(1..=Hardware::PROCESSORS_MAX).contains(processors) {
             return Err(ConfigError::Processors(*processors));
         }

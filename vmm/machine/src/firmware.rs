@@ -6,7 +6,6 @@
 
 use crate::acpi;
 use crate::board::Board;
-use crate::board::io_apic_id;
 use crate::cards::Around;
 use crate::config::{ConfigError, MachineConfig};
 use crate::shadow::Shadow;
@@ -119,8 +118,7 @@ fn items(config: &MachineConfig, firmware: &Firmware) -> Items {
     items.add_file("etc/e820", ram_map(config.ram).into());
     // For ever.
     items.add_file("etc/boot-fail-wait", u32::MAX.to_le_bytes().as_slice().into());
-    let acpi::ForFirmware { root, tables, script } =
-        acpi::for_firmware(config.hardware.processors, io_apic_id(config));
+    let acpi::ForFirmware { root, tables, script } = acpi::for_firmware(acpi::Platform::of(config));
     items.add_file("etc/acpi/rsdp", root.into());
     items.add_file("etc/acpi/tables", tables.into());
     items.add_file("etc/table-loader", script.into());

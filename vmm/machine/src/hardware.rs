@@ -19,6 +19,8 @@ pub struct Hardware {
     pub cards: Vec<Card>,
     /// What the machine executes first, if no loader puts a kernel into RAM.
     pub firmware: Option<Firmware>,
+    /// Whether there is a display: a VGA, device 2 of the PCI bus.
+    pub display: bool,
 }
 
 /// A card on the PCI bus.
@@ -91,6 +93,7 @@ impl Default for Hardware {
             drives: Vec::new(),
             cards: Vec::new(),
             firmware: None,
+            display: false,
         }
     }
 }

@@ -13,6 +13,7 @@ mod cards;
 mod clock;
 mod config;
 mod debugger_write;
+mod display;
 mod firmware;
 mod hardware;
 mod input_output;
@@ -28,7 +29,7 @@ mod state;
 mod storage;
 pub mod tail;
 
-pub use boot::{Boot, BootError};
+pub use boot::{Boot, BootError, Module};
 pub use cards::CardState;
 pub use clock::State as ClockState;
 pub use config::{ConfigError, MachineConfig, TimeBase};
@@ -39,6 +40,7 @@ pub use dejavm_cpu::{
     Breakpoint, Counted, CpuState, Executor, Landmark, NoLandmark, Stops, WatchHit, WatchKind,
     Watchpoint,
 };
+pub use dejavm_devices::vga::Picture;
 pub use firmware::{Firmware, Rom};
 pub use hardware::{Card, Hardware, IdeDrive};
 pub use input_output::{Input, Output};

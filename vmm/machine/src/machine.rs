@@ -1,9 +1,10 @@
 //! The machine: the run loop that steps CPU and chips to exact positions.
 
 use crate::board::Board;
-use crate::boot::{self, Boot, BootError};
+use crate::boot::{self, Boot, BootError, Module};
 use crate::config::{MachineConfig, TimeBase};
 use crate::debugger_write::{Register, write_register};
+use crate::display::{self, Console};
 use crate::firmware;
 use crate::input_output::{Input, Output};
 use crate::processors::Processors;
@@ -79,6 +80,7 @@ pub struct Machine {
     pub(crate) cpu: Cpu,
     pub(crate) ram: GuestRam,
     pub(crate) board: Board,
+    pub(crate) console: Console,
     pub(crate) processors: Processors,
     /// What executes instead of the CPU's own run loop.
     executor: Option<Box<dyn Executor>>,
@@ -105,9 +107,18 @@ pub struct Passed {
 impl Machine {
     /// A machine that is about to execute the first instruction of the image.
     pub fn boot(config: &MachineConfig, boot: &Boot<'_>) -> Result<Machine, BootError> {
+        Machine::boot_with_modules(config, boot, &[])
+    }
+
+    /// As [`Machine::boot`], for a Multiboot kernel with modules.
+    pub fn boot_with_modules(
+        config: &MachineConfig,
+        boot: &Boot<'_>,
+        modules: &[Module<'_>],
+    ) -> Result<Machine, BootError> {
         config.check()?;
         let mut ram = ram_of(config)?;
-        let start = boot::load(config, boot, &mut ram)?;
+        let start = boot::load(config, boot, modules, &mut ram)?;
         let mut machine = Machine::of(config, ram, &start);
         machine.cpu.set_state(&start);
         machine.board.set_up_cards();
@@ -136,6 +147,7 @@ impl Machine {
             cpu: Cpu::shared(config.cpu, config.hardware.processors),
             ram,
             board: Board::new(config),
+            console: Console::new(&config.hardware),
             processors: Processors::new(config, start),
             executor: None,
             engine_failure: None,
@@ -232,6 +244,7 @@ impl Machine {
         let MachineState { cpu, clock, board, more } = state;
         let MoreState { processors, schedule, cards, firmware } = more;
         self.board.cards.restore(cards)?;
+        self.display_was_restored();
         self.board.restore(clock, board)?;
         self.board.restore_firmware(firmware.as_ref(), &mut self.ram)?;
         self.restore_processors(cpu, processors, schedule)
@@ -283,6 +296,13 @@ impl Machine {
 
     /// Runs until a position; with `None` until an instruction has completed on the executor.
     fn go(&mut self, until: Option<Position>) -> Stop {
+        self.follow_display();
+        let stop = self.go_on(until);
+        self.keep_display();
+        stop
+    }
+
+    fn go_on(&mut self, until: Option<Position>) -> Stop {
         self.cpu.pass_stop();
         loop {
             if let Some(end) = self.board.end() {
@@ -404,6 +424,7 @@ impl Machine {
     /// # Errors
     /// If it is not there: a machine that does not do what was recorded.
     pub fn find(&mut self, landmark: &Landmark) -> Result<(), NoLandmark> {
+        self.follow_display();
         let here = self.position();
         let counted = self.counted.take();
         let Machine { cpu, ram, board, executor, .. } = self;
@@ -414,6 +435,7 @@ impl Machine {
             let landed = executor.land(cpu, ram, board, landmark, counted.as_ref());
             if landed.map_err(NoLandmark::Engine)? {
                 assert!(landmark.is_at(cpu, ram), "an executor that has landed is there");
+                self.keep_display();
                 return Ok(());
             }
         }
@@ -425,6 +447,7 @@ impl Machine {
             let state = CpuState { position: here, deliveries: 0, ..cpu.state() };
             cpu.set_state(&state);
         }
+        self.keep_display();
         found
     }
 
@@ -557,6 +580,9 @@ fn ram_of(config: &MachineConfig) -> Result<GuestRam, RamError> {
     let mut pages: Vec<u64> = config.hardware.drives.iter().map(Drive::pages).collect();
     if config.hardware.firmware.is_some() {
         pages.push(shadow::PAGES);
+    }
+    if config.hardware.display {
+        pages.push(display::PAGES);
     }
     ram.set_volumes(&pages);
     Ok(ram)

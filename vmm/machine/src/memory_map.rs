@@ -8,6 +8,7 @@
 //! 0x0000_7000  boot_params ("zero page")
 //! 0x0000_8000  page tables of the loader: PML4, PDPT, four page directories
 //! 0x0000_f000  top of the stack the loader leaves
+//! 0x0001_0000  Multiboot information (64 KiB)
 //! 0x0002_0000  command line (64 KiB)
 //! 0x0009_fc00  extended BIOS data area (1 KiB)
 //! 0x000e_0000  ACPI tables (128 KiB, reserved)
@@ -22,6 +23,7 @@ pub(crate) const START_INFO: u64 = 0x6000;
 pub(crate) const BOOT_PARAMS: u64 = 0x7000;
 pub(crate) const PAGE_TABLES: u64 = 0x8000;
 pub(crate) const STACK_TOP: u64 = 0xf000;
+pub(crate) const MULTIBOOT_INFO: u64 = 0x1_0000;
 pub(crate) const CMDLINE: u64 = 0x2_0000;
 /// The command line and its terminating zero must fit here.
 pub(crate) const CMDLINE_BYTES_MAX: u64 = 0x1_0000;

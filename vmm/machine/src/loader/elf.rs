@@ -72,6 +72,55 @@ pub(crate) fn load(
     Ok(cpu)
 }
 
+/// Whether the image has an entry point for PVH, which goes before all others.
+pub(crate) fn has_pvh_entry(image: &[u8]) -> bool {
+    let found = match image.get(CLASS_OFFSET) {
+        Some(&CLASS_32) => pvh_entry::<FileHeader32<Endianness>>(image),
+        Some(&CLASS_64) => pvh_entry::<FileHeader64<Endianness>>(image),
+        _ => return false,
+    };
+    matches!(found, Ok(Some(_)))
+}
+
+/// The entry point of the PVH note.
+fn pvh_entry<H>(image: &[u8]) -> object::Result<Option<u32>>
+where
+    H: FileHeader<Endian = Endianness>,
+{
+    let header = H::parse(image)?;
+    let endian = header.endian()?;
+    let mut entry = None;
+    for segment in header.program_headers(endian, image)? {
+        let Some(mut notes) = segment.notes(endian, image)? else { continue };
+        while let Some(note) = notes.next()? {
+            let is_entry =
+                note.name() == NOTE_OWNER && note.n_type(endian).0 == XEN_ELFNOTE_PHYS32_ENTRY;
+            if let (true, Some(bytes)) = (is_entry, note.desc().first_chunk::<4>()) {
+                entry = Some(u32::from_le_bytes(*bytes));
+            }
+        }
+    }
+    Ok(entry)
+}
+
+/// Loads the segments of a Multiboot kernel; its entry point and its end.
+pub(crate) fn load_for_multiboot(
+    image: &[u8],
+    ram: &mut GuestRam,
+) -> Result<(u32, u64), BootError> {
+    let loaded = match image.get(CLASS_OFFSET) {
+        Some(&CLASS_32) if is_one(image) => load_segments::<FileHeader32<Endianness>>(image, ram)?,
+        Some(&CLASS_64) if is_one(image) => load_segments::<FileHeader64<Endianness>>(image, ram)?,
+        _ => {
+            let what = "its Multiboot header has no addresses, and it is no ELF image";
+            return Err(BootError::BadImage(what.into()));
+        }
+    };
+    let entry = u32::try_from(loaded.entry)
+        .map_err(|_| BootError::BadImage("its entry point lies beyond 4 GiB".into()))?;
+    Ok((entry, loaded.end))
+}
+
 /// Copies the loadable segments to their physical addresses; RAM is zero where a segment has no bytes
 /// in the file.
 fn load_segments<H>(image: &[u8], ram: &mut GuestRam) -> Result<Loaded, BootError>
@@ -85,7 +134,8 @@ where
     if endian != Endianness::Little || !matches!(machine, EM_386 | EM_X86_64) {
         return Err(BootError::BadImage("it is an ELF image for another kind of CPU".into()));
     }
-    let mut loaded = Loaded { entry: header.e_entry(endian).into(), pvh_entry: None, end: 0 };
+    let pvh_entry = pvh_entry::<H>(image).map_err(damaged)?;
+    let mut loaded = Loaded { entry: header.e_entry(endian).into(), pvh_entry, end: 0 };
     for segment in header.program_headers(endian, image).map_err(damaged)? {
         if segment.p_type(endian) == PT_LOAD {
             let address: u64 = segment.p_paddr(endian).into();
@@ -97,20 +147,12 @@ where
                 .map_err(|()| BootError::BadImage("a segment lies outside the file".into()))?;
             ram.write(Gpa(address), content)?;
         }
-        let Some(mut notes) = segment.notes(endian, image).map_err(damaged)? else { continue };
-        while let Some(note) = notes.next().map_err(damaged)? {
-            let is_entry =
-                note.name() == NOTE_OWNER && note.n_type(endian).0 == XEN_ELFNOTE_PHYS32_ENTRY;
-            if let (true, Some(entry)) = (is_entry, note.desc().first_chunk::<4>()) {
-                loaded.pvh_entry = Some(u32::from_le_bytes(*entry));
-            }
-        }
     }
     Ok(loaded)
 }
 
 /// Refuses an image whose `end` lies beyond low RAM.
-fn check_room(end: u64, ram: &GuestRam) -> Result<(), BootError> {
+pub(crate) fn check_room(end: u64, ram: &GuestRam) -> Result<(), BootError> {
     let low_bytes = ram.layout().low_bytes();
     if end <= low_bytes {
         return Ok(());

@@ -4,5 +4,6 @@ pub(crate) mod bzimage;
 pub(crate) mod elf;
 mod initrd;
 mod linux;
+pub(crate) mod multiboot;
 mod pvh;
 mod registers;
