@@ -7,7 +7,7 @@
 use crate::{boot, config};
 use dejavm_cpu::{Bus, Cpu};
 use dejavm_kvm::pmu::{Branches, PmuError};
-use dejavm_kvm::{Counts, Host, KvmEngine};
+use dejavm_kvm::{Counts, Host, KvmEngine, Ring, Stopping, TrialPlan};
 use dejavm_machine::{CpuState, Executor, Landmark, Machine, Output};
 use dejavm_memory::GuestRam;
 use dejavm_replay::{Moment, Observer, ReplayOptions, Replayer};
@@ -53,6 +53,8 @@ struct Manners {
     late_in: u64,
     /// Never.
     lost_in: u64,
+    /// Branches that are not counted.
+    forgets_in: u64,
 }
 
 /// The stand-in.
@@ -98,7 +100,8 @@ impl Branches for StandIn {
         true
     }
     fn step(&mut self, is_conditional_branch: bool) -> bool {
-        self.branches += u64::from(is_conditional_branch);
+        let forgotten = is_conditional_branch && self.happens(self.manners.forgets_in);
+        self.branches += u64::from(is_conditional_branch && !forgotten);
         if self.manners.kick_max > 0 {
             self.kick -= 1;
             if self.kick == 0 {
@@ -161,6 +164,35 @@ fn put(machine: &mut Machine, engine: KvmEngine) -> Rc<Cell<Counts>> {
     let watched = Watched { engine, counts: counts.clone() };
     machine.set_executor(Some(Box::new(watched)));
     counts
+}
+
+/// What doctor tries: single steps stop guests in both rings, and a counter is told exact from one that is not.
+pub fn check_trials(host: &Host) -> Result<(), String> {
+    for ring in [Ring::Kernel, Ring::Programs] {
+        engine(host, None)?
+            .try_stopping(ring, Stopping::Steps)
+            .map_err(|why| format!("single steps in {ring:?}: {why}"))?;
+    }
+    let period = NonZeroU64::new(40).expect("it is not 0");
+    let plan = TrialPlan { runs: 3, branches: 150, period };
+    let trial = |forgets_in| {
+        let manners = Manners { forgets_in, ..Manners::default() };
+        let counter = Box::new(StandIn::new(manners, 7));
+        let trial = KvmEngine::try_counter(host, config().cpu, counter, plan);
+        trial.map_err(|error| error.to_string())
+    };
+    let good = trial(0)?;
+    println!("a stand-in for a counter: {good}");
+    // 150 branches at one interrupt in 40, or a little more, are three a run.
+    if !good.is_exact() || good.skids.len() < 6 || good.skid(1000) >= Some(SKID) {
+        return Err(format!("a good counter is {good:?}"));
+    }
+    let bad = trial(50)?;
+    println!("a stand-in for a counter: {bad}");
+    match bad.is_exact() {
+        true => Err(format!("a counter that forgets is {bad:?}")),
+        false => Ok(()),
+    }
 }
 
 /// Records with counts, and replays with clocks good and bad, and without.

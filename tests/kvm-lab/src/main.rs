@@ -60,7 +60,8 @@ fn main() -> ExitCode {
             return fail(&format!("{name}: {sentence}"));
         }
     }
-    if let Err(sentence) = counted::check(&host) {
+    let counted = counted::check_trials(&host).and_then(|()| counted::check(&host));
+    if let Err(sentence) = counted {
         return fail(&format!("counted: {sentence}"));
     }
     let stepped = say("KVM by single steps", exact::check(&host));

@@ -4,9 +4,14 @@ use crate::doctor;
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
 use dejavm_cpu::Model;
-use dejavm_kvm::{Host, KvmEngine, KvmError};
+use dejavm_kvm::pmu::{self, HostCounter};
+use dejavm_kvm::{Host, KvmEngine, KvmError, TrialPlan};
 use dejavm_machine::{Machine, MachineConfig, TimeBase};
+use std::num::NonZeroU64;
 
+/// A short trial, each time: a host may have changed since it was looked at.
+const PLAN: TrialPlan =
+    TrialPlan { runs: 50, branches: 20_000, period: NonZeroU64::new(2_000).expect("it is not 0") };
 /// What to do instead.
 const INSTEAD: &str = "`--engine soft` records here, exactly";
 
@@ -43,9 +48,14 @@ pub fn model(model: Model) -> Model {
 
 /// Puts a machine on KVM. Live ones leave landmarks, replays do not.
 pub fn put(machine: &mut Machine, config: &MachineConfig, live: bool) -> Result<(), Failure> {
-    let engine = Host::open().and_then(|host| KvmEngine::new(&host, config.cpu, 0));
-    let engine = engine.map_err(|error: KvmError| unusable(&error.to_string()))?;
+    let failed = |error: KvmError| unusable(&error.to_string());
+    let host = Host::open().map_err(failed)?;
+    let engine = KvmEngine::new(&host, config.cpu, 0).map_err(failed)?;
     let engine = if live { engine.leaving_landmarks() } else { engine };
+    let engine = match clock(&host, config) {
+        Some(clock) => engine.with_clock(Box::new(clock)),
+        None => engine,
+    };
     machine.set_executor(Some(Box::new(engine)));
     Ok(())
 }
@@ -69,6 +79,20 @@ pub fn put_steps(
         .map_err(|error: KvmError| unusable(&error.to_string()))?;
     machine.set_executor(Some(Box::new(engine.counting_instructions())));
     Ok(())
+}
+
+/// The host's counter of branches, if it has one and that counts exactly now. Without one the software CPU looks for landmarks.
+fn clock(host: &Host, config: &MachineConfig) -> Option<HostCounter> {
+    let pmu = pmu::find().ok()?;
+    match KvmEngine::proved_counter(host, config.cpu, &pmu, PLAN) {
+        Ok((counter, _)) => Some(counter),
+        Err(error) => {
+            eprintln!(
+                "dejavm: landmarks are looked for by software, for the host's counter of branches is not used: {error}"
+            );
+            None
+        }
+    }
 }
 
 fn unusable(why: &str) -> Failure {

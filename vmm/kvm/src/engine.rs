@@ -7,6 +7,9 @@
 mod exact;
 mod landing;
 mod stepping;
+mod trials;
+
+pub use trials::{NoClock, Ring, Stopping, Trial, TrialPlan};
 
 use crate::clock::{Clock, ClockError};
 use crate::cpuid;

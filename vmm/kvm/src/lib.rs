@@ -24,8 +24,9 @@ mod run_page;
 mod slots;
 mod software;
 mod string_instruction;
+pub mod tsc;
 
 pub use cpuid::on_kvm;
-pub use engine::{Counts, KvmEngine};
+pub use engine::{Counts, KvmEngine, NoClock, Ring, Stopping, Trial, TrialPlan};
 pub use error::KvmError;
 pub use host::Host;

@@ -11,9 +11,22 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 /// A fact about the host, with its reason in one line.
-struct Finding {
-    present: bool,
-    reason: String,
+pub struct Finding {
+    /// Whether it is there.
+    pub present: bool,
+    /// Why, or how.
+    pub reason: String,
+}
+
+impl Finding {
+    fn line(&self, name: &str) -> String {
+        let Finding { present, reason } = self;
+        format!("  {name:5} {}; {reason}\n", if *present { "yes" } else { "no" })
+    }
+
+    fn json(&self) -> Value {
+        json!({ "present": self.present, "reason": self.reason })
+    }
 }
 
 /// Looks at the host.
@@ -24,32 +37,33 @@ pub fn run(arguments: &Doctor) -> Result<Outcome, Failure> {
     }
     let (vendor, model) = cpu();
     let kvm = device();
-    let pmu = pmu();
+    let pmu = dejavm_kvm::pmu::find();
     let verdict = match kvm.present {
         true => judge_kvm(),
-        false => kvm::Verdict {
-            works: false,
-            tier: None,
-            reason: kvm.reason.clone(),
-            probe: Value::Null,
+        false => kvm::Verdict::without(&kvm.reason),
+    };
+    let pmu = match (&pmu, &verdict.counter) {
+        (Ok(pmu), Some(tried)) => {
+            Finding { present: tried.present, reason: format!("{pmu}; {}", tried.reason) }
+        }
+        (Ok(pmu), None) => Finding {
+            present: true,
+            reason: format!("{pmu}; no guest could be run to see whether it counts exactly"),
         },
+        (Err(error), _) => Finding { present: false, reason: error.to_string() },
     };
     let kvm_tier = match verdict.works {
         true => format!("{}: `record --engine kvm`", verdict.tier.unwrap_or("nothing")),
         false => "not usable".to_owned(),
     };
     if !arguments.json {
-        let yes_no = |present: bool| if present { "yes" } else { "no" };
+        let host: String =
+            [("kvm", &kvm), ("stops", &verdict.stops), ("tsc", &verdict.tsc), ("pmu", &pmu)]
+                .map(|(name, finding)| finding.line(name))
+                .concat();
         console::print(&format!(
-            "engines\n  soft  {}; {}\n  kvm   {kvm_tier}; {}\nhost\n  cpu   {vendor}, {model}\n  kvm   \
-             {}; {}\n  pmu   {}; {}\n",
-            "exact",
-            SOFT_REASON,
+            "engines\n  soft  exact; {SOFT_REASON}\n  kvm   {kvm_tier}; {}\nhost\n  cpu   {vendor}, {model}\n{host}",
             verdict.reason,
-            yes_no(kvm.present),
-            kvm.reason,
-            yes_no(pmu.present),
-            pmu.reason,
         ))?;
     }
     Ok(Outcome::ok(json!({
@@ -60,8 +74,10 @@ pub fn run(arguments: &Doctor) -> Result<Outcome, Failure> {
         "host": {
             "cpu_vendor": vendor,
             "cpu_model": model,
-            "kvm": { "present": kvm.present, "reason": kvm.reason },
-            "pmu": { "present": pmu.present, "reason": pmu.reason },
+            "kvm": kvm.json(),
+            "stops": verdict.stops.json(),
+            "tsc": verdict.tsc.json(),
+            "pmu": pmu.json(),
         },
     })))
 }
@@ -94,13 +110,5 @@ fn device() -> Finding {
     match OpenOptions::new().read(true).write(true).open(path) {
         Ok(_) => Finding { present: true, reason: format!("{path} opens") },
         Err(error) => Finding { present: false, reason: format!("{path} does not open: {error}") },
-    }
-}
-
-/// The clock of retired branches, and what it is to us.
-fn pmu() -> Finding {
-    match dejavm_kvm::pmu::find() {
-        Ok(pmu) => Finding { present: true, reason: format!("{pmu}; no engine uses it yet") },
-        Err(error) => Finding { present: false, reason: error.to_string() },
     }
 }

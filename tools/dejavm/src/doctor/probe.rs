@@ -1,12 +1,14 @@
 //! What the host's KVM does with guests, found out by running them. In a process of its own: a KVM that cannot run a guest may not
 //! come back from it.
 
-use dejavm_kvm::{Host, KvmEngine};
+use dejavm_kvm::pmu;
+use dejavm_kvm::{Host, KvmEngine, Ring, Stopping, TrialPlan};
 use dejavm_machine::{Boot, CpuState, End, Machine, MachineConfig, Stop, TimeBase};
 use dejavm_memory::RamLayout;
 use dejavm_units::{Gpa, Position};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Write};
+use std::num::NonZeroU64;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -25,6 +27,12 @@ const GUESTS: [(&str, &[u8], &str); 4] = [
     ("paging", dejavm_images::PAGING, "page tables of all kinds, and page faults"),
     ("smc", dejavm_images::SMC, "code that changes itself"),
 ];
+/// How the host's counter of branches is tried: some 20 000 interrupts.
+const PLAN: TrialPlan = TrialPlan {
+    runs: 2_000,
+    branches: 20_000,
+    period: NonZeroU64::new(2_000).expect("it is not 0"),
+};
 /// Where the loops are put.
 const LOOP_AT: u64 = 0x9000;
 /// `loop: out 0x80, al; loop loop`
@@ -41,6 +49,12 @@ pub enum Step {
     ExitNs(u64),
     /// Millions of instructions of the kernel's mode in a second.
     KernelRate(f64),
+    /// How guests are to be stopped, and what happens instead, if something does.
+    Stops(String, Option<String>),
+    /// What became of the host's counter of branches: whether it is a clock, and why or how.
+    Counter(bool, String),
+    /// Whether the rate of guests' time stamp counter can be chosen, and what is said of it.
+    Tsc(bool, String),
     /// Nothing is missing.
     Whole,
 }
@@ -100,6 +114,22 @@ pub fn probe() -> io::Result<()> {
             tell(Step::KernelRate(f64::from(INSTRUCTIONS) / time.as_secs_f64() / 1e6))?;
         }
         Err(error) => return tell(Step::Checked("a loop".into(), Some(error))),
+    }
+    let tsc = host.tsc();
+    tell(Step::Tsc(tsc.is_scaled, tsc.to_string()))?;
+    for (ring, whose) in [(Ring::Kernel, "the kernel"), (Ring::Programs, "programs")] {
+        for (stopping, what) in
+            [(Stopping::Steps, "single steps"), (Stopping::Breakpoints, "breakpoints")]
+        {
+            let tried = engine(&host).and_then(|mut engine| engine.try_stopping(ring, stopping));
+            tell(Step::Stops(format!("{what} in {whose}"), tried.err()))?;
+        }
+    }
+    if let Ok(pmu) = pmu::find() {
+        match KvmEngine::proved_counter(&host, config().cpu, &pmu, PLAN) {
+            Ok((_, trial)) => tell(Step::Counter(true, trial.to_string()))?,
+            Err(error) => tell(Step::Counter(false, error.to_string()))?,
+        }
     }
     tell(Step::Whole)
 }

@@ -103,6 +103,7 @@ fn is_possible(state: &CpuState, bus: &dyn Bus) -> bool {
     registers::can_run(state)
         && !state.halted
         && !is_interrupted
+        && !bus.signal_pending()
         && !bus.wants_control()
         && bus.a20_enabled()
         && state.dr[7] & DR7_ENABLED == 0

@@ -305,12 +305,15 @@ impl<G: Guest> Journey<'_, G> {
     /// Looks at every instruction at the target's address. Nothing that could be the target goes by unseen, so unlike in
     /// [`Journey::approach`] it does not matter what stopped the guest where all is equal.
     fn seek(&mut self, mut here: Place) -> Result<(), Failure<G::Error>> {
+        // An instruction that the kernel emulates may not be passed by RFLAGS.RF.
+        let mut is_stuck = false;
         while here != *self.target {
             if here.branches > self.target.branches || here.exits != self.target.exits {
                 return Err(Miss::NotThere { by: self.beyond(&here) }.into());
             }
             let before = here;
-            if here.rip == self.target.rip && here.branches == self.target.branches {
+            if is_stuck || here.rip == self.target.rip && here.branches == self.target.branches {
+                is_stuck = false;
                 self.effort.steps += 1;
                 let stop = self.guest.step().map_err(Failure::Guest)?;
                 here = self.place_after(&before, stop)?;
@@ -324,6 +327,7 @@ impl<G: Guest> Journey<'_, G> {
                 let alarm = NonZeroU64::new(after.max(PERIOD_MIN));
                 let stop = self.run(alarm, Some(self.target.rip))?;
                 here = self.place_after(&before, stop)?;
+                is_stuck = stop == Stop::Breakpoint && here == before;
             }
         }
         Ok(())
@@ -515,6 +519,18 @@ mod tests {
         assert_eq!(outcome, Ok(Arrival::Landed));
         // 1000 less a margin of 100; then one beyond the target, but not fewer than can be waited for.
         assert_eq!(alarms, [Some(900), Some(71), Some(32)]);
+    }
+
+    #[test]
+    fn a_breakpoint_that_cannot_be_passed_is_stepped_off() {
+        let (target, before) = (at(1000, 0x50, 7), at(980, 0x50, 7));
+        let script = [
+            ("break", Breakpoint, before),
+            ("break", Breakpoint, before),
+            ("step", Stepped, at(980, 0x53, 7)),
+            ("break", Breakpoint, target),
+        ];
+        assert_eq!(play(at(950, 0x10, 0), target, &script).0, Ok(Arrival::Landed));
     }
 
     #[test]
