@@ -83,7 +83,7 @@ pub struct Record {
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
     /// Disk, or CD: an image, which stays as it is: what the guest writes is kept apart. May be given several times
-    #[arg(long, value_name = "FILE[,format=raw][,if=virtio|ide|cdrom][,readonly]")]
+    #[arg(long, value_name = "FILE[,format=raw|qcow2|vmdk][,if=virtio|ide|cdrom][,readonly]")]
     pub disk: Vec<DiskOption>,
     /// CD: short for --disk FILE,if=cdrom
     #[arg(long, value_name = "FILE")]

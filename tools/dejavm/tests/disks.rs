@@ -6,6 +6,7 @@ use program::debian::fetched;
 use program::{Folder, Ran, dejavm, run};
 use serde_json::Value;
 use std::fs;
+use std::process::Command;
 
 /// Of what the workload reads: computed apart from any guest.
 const VERDICT: &str =
@@ -72,6 +73,34 @@ fn a_disk_is_used_and_the_recording_replays() {
     assert_eq!(recorded["ending"], "power-off", "{console}");
     assert!(console.contains(VERDICT), "{console}");
     guest.verify().ok();
+}
+
+/// The same disk in the formats of other machines.
+#[test]
+fn images_of_other_formats_are_read() {
+    let guest = Guest::new("disks_formats");
+    for format in ["qcow2", "vmdk"] {
+        let image = guest.folder.path(&format!("disk.{format}"));
+        let converted = Command::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", format, &guest.disk, &image])
+            .status();
+        assert!(converted.expect("qemu-img, of qemu-utils").success());
+        let (recorded, console) = guest.record(&image, "", &[]);
+        assert!(console.contains(VERDICT), "{format}: {console}");
+        let verified = guest.verify().ok().json();
+        assert_eq!(verified["memory_hash"], recorded["memory_hash"], "{format}");
+    }
+    // One that is only the difference to another.
+    let upper = guest.folder.path("upper.qcow2");
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "disk.qcow2", &upper])
+        .status();
+    assert!(made.unwrap().success());
+    let kernel = fetched("vmlinuz-cloud-amd64");
+    let refused =
+        dejavm("record --kernel {} --disk {} -o {} --force", &[&kernel, &upper, &guest.file]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("it is based on another file"), "{}", refused.stderr);
 }
 
 /// Through the ports of an AT, by the bus master and by the data register.

@@ -3,6 +3,7 @@
 mod hash;
 mod image;
 mod option;
+mod vmdk;
 
 pub use image::Image;
 pub use option::{Attachment, DiskOption, Format};

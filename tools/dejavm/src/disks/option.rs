@@ -1,22 +1,34 @@
-//! `--disk FILE[,format=raw][,if=virtio|ide|cdrom][,readonly]`.
+//! `--disk FILE[,format=raw|qcow2|vmdk][,if=virtio|ide|cdrom][,readonly]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How an image holds its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// As they are.
     Raw,
+    /// QEMU's, without a backing file.
+    Qcow2,
+    /// VMware's, in one sparse file.
+    Vmdk,
 }
 
 impl Format {
-    const ALL: [Format; 1] = [Format::Raw];
+    const ALL: [Format; 3] = [Format::Raw, Format::Qcow2, Format::Vmdk];
 
     /// In recordings and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Format::Raw => "raw",
+            Format::Qcow2 => "qcow2",
+            Format::Vmdk => "vmdk",
         }
+    }
+
+    /// What an image is that nobody says more of: by the end of its name. What is in it may be the guest's doing.
+    pub fn by_name(path: &Path) -> Format {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.and_then(Format::named).unwrap_or(Format::Raw)
     }
 
     /// The inverse.
@@ -55,7 +67,7 @@ pub fn parse(text: &str) -> Result<DiskOption, String> {
     let path = parts.next().filter(|path| !path.is_empty()).ok_or("a file must come first")?;
     let mut option = DiskOption {
         path: path.into(),
-        format: Format::Raw,
+        format: Format::by_name(Path::new(path)),
         attachment: Attachment::Virtio,
         read_only: false,
     };
@@ -104,7 +116,7 @@ mod tests {
             ("", "a file must come first"),
             (",readonly", "a file must come first"),
             ("x,if=floppy", "if=floppy"),
-            ("x,format=vhd", "format=vhd: known are raw"),
+            ("x,format=vhd", "format=vhd: known are raw, qcow2, vmdk"),
             ("x,cache=none", "\"cache=none\" is no property"),
         ] {
             let error = parse(text).unwrap_err();
