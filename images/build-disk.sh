@@ -52,6 +52,7 @@ if [ "${1:-}" != --refresh ] && is_current; then
 fi
 mkdir -p "$out_dir"
 [ -s "$out_dir/$flavour.manifest" ] || die "$out_dir/$flavour.manifest is missing; fetch-kernels.sh comes first"
+PATH=$PATH:/usr/sbin:/sbin
 need mkfs.ext4 e2fsprogs
 # Shell pattern order follows the locale.
 LC_ALL=C

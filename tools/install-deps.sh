@@ -25,6 +25,7 @@ for group; do
         build)
             want gcc command -v gcc
             want binutils command -v ld
+            want e2fsprogs test -x /sbin/mkfs.ext4
             want libc6-dev test -e /usr/include/stdlib.h
             want ca-certificates test -e /etc/ssl/certs
             ;;
@@ -34,6 +35,7 @@ for group; do
             want makedumpfile command -v makedumpfile
             want zstd command -v zstd
             want qemu-system-x86 command -v qemu-system-x86_64
+            want qemu-utils command -v qemu-img
             want seabios test -e /usr/share/seabios/bios-256k.bin
             # Without ensurepip a virtual environment has no pip.
             want python3-venv python3 -c "import venv, ensurepip"

@@ -9,6 +9,7 @@ mod divergence;
 mod file;
 mod guest;
 mod marks;
+mod packed_images;
 mod packing;
 mod page_set;
 mod pages;
@@ -28,6 +29,7 @@ pub use file::{
 };
 pub use guest::Guest;
 pub use marks::{MARK_NAME_MAX, MarkError, add_mark, is_mark_name};
+pub use packed_images::{IMAGE_BLOCK, PackError, PackedImages, append_image};
 pub use packing::{Packed, Packer, Packing, PageCopies};
 pub use pages::{PageBatch, PageStoreError};
 pub use record::{

@@ -251,6 +251,11 @@ impl<R: Read + Seek> Replayer<R> {
         &self.externals
     }
 
+    /// The file, which is read on.
+    pub fn source(&self) -> &R {
+        self.reader.source()
+    }
+
     /// Whether the file holds the start state of RAM; if not, it follows from external files.
     pub fn is_whole(&self) -> bool {
         self.externals.iter().all(External::is_drive)
@@ -355,7 +360,7 @@ impl<R: Read + Seek> Replayer<R> {
             Chunk::Progress(at) => self.queue.push_back(Event::Progress(at)),
             Chunk::Digest(digest) => self.queue.push_back(Event::Digest(digest)),
             Chunk::End(end) => self.queue.push_back(Event::End(end)),
-            Chunk::Mark(_) | Chunk::Contents(_) | Chunk::Checkpoint(_) => {}
+            Chunk::Mark(_) | Chunk::Contents(_) | Chunk::Checkpoint(_) | Chunk::Image(_) => {}
             Chunk::Header(_)
             | Chunk::Start(_)
             | Chunk::Pages(_)

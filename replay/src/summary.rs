@@ -122,7 +122,8 @@ impl Summary {
             | Kind::External
             | Kind::Contents
             | Kind::Checkpoint
-            | Kind::Parent => {}
+            | Kind::Parent
+            | Kind::Image => {}
             Kind::Inputs | Kind::Progress | Kind::Digest | Kind::End | Kind::Mark | Kind::Index => {
                 self.log_bytes += bytes
             }
@@ -135,7 +136,12 @@ impl Summary {
         let Some(kind) = Kind::from_number(place.kind) else { return Ok(true) };
         self.count(kind, place.bytes);
         match kind {
-            Kind::Header | Kind::Start | Kind::Pages | Kind::Contents | Kind::Checkpoint => {
+            Kind::Header
+            | Kind::Start
+            | Kind::Pages
+            | Kind::Contents
+            | Kind::Checkpoint
+            | Kind::Image => {
                 return Ok(true);
             }
             Kind::Parent
@@ -169,7 +175,8 @@ impl Summary {
             | Chunk::Pages(_)
             | Chunk::Index(_)
             | Chunk::Contents(_)
-            | Chunk::Checkpoint(_) => {}
+            | Chunk::Checkpoint(_)
+            | Chunk::Image(_) => {}
         }
         Ok(true)
     }

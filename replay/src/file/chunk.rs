@@ -196,6 +196,17 @@ pub struct Parent {
     pub at: Moment,
 }
 
+/// Blocks of what a drive of the machine held at the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageBlocks {
+    /// Which drive.
+    pub drive: u16,
+    /// The blocks' numbers, in units of 4096 bytes.
+    pub blocks: Vec<u64>,
+    /// Their contents.
+    pub contents: Bytes,
+}
+
 /// A chunk's contents.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "named after the kinds of the format")]
@@ -213,6 +224,7 @@ pub enum Chunk {
     Contents(Bytes),
     Checkpoint(Box<CheckpointChunk>),
     Parent(Parent),
+    Image(ImageBlocks),
 }
 
 /// The kinds, by number.
@@ -234,6 +246,7 @@ pub enum Kind {
     Contents = 11,
     Checkpoint = 12,
     Parent = 13,
+    Image = 14,
 }
 
 impl Kind {
@@ -253,6 +266,7 @@ impl Kind {
             Kind::Contents,
             Kind::Checkpoint,
             Kind::Parent,
+            Kind::Image,
         ]
         .into_iter()
         .find(|&kind| kind as u16 == number)
@@ -270,7 +284,7 @@ impl Kind {
             | Kind::External
             | Kind::Parent => 1 << 20,
             Kind::Inputs => 4 << 20,
-            Kind::Pages | Kind::Contents | Kind::Checkpoint => 8 << 20,
+            Kind::Pages | Kind::Contents | Kind::Checkpoint | Kind::Image => 8 << 20,
             Kind::Index => 16 << 20,
             Kind::Start | Kind::Digest => LENGTH_MAX,
         }
@@ -294,6 +308,7 @@ impl Chunk {
             Chunk::Contents(_) => Kind::Contents,
             Chunk::Checkpoint(_) => Kind::Checkpoint,
             Chunk::Parent(_) => Kind::Parent,
+            Chunk::Image(_) => Kind::Image,
         }
     }
 
@@ -318,6 +333,7 @@ impl Chunk {
             Chunk::Contents(payload) => write_bytes(payload, into),
             Chunk::Checkpoint(payload) => write_bytes(payload, into),
             Chunk::Parent(payload) => write_bytes(payload, into),
+            Chunk::Image(payload) => write_bytes(payload, into),
         }
     }
 
@@ -343,6 +359,7 @@ impl Chunk {
             Kind::Contents => Chunk::Contents(from_bytes(bytes).map_err(undecodable)?),
             Kind::Checkpoint => Chunk::Checkpoint(from_bytes(bytes).map_err(undecodable)?),
             Kind::Parent => Chunk::Parent(from_bytes(bytes).map_err(undecodable)?),
+            Kind::Image => Chunk::Image(from_bytes(bytes).map_err(undecodable)?),
         })
     }
 }

@@ -63,6 +63,11 @@ impl<R: Read + Seek> Reader<R> {
         Ok(Reader { source, offset: FILE_HEADER_BYTES as u64, end })
     }
 
+    /// What is read.
+    pub(crate) fn source(&self) -> &R {
+        &self.source
+    }
+
     /// Length of the file in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.end
@@ -97,7 +102,7 @@ impl<R: Read + Seek> Reader<R> {
     pub(crate) fn next_but_checkpoints(&mut self) -> Result<Option<Located>, ReadError> {
         while let Some((place, frame)) = self.next_frame()? {
             match Kind::from_number(frame.kind) {
-                Some(Kind::Contents | Kind::Checkpoint) => self.offset += place.bytes,
+                Some(Kind::Contents | Kind::Checkpoint | Kind::Image) => self.offset += place.bytes,
                 _ => return self.next_chunk(),
             }
         }

@@ -73,7 +73,8 @@ fn events(chunk: Chunk) -> Option<Vec<Event>> {
         | Chunk::Index(_)
         | Chunk::Contents(_)
         | Chunk::Checkpoint(_)
-        | Chunk::Parent(_) => return None,
+        | Chunk::Parent(_)
+        | Chunk::Image(_) => return None,
     })
 }
 
@@ -117,7 +118,7 @@ impl<R: Read + Seek> Log<R> {
         let offset = place.offset;
         let kind = match Kind::from_number(place.kind) {
             None => return Ok(true),
-            Some(Kind::Contents) => return Ok(true),
+            Some(Kind::Contents | Kind::Image) => return Ok(true),
             Some(Kind::Checkpoint) => {
                 self.checkpoints.push(place);
                 return Ok(true);

@@ -38,6 +38,8 @@ pub enum Command {
     Ls(Ls),
     /// List the named positions of a recording, or name one
     Marks(Marks),
+    /// Put what a recording needs of disk images into it, so that it replays without them
+    Pack(Pack),
     /// Write the machine at a position of a recording as a VMware checkpoint
     Snapshot(Snapshot),
     /// Write what the guest's display shows at a position of a recording as a picture
@@ -119,6 +121,20 @@ pub struct Record {
     /// The recording
     #[command(flatten)]
     pub recording: Recording,
+}
+
+/// `dejavm pack`.
+#[derive(Debug, Args)]
+pub struct Pack {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Leave the recording as it is, and write another
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `dejavm branch`.

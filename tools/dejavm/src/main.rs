@@ -22,6 +22,7 @@ mod lockstep;
 mod marks;
 mod network;
 mod open;
+mod pack;
 mod packing_thread;
 mod processors;
 mod progress;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         Command::Info(arguments) => (arguments.json, info::info(arguments)),
         Command::Ls(arguments) => (arguments.json, info::ls(arguments)),
         Command::Marks(arguments) => (arguments.json, marks::run(arguments)),
+        Command::Pack(arguments) => (arguments.json, pack::run(arguments)),
         Command::Snapshot(arguments) => (arguments.json, snapshot::run(arguments)),
         Command::Screenshot(arguments) => (arguments.json, screenshot::run(arguments)),
         Command::Doctor(arguments) => (arguments.json, doctor::run(arguments)),

@@ -75,6 +75,26 @@ fn a_disk_is_used_and_the_recording_replays() {
     guest.verify().ok();
 }
 
+/// What was packed into a recording is all that it needs.
+#[test]
+fn a_packed_recording_replays_without_the_image() {
+    let guest = Guest::new("disks_packed");
+    let (recorded, _) = guest.record(&guest.disk, "", &[]);
+    let packed = guest.folder.path("packed.dvr");
+    let result = dejavm("pack {} -o {} --json", &[&guest.file, &packed]).ok().json();
+    let blocks = result["blocks"].as_u64().unwrap();
+    assert!(blocks > 1000 && blocks < 4000, "of 8192: {blocks}");
+    fs::remove_file(&guest.disk).unwrap();
+    assert_eq!(guest.verify().code, 4, "the other needs the image");
+    let verified = dejavm("verify {} --json", &[&packed]).ok().json();
+    for field in ["position", "machine_hash", "memory_hash"] {
+        assert_eq!(verified[field], recorded[field], "{field}");
+    }
+    let middle = (recorded["position"].as_u64().unwrap() / 10 * 9).to_string();
+    let snapshot = guest.folder.path("now.vmss");
+    dejavm("snapshot {} --at {} -o {}", &[&packed, &middle, &snapshot]).ok();
+}
+
 /// The same disk in the formats of other machines.
 #[test]
 fn images_of_other_formats_are_read() {

@@ -3,20 +3,24 @@
 mod hash;
 mod image;
 mod option;
+mod packed;
 mod vmdk;
 
 pub use image::Image;
 pub use option::{Attachment, DiskOption, Format};
+pub use packed::{Tracked, pack_into};
 
 use crate::arguments::Record;
 use crate::exit::{Exit, Failure};
 use crate::record::name;
 use dejavm_machine::{Card, Drive, Hardware, IdeDrive, Storages};
-use dejavm_replay::{External, Replayer};
+use dejavm_replay::{External, PackedImages, Replayer};
+use packed::Packed;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Drives at most: what cards there can be.
 const DRIVES_MAX: usize = 24;
@@ -108,6 +112,10 @@ pub fn images(externals: &[External]) -> Vec<External> {
 /// Opens the images that a recording's machine had again.
 pub fn again(replayer: &Replayer<File>) -> Result<Storages, Failure> {
     let drives = &replayer.header().config.hardware.drives;
+    if drives.is_empty() {
+        return Ok(Vec::new());
+    }
+    let packed = packed_images(replayer.source())?.map(|packed| Arc::new(Mutex::new(packed)));
     let mut storages: Storages = Vec::new();
     for (number, drive) in drives.iter().enumerate() {
         let external = replayer
@@ -123,9 +131,26 @@ pub fn again(replayer: &Replayer<File>) -> Result<Storages, Failure> {
             let sentence = format!("{}: an image of an unknown format", external.path);
             return Err(Failure::new(Exit::Recording, sentence));
         };
-        storages.push(Arc::new(the_same(external, format, drive.bytes)?));
+        match the_same(external, format, drive.bytes) {
+            Ok(image) => storages.push(Arc::new(image)),
+            // What the recording holds of it will do.
+            Err(failure) => match &packed {
+                Some(packed) => {
+                    storages.push(Arc::new(Packed::new(Arc::clone(packed), number as u16)))
+                }
+                None => return Err(failure),
+            },
+        }
     }
     Ok(storages)
+}
+
+/// What a recording holds of images. It is read apart from the rest, at places of its own.
+fn packed_images(file: &File) -> Result<Option<PackedImages>, Failure> {
+    let again = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|error| {
+        Failure::new(Exit::Failed, format!("the recording cannot be opened again: {error}"))
+    })?;
+    Ok(PackedImages::open(again)?)
 }
 
 /// The image that a recording names, if it is still the same.
