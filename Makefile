@@ -22,6 +22,7 @@ images: deps ## fetches Debian kernels and builds the test guests' initramfs int
 	@images/fetch-kernels.sh
 	@images/build-initramfs.sh
 	@images/build-disk.sh
+	@images/build-network.sh
 
 demo: deps ## records a Debian kernel that panics, replays it, proves both equal
 	$(CARGO) build --release -p dejavm

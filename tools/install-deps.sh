@@ -31,6 +31,7 @@ for group; do
             ;;
         test)
             want gdb command -v gdb
+            want passt command -v passt
             want crash command -v crash
             want makedumpfile command -v makedumpfile
             want zstd command -v zstd
