@@ -153,6 +153,11 @@ fn a_guest_uses_the_network_through_virtio_and_the_recording_replays() {
     used("network_virtio", "cloud-amd64", "virtio");
 }
 
+#[test]
+fn a_guest_of_32_bits_uses_the_network_through_an_e1000_and_the_recording_replays() {
+    used("network_e1000", "686-pae", "e1000");
+}
+
 /// Process ids of a process's children.
 fn children(child: &Child) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();

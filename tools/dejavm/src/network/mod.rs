@@ -3,6 +3,7 @@
 mod choice;
 mod framing;
 mod options;
+mod padding;
 mod passt;
 mod plug;
 mod tap;
@@ -163,6 +164,7 @@ fn to_stream(mut stream: UnixStream, departures: &Receiver<Vec<u8>>) {
         bytes.clear();
         // What has come together goes together.
         for mut frame in std::iter::once(first).chain(departures.try_iter().take(64)) {
+            padding::trim(&mut frame);
             window::unscale(&mut frame);
             framing::put(&frame, &mut bytes);
         }
