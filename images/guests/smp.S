@@ -27,8 +27,8 @@
 #define TRAMPOLINE      0x70000
 #define WINDOW          0x40000000      /* in R13: the linear page that is mapped to one thing and another */
 #define PROCESSORS_MAX  8
-/* 10 ms at 2 GHz: who has not come by then is not there. */
-#define PATIENCE        20000000
+/* 2 ms at 2 GHz: who has not come by then is not there. */
+#define PATIENCE        4000000
 
 #define LOCKED          20000
 #define SPUN            3000

@@ -75,11 +75,16 @@ impl Debian {
 
     /// The machine, about to run.
     pub fn boot(&self) -> Machine {
+        self.boot_on(&self.config())
+    }
+
+    /// The same on a machine like this.
+    pub fn boot_on(&self, config: &MachineConfig) -> Machine {
         let image = fetched(&format!("vmlinuz-{}", self.kernel.name()));
         let initrd = fetched(self.kernel.initramfs());
         let cmdline = &self.command_line();
         let boot = Boot { image: &image, initrd: Some(&initrd), cmdline };
-        Machine::boot(&self.config(), &boot).expect("Debian's kernel can be loaded")
+        Machine::boot(config, &boot).expect("Debian's kernel can be loaded")
     }
 }
 

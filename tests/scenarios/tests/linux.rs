@@ -4,7 +4,7 @@ use dejavm_cpu::CpuState;
 use dejavm_linux::{
     Confidence, GuestView, Kernel, Kernels, Layout, LinuxOffsets, Source, Space, Task,
 };
-use dejavm_machine::{Input, Machine, Output, Stop};
+use dejavm_machine::{Hardware, Input, Machine, MachineConfig, Output, Stop};
 use dejavm_scenarios::{Debian, Kernel as Flavour, Random};
 use dejavm_units::{Gpa, Gva, Position};
 use std::cell::Cell;
@@ -32,7 +32,13 @@ struct Guest {
 impl Guest {
     /// Boots to the prompt of the workload `idle`.
     fn at_prompt(flavour: Flavour) -> Guest {
-        let machine = Debian::new(flavour, "idle").boot();
+        Guest::on(flavour, Hardware::default())
+    }
+
+    /// The same on a machine with more in it.
+    fn on(flavour: Flavour, hardware: Hardware) -> Guest {
+        let debian = Debian::new(flavour, "idle");
+        let machine = debian.boot_on(&MachineConfig { hardware, ..debian.config() });
         let mut guest = Guest { machine, console: String::new(), read: 0 };
         guest.wait_for("guest# ");
         guest
@@ -504,4 +510,35 @@ fn every_stage_of_a_32_bit_boot() {
     assert!(observations > 5, "{observations}");
     assert_eq!(*learnt.confidence(), Confidence::Verified);
     assert_eq!(LinuxOffsets::of(learnt.layout(), "6.1.176").to_string(), PAE_LINE);
+}
+
+/// A loop on each of four CPUs: the guest has them all, and each is seen to run a task of its own.
+#[test]
+fn tasks_on_four_cpus() {
+    let mut guest = Guest::on(Flavour::Cloud, Hardware { processors: 4, ..Hardware::default() });
+    let said = guest.command("nproc; grep -c ^processor /proc/cpuinfo");
+    assert!(said.contains("4\n4\n"), "{said}");
+    guest.command("for i in 1 2 3 4; do (while :; do :; done) & done");
+    guest.run(200_000_000);
+    let kernel = Kernel::find(&guest.machine).unwrap();
+    let (mut in_user_mode, mut on_all) = (0, 0);
+    for _ in 0..20 {
+        guest.run(SLICE);
+        let tasks = kernel.tasks(&guest.machine).unwrap();
+        let current = kernel.current(&guest.machine);
+        assert_eq!(current.len(), 4);
+        let running: Vec<&Task> = (0..4)
+            .map(|cpu| tasks.iter().find(|task| task.running == Some(cpu)).expect("somebody"))
+            .collect();
+        for (cpu, task) in running.iter().enumerate() {
+            assert_eq!(current[cpu], Some(task.address));
+            let state = guest.machine.processor_state(cpu);
+            if state.cpl == 3 {
+                assert_eq!(task.user_pgd.unwrap().0, state.cr3 & 0xf_ffff_ffff_f000);
+                in_user_mode += 1;
+            }
+        }
+        on_all += usize::from(running.iter().all(|task| task.comm == "sh"));
+    }
+    assert!(in_user_mode > 40 && on_all > 10, "{in_user_mode} {on_all}");
 }

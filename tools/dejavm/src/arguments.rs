@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::entropy::EntropyOptions;
 use crate::lockstep::InjectedMistake;
 use crate::network::NetworkOptions;
-use crate::processors::Processors;
+use crate::processors::{Processors, Schedule};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dejavm_cpu::{Model, Tuning};
 use dejavm_memory::RamLayout;
@@ -146,6 +146,9 @@ pub struct Branch {
     /// Where: a position, the name of a mark, `start` or `end`
     #[arg(long, value_name = "POSITION|MARK")]
     pub at: String,
+    /// Deal its turns otherwise
+    #[command(flatten)]
+    pub schedule: Schedule,
     /// The branch's own recording
     #[command(flatten)]
     pub recording: Recording,

@@ -18,9 +18,11 @@ pub fn run(arguments: &Branch) -> Result<Outcome, Failure> {
     let (mut timeline, name, at) = open::at(arguments.file.as_deref(), &arguments.at, tuning)?;
     let about = |failure: Failure| failure.about(&name);
     let parent = timeline.as_parent(&name).map_err(Failure::from).map_err(about)?;
-    let machine = timeline.branch().map_err(Failure::from).map_err(about)?;
-    let options =
-        going_on(recording, timeline.header().clone(), Some(parent), images(timeline.externals()));
+    let mut machine = timeline.branch().map_err(Failure::from).map_err(about)?;
+    let mut header = timeline.header().clone();
+    arguments.schedule.fill(&mut header.config.hardware);
+    machine.deal_turns(&header.config.hardware);
+    let options = going_on(recording, header, Some(parent), images(timeline.externals()));
     let bits_64 = Replaying::new(timeline).map_err(Failure::from).map_err(about)?.is_64_bit();
     eprintln!("dejavm: {name}: a live machine goes on from position {at}");
     live(recording, machine, &options, bits_64)

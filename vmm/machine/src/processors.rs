@@ -143,6 +143,11 @@ impl Machine {
         }
     }
 
+    /// Deals turns as that hardware has it (slice and seed) from the next one on. A recording that begins here says so.
+    pub fn deal_turns(&mut self, hardware: &Hardware) {
+        (self.processors.slice, self.processors.seed) = (hardware.slice, hardware.schedule_seed);
+    }
+
     /// Whether a processor waits for a start-up message.
     pub fn waits_for_startup(&self, number: usize) -> bool {
         self.processors.parked.get(number).is_some_and(|parked| parked.waits_for_startup)
