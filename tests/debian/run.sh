@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Records a Debian disk from power-on to power-off, with work done in it over ssh, and replays that.
+#
+#   usage: tests/debian/run.sh DEJAVM [NAME OPTION...]     NAME: of the run; OPTIONs: more ones of `dejavm record`
+#
+# Options choose other hardware: --smp 2. DEJAVM_DISK_IF=ide and DEJAVM_NIC=e1000 choose other cards than virtio's.
+set -euo pipefail
+
+dejavm=$1
+name=${2:-virtio}
+shift $(($# < 2 ? $# : 2))
+project_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cache_dir=${DEJAVM_CACHE:-$project_dir/.cache}
+images=${DEJAVM_IMAGES:-$cache_dir/images}
+work=$cache_dir/debian/$name
+disk=$images/debian-amd64.img
+rm -rf "$work" && mkdir -p "$work"
+
+recorder=
+die() {
+    printf 'debian (%s): %s\n' "$name" "$1" >&2
+    tail -n 5 "$work/console.txt" "$work/record.err" >&2 || true
+    exit 1
+}
+trap '[ -z "$recorder" ] || kill "$recorder" 2>/dev/null || true' EXIT
+
+[ -s "$disk" ] || die "there is no $disk: images/build-debian-disk.sh makes it"
+before=$(sha256sum <"$disk")
+cp "$images/debian-amd64.key" "$work/key" && chmod 600 "$work/key"
+
+# A port that nobody listens on.
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+"$dejavm" record --bios -m 1G --rtc-epoch 1577836800 --disk "$disk,if=${DEJAVM_DISK_IF:-virtio}" \
+    --net passt --nic "${DEJAVM_NIC:-virtio}" --forward "$port:22" -o "$work/run.dvr" "$@" \
+    </dev/null >"$work/console.txt" 2>"$work/record.err" &
+recorder=$!
+
+options=(-i "$work/key" -o StrictHostKeyChecking=no -o "UserKnownHostsFile=$work/known" -o LogLevel=ERROR -o ConnectTimeout=20)
+guest() {
+    timeout 600 ssh "${options[@]}" -p "$port" root@127.0.0.1 "$@"
+}
+started=$SECONDS
+until guest true 2>/dev/null; do
+    kill -0 "$recorder" 2>/dev/null || die "the recorder ended before sshd answered"
+    [ $((SECONDS - started)) -lt 900 ] || die "sshd did not answer for 15 minutes"
+done
+up=$((SECONDS - started))
+grep -a -q 'login:' "$work/console.txt" || die "no login prompt on the serial console"
+
+cat >"$work/sum.c" <<'PROGRAM'
+#include <stdio.h>
+int main(void) {
+    unsigned long sum = 0;
+    for (unsigned long n = 1; n <= 1000000; n++)
+        sum += n * n;
+    printf("sum %lu\n", sum);
+    return 0;
+}
+PROGRAM
+timeout 600 scp -q "${options[@]}" -P "$port" "$work/sum.c" root@127.0.0.1:
+said=$(guest 'gcc -O1 -o sum sum.c && ./sum && nproc && sync')
+[ "${said%%$'\n'*}" = "sum 333333833333500000" ] || die "the guest's program said: $said"
+guest 'systemctl poweroff' || true
+wait "$recorder" || die "the recorder ended with $?"
+recorder=
+
+[ "$(sha256sum <"$disk")" = "$before" ] || die "the base image was written"
+"$dejavm" replay "$work/run.dvr" --json --console "$work/replayed.txt" </dev/null >"$work/replay.json" ||
+    die "it does not replay: $(cat "$work/replay.json")"
+cmp "$work/console.txt" "$work/replayed.txt" || die "the replay prints something else than was recorded"
+printf 'debian (%s): up in %d s; the program said %s; replayed to the same digests; %s\n' \
+    "$name" "$up" "${said//$'\n'/, }" "$(tail -n 1 "$work/record.err")"
