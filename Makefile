@@ -7,7 +7,7 @@ CARGO := cargo
 export DEJAVM_CACHE ?= $(CURDIR)/.cache
 export DEJAVM_IMAGES ?= $(DEJAVM_CACHE)/images
 
-.PHONY: help deps build images demo test test-second-build lab judges fuzz silicon bench ci clean
+.PHONY: help deps build images demo test test-second-build lab judges debian fuzz silicon bench ci clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -78,6 +78,15 @@ judges: images ## runs the slow judges: VS Code's debug adapters; gdb, crash and
 	$(CARGO) test --release -p dejavm -p getlinuxoffsets --test judge_vmlinux
 	$(CARGO) test --release -p dejavm --test judge_crash
 	$(CARGO) test --release -p vmss2core --test judge_lldb
+
+# Left out of `test`: the disk takes five minutes and 400 MB to build, a run three.
+debian: deps ## records a Debian disk from BIOS to power-off, with work over ssh in it, and replays that: with virtio, then two CPUs, then IDE and e1000
+	@tools/install-deps.sh debian
+	@images/build-debian-disk.sh amd64
+	$(CARGO) build --release -p dejavm
+	@tests/debian/run.sh $(DEJAVM) virtio
+	@tests/debian/run.sh $(DEJAVM) smp --smp 2
+	@DEJAVM_DISK_IF=ide DEJAVM_NIC=e1000 DEJAVM_KERNEL=generic tests/debian/run.sh $(DEJAVM) ide
 
 # Not for a test: it ends when its time is up, not when something is shown.
 SECONDS ?= 120

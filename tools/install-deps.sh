@@ -1,12 +1,13 @@
 #!/bin/sh
 # Installs with apt what is missing on this machine, and nothing when nothing is missing.
 #
-#   usage: tools/install-deps.sh [build] [test] [lab] [judges] [fuzz] [bench]      default: build
+#   usage: tools/install-deps.sh [build] [test] [lab] [judges] [debian] [fuzz] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
 # test:  SeaBIOS; gdb, crash and makedumpfile, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
 # lab: what builds a Linux kernel
 # judges: the newest LLDB there is, and npm, for debug adapters
+# debian: what builds a Debian disk, starts it and leads into it
 # fuzz: a C++ compiler, for libFuzzer
 # bench: QEMU and makedumpfile, the peers that `make bench` measures against
 set -eu
@@ -54,6 +55,16 @@ for group; do
             want "${lldb:-lldb}" sh -c 'ls /usr/bin/lldb-dap-*'
             want nodejs command -v node
             want npm command -v npm
+            ;;
+        debian)
+            want mmdebstrap command -v mmdebstrap
+            want fdisk test -x /usr/sbin/sfdisk
+            want e2fsprogs test -x /usr/sbin/mke2fs
+            want grub-common command -v grub-mkimage
+            want grub-pc-bin test -e /usr/lib/grub/i386-pc/boot.img
+            want openssh-client command -v ssh
+            want passt command -v passt
+            want seabios test -e /usr/share/seabios/bios-256k.bin
             ;;
         fuzz)
             want g++ command -v g++
