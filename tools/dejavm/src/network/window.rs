@@ -65,10 +65,11 @@ fn segment(frame: &[u8]) -> Option<usize> {
 /// Writes nothing over the option, and makes the checksum right again (RFC 1624).
 fn silence(header: &mut [u8], at: usize) {
     let mut sum = !u16::from_be_bytes([header[16], header[17]]);
-    for index in at..at + usize::from(SCALE_BYTES) {
-        let old = std::mem::replace(&mut header[index], NOTHING);
+    for (offset, place) in header[at..][..usize::from(SCALE_BYTES)].iter_mut().enumerate() {
+        let index = at + offset;
+        let old = std::mem::replace(place, NOTHING);
         for (byte, sign) in [(old, true), (NOTHING, false)] {
-            let word = if index % 2 == 0 { u16::from(byte) << 8 } else { u16::from(byte) };
+            let word = if index.is_multiple_of(2) { u16::from(byte) << 8 } else { u16::from(byte) };
             let (added, carry) = sum.overflowing_add(if sign { !word } else { word });
             sum = added + u16::from(carry);
         }
