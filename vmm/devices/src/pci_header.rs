@@ -64,13 +64,13 @@ impl PciHeader {
     pub fn with_bar(mut self, bar: u8, space: Space, bytes: u32) -> PciHeader {
         assert!(bytes.is_power_of_two() && bar < 6, "registers of PCI decode powers of two");
         let at = usize::from(BAR0 + 4 * bar);
-        let mut writable = !(bytes - 1);
+        let writable = !(bytes - 1);
         match space {
             Space::Memory => assert!(bytes >= 16, "four bits say what it is"),
             Space::Ports => {
                 assert!(bytes >= 4, "two bits say what it is");
+                // All 32 bits can be written: SeaBIOS takes the size from all of them.
                 self.space.set(at, &[1]);
-                writable &= 0xffff;
             }
         }
         self.space.allow(at, &writable.to_le_bytes());
@@ -150,11 +150,13 @@ impl PciHeader {
             let value = self.dword(BAR0 + 4 * region);
             let (enabled, first) = match space {
                 Space::Memory => (command & COMMAND_MEMORY != 0, value & !0xf),
-                Space::Ports => (command & COMMAND_PORTS != 0, value & 0xfffc),
+                Space::Ports => (command & COMMAND_PORTS != 0, value & !3),
             };
             // A register that nobody has written yet is not at 0: the guest sizes it with decoding on.
-            let sizing = first == !(bytes - 1) & if space == Space::Ports { 0xffff } else { !0 };
-            if enabled && first != 0 && !sizing {
+            let sizing = first == !(bytes - 1);
+            // Beyond 64 Ki there are no ports.
+            let exists = space == Space::Memory || first < 1 << 16;
+            if enabled && first != 0 && !sizing && exists {
                 windows.push(Window { space, first: first.into(), bytes: bytes.into(), region });
             }
         }
@@ -187,7 +189,7 @@ mod tests {
     #[test]
     fn registers_are_sized_and_placed() {
         let mut header = header();
-        for (offset, size) in [(0x10, 0xffff_c000), (0x14, 0), (0x20, 0x0000_fff1)] {
+        for (offset, size) in [(0x10, 0xffff_c000), (0x14, 0), (0x20, 0xffff_fff1)] {
             header.write(offset, Width::Dword, 0xffff_ffff);
             assert_eq!(header.read(offset, Width::Dword, false), size, "{offset:#x}");
         }
