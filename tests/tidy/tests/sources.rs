@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 /// Beyond this a file has more than one idea.
 const LINES_MAX: usize = 1300;
 
-/// Sleeps outside tests: the bench polls a child process, waits for a stub to listen, and lets a peer run.
-const MAY_SLEEP: &[&str] = &["tests/bench/src/child.rs", "tests/bench/src/rsp.rs"];
+/// Who looks again and again: the bench at a child process, at a stub that is to listen, while a peer runs; a test at the file that a
+/// recorder writes its console to.
+const MAY_SLEEP: &[&str] =
+    &["tests/bench/src/child.rs", "tests/bench/src/rsp.rs", "tools/dejavm/tests/network.rs"];
 
 /// The keyword is put together here, so that this file does not hold it.
 fn is_unsafe_code(line: &str) -> bool {
