@@ -492,11 +492,18 @@ impl<G: Guest, S: Write> Recorder<G, S> {
     }
 
     pub(crate) fn write_digest(&mut self) -> Result<Digest, RecordError> {
+        self.write_digest_by(Checkpointer::digest)
+    }
+
+    fn write_digest_by(
+        &mut self,
+        take: impl FnOnce(&mut Checkpointer, &mut G) -> Digest,
+    ) -> Result<Digest, RecordError> {
         self.log_deliveries()?;
         self.log_instant()?;
         self.write_inputs()?;
         self.settle();
-        let digest = self.checkpointer.digest(&mut self.guest);
+        let digest = take(&mut self.checkpointer, &mut self.guest);
         self.append(&Chunk::Digest(Box::new(digest.clone())))?;
         self.flushed = digest.at;
         Ok(digest)
@@ -525,7 +532,7 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         world: &mut W,
         ending: Ending,
     ) -> Result<Recorded, RecordError> {
-        let digest = self.write_digest()?;
+        let digest = self.write_digest_by(Checkpointer::last_digest)?;
         self.checkpointer.complete(&mut self.writer)?;
         self.take_output(world);
         let at = digest.at;

@@ -8,7 +8,7 @@ use crate::packing::Packer;
 use crate::page_set::PageSet;
 use crate::record::RecordError;
 use crate::under_way::UnderWay;
-use dejavm_units::Position;
+use dejavm_units::{Pfn, Position};
 use std::io::Write;
 
 /// Pages of one checkpoint at most: the chunk that lists them has a bound.
@@ -150,6 +150,18 @@ impl Checkpointer {
             true => Digest::of(guest, pages.pages()),
             false => Digest::listing(guest, pages.pages()),
         }
+    }
+
+    /// As [`Checkpointer::digest`] at the end. Where engines tell of different pages as written, a page that one of them wrote
+    /// wrongly may be in no list of the other's: this list is of all.
+    pub(crate) fn last_digest<G: Guest>(&mut self, guest: &mut G) -> Digest {
+        if guest.tells_exactly() {
+            return self.digest(guest);
+        }
+        self.collect(guest);
+        self.since_digest = PageSet::default();
+        let all: Vec<Pfn> = guest.ram().pages().collect();
+        Digest::listing(guest, &all)
     }
 
     /// What a page costs whose content is new, besides.

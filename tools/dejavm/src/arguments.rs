@@ -44,6 +44,8 @@ pub enum Command {
     Snapshot(Snapshot),
     /// Write what the guest's display shows at a position of a recording as a picture
     Screenshot(Screenshot),
+    /// Let the software CPU follow a recording of KVM's, and write one whose positions are instructions
+    Convert(Convert),
     /// Say which engines this host has, and what each can promise
     Doctor(Doctor),
     /// Record and replay a guest built into this program: no file, no network, about a second
@@ -61,6 +63,20 @@ pub enum IdlePolicy {
     Skip,
     /// As long as on the host's clock.
     Realtime,
+}
+
+/// `dejavm convert`.
+#[derive(Debug, Args)]
+pub struct Convert {
+    /// The recording
+    #[arg(value_name = "RECORDING")]
+    pub file: Option<PathBuf>,
+    /// Where to write the new one; no file may be there
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The result as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `dejavm record`.

@@ -7,6 +7,7 @@ mod arguments;
 mod branch;
 mod branching;
 mod console;
+mod convert;
 mod debugger;
 mod demo;
 mod disks;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         Command::Pack(arguments) => (arguments.json, pack::run(arguments)),
         Command::Snapshot(arguments) => (arguments.json, snapshot::run(arguments)),
         Command::Screenshot(arguments) => (arguments.json, screenshot::run(arguments)),
+        Command::Convert(arguments) => (arguments.json, convert::run(arguments)),
         Command::Doctor(arguments) => (arguments.json, doctor::run(arguments)),
         Command::Demo(arguments) => (arguments.json, demo::run(arguments)),
         Command::Gdbinit => (false, gdbinit()),

@@ -8,8 +8,8 @@ use crate::world::stop_on_signals;
 use dejavm_cpu::Tuning;
 use dejavm_machine::{Boot, Machine};
 use dejavm_replay::{
-    CheckpointPolicy, External, Reached, RecordOptions, Replayer, Timeline, TimelineOptions,
-    TranscribeError, transcribe,
+    CheckpointPolicy, External, Reached, RecordOptions, Recorded, Replayer, Timeline,
+    TimelineOptions, TranscribeError, transcribe,
 };
 use dejavm_units::Position;
 use std::fs::File;
@@ -68,13 +68,24 @@ fn none_named() -> Failure {
 /// A recording, to be replayed instruction by instruction. One whose positions are exits is followed by the software CPU first,
 /// into a file that nobody else sees.
 pub fn replayer(file: File) -> Result<Replayer<File>, Failure> {
-    let mut replayer = Replayer::open(file)?;
+    let replayer = Replayer::open(file)?;
     if !replayer.header().positions_are_exits() {
         return Ok(replayer);
     }
     eprintln!(
         "dejavm: KVM recorded this, which counts no instructions; the software CPU follows it and counts"
     );
+    let mut followed = tempfile::tempfile().map_err(no_room)?;
+    follow(replayer, &mut followed)?;
+    Ok(Replayer::open(followed)?)
+}
+
+fn no_room(error: io::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("there is no room for what it counts: {error}"))
+}
+
+/// Lets the software CPU follow a recording whose positions are exits, and record that with instructions for positions.
+pub fn follow(mut replayer: Replayer<File>, sink: &mut File) -> Result<Recorded, Failure> {
     let machine = machine(&mut replayer)?;
     let mut header = replayer.header().clone();
     header.set_positions_are_exits(false);
@@ -86,25 +97,20 @@ pub fn replayer(file: File) -> Result<Replayer<File>, Failure> {
         checkpoints: CheckpointPolicy::NONE,
         parent: replayer.parent().cloned(),
     };
-    let failed = |error: io::Error| {
-        Failure::new(Exit::Failed, format!("there is no room for what it counts: {error}"))
-    };
-    let mut followed = tempfile::tempfile().map_err(failed)?;
     let stop = stop_on_signals().map_err(|error| {
         Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
     })?;
     let mut meter = Meter::new(false, false);
-    let result = transcribe(replayer, machine, &mut followed, &options, &mut |at| {
+    let result = transcribe(replayer, machine, sink, &options, &mut |at| {
         meter.show(at, None);
         !stop.load(Ordering::Relaxed)
     });
     meter.finish();
-    match result {
-        Ok(_) => Ok(Replayer::open(followed)?),
-        Err(TranscribeError::Stopped) => Err(Failure::new(Exit::Failed, "stopped")),
-        Err(TranscribeError::Replay(error)) => Err(error.into()),
-        Err(TranscribeError::Record(error)) => Err(failed(io::Error::other(error))),
-    }
+    result.map_err(|error| match error {
+        TranscribeError::Stopped => Failure::new(Exit::Failed, "stopped"),
+        TranscribeError::Replay(error) => error.into(),
+        TranscribeError::Record(error) => no_room(io::Error::other(error)),
+    })
 }
 
 /// The recorded machine in its start state.
