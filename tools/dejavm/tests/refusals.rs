@@ -56,7 +56,10 @@ fn inputs_that_make_no_machine() {
             "record --kernel {} -o {} --engine xen",
             &[&kernel, &out],
             2,
-            &["--engine", "the engines are auto, kvm, soft, soft,interp and soft,reference"],
+            &[
+                "--engine",
+                "the engines are auto, kvm, kvm,step, soft, soft,interp and soft,reference",
+            ],
         ),
         ("replay {} --engine interp", &[&out], 2, &["the engines are"]),
         ("verify {} --engine soft,", &[&out], 2, &["the engines are"]),
