@@ -7,7 +7,7 @@ CARGO := cargo
 export DEJAVM_CACHE ?= $(CURDIR)/.cache
 export DEJAVM_IMAGES ?= $(DEJAVM_CACHE)/images
 
-.PHONY: help deps build images demo test test-second-build lab judges debian fuzz silicon bench ci clean
+.PHONY: help deps build images demo test test-second-build lab lab-exact judges debian fuzz silicon bench ci clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -53,15 +53,22 @@ LAB = target/lab/x86_64-unknown-linux-gnu/release
 # Static, for there is nothing else in the lab; in a folder of its own, for it is other code.
 lab: images ## runs guests on a real KVM, in a host that QEMU emulates
 	@tools/install-deps.sh test lab
-	@images/build-linux-586.sh
 	RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" \
 	    $(CARGO) build --quiet --release -p dejavm -p dejavm-kvm-lab --target x86_64-unknown-linux-gnu --target-dir target/lab
 	@tests/kvm-lab/run.sh -b $(LAB)/dejavm -b $(LAB)/dejavm-kvm-lab -o target/lab/recordings \
-	    -g vmlinuz-cloud-amd64 -g initramfs-amd64.gz -g vmlinux-586 -g initramfs-586.cpio \
-	    $(LAB)/dejavm-kvm-lab $(LAB)/dejavm-kvm-lab-exact $(LAB)/dejavm-kvm-lab-linux tests/kvm-lab/commands
-	@tests/kvm-lab/follow.sh $(LAB)/dejavm target/lab/recordings/exact-[1-4].dvr
+	    -g vmlinuz-cloud-amd64 -g initramfs-amd64.gz \
+	    $(LAB)/dejavm-kvm-lab $(LAB)/dejavm-kvm-lab-linux tests/kvm-lab/commands
 	@$(LAB)/dejavm-kvm-lab guests target/lab/recordings
 	@tests/kvm-lab/debug.sh $(LAB)/dejavm target/lab/recordings/counter.dvr target/lab/recordings/counter.elf
+
+# Left out of `test`: on a busy machine a replay with landmarks was found to differ once (issue 6 is open because of that).
+lab-exact: images ## runs a Linux in the lab whose replays on KVM are to be equal
+	@tools/install-deps.sh test lab
+	@images/build-linux-586.sh
+	RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" \
+	    $(CARGO) build --quiet --release -p dejavm -p dejavm-kvm-lab --target x86_64-unknown-linux-gnu --target-dir target/lab
+	@tests/kvm-lab/run.sh -o target/lab/recordings -g vmlinux-586 -g initramfs-586.cpio $(LAB)/dejavm-kvm-lab-exact
+	@tests/kvm-lab/follow.sh $(LAB)/dejavm target/lab/recordings/exact-[1-4].dvr
 
 # Left out of `test`: they need tens of megabytes of other people's debuggers, and a package of 855 MB (1.5 GB of disk while
 # it is unpacked, 631 MB afterwards).
