@@ -1,11 +1,14 @@
 //! Machines that start with firmware: SeaBIOS, as Debian's package has it.
 
-use dejavm_machine::{Firmware, Machine, MachineConfig};
+use dejavm_machine::{
+    Card, Drive, End, Firmware, IdeDrive, Machine, MachineConfig, OnReset, Storage,
+};
 use dejavm_memory::RamLayout;
-use dejavm_replay::{Observer, ReplayOptions, Replayer};
-use dejavm_scenarios::{Desk, rebuild, tape};
+use dejavm_replay::{Ending, Observer, ReplayOptions, Replayer};
+use dejavm_scenarios::{Desk, engines, ram_hash, rebuild, tape};
 use dejavm_units::Position;
 use std::io::Cursor;
+use std::sync::Arc;
 
 /// Nobody looks on.
 struct Nobody;
@@ -76,4 +79,67 @@ fn seabios_finds_no_bootable_device_and_replays() {
         copy.ram_mut().write_page(pfn, &page).unwrap();
     }
     assert!(copy.picture() == Some(picture));
+}
+
+/// A disk whose boot sector counts in the next one how often it was booted, says so, and resets the machine until it was three times.
+fn counting_disk() -> Vec<u8> {
+    const CODE: &[u8] = &[
+        0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, // xor ax, ax; mov ds, ax; mov es, ax
+        0xb8, 0x01, 0x02, 0xbb, 0x00, 0x80, // mov ax, 0x201: read one; mov bx, 0x8000
+        0xb9, 0x02, 0x00, 0xb6, 0x00, 0xcd, 0x13, // mov cx, 2; mov dh, 0; int 0x13
+        0xfe, 0x06, 0x00, 0x80, // inc byte [0x8000]
+        0xb8, 0x01, 0x03, 0xbb, 0x00, 0x80, // mov ax, 0x301: write one; mov bx, 0x8000
+        0xb9, 0x02, 0x00, 0xb6, 0x00, 0xcd, 0x13, // mov cx, 2; mov dh, 0; int 0x13
+        0xa0, 0x00, 0x80, 0xe6, 0xe9, // mov al, [0x8000]; out 0xe9, al
+        0x80, 0x3e, 0x00, 0x80, 0x33, // cmp byte [0x8000], '3'
+        0x75, 0x04, 0xb0, 0x10, 0xe6, 0xf4, // jne past mov al, 0x10; out 0xf4, al
+        0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe, // mov al, 0xfe; out 0x64, al; jmp to itself
+    ];
+    let mut disk = vec![0; 1 << 20];
+    disk[..CODE.len()].copy_from_slice(CODE);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk[512] = b'0';
+    disk
+}
+
+/// From power-on to the boot sector three times: the firmware finds the machine as at power-on each time, and the disk as it was left.
+#[test]
+fn a_reset_leads_through_the_firmware_again() {
+    let ide = IdeDrive { drive: 0, cd: false };
+    let cards = [
+        (1, Card::Ide { drives: [Some(ide), None, None, None] }),
+        (2, Card::VirtioBlock { drive: 0 }),
+    ];
+    for (processors, card) in cards {
+        let mut config = seabios();
+        let disk = counting_disk();
+        config.hardware.processors = processors;
+        config.hardware.cards.push(card);
+        config.hardware.drives.push(Drive { bytes: disk.len() as u64, read_only: false });
+        config.hardware.on_reset = OnReset::Restarts;
+        let storage: Arc<dyn Storage> = Arc::new(disk);
+        let mut machine = Machine::power_on(&config).unwrap();
+        machine.set_storages(vec![Arc::clone(&storage)]);
+        let mut desk = Desk::new();
+        let tape = tape(machine, config, &mut desk, 1_500_000, Some(Position(100_000_000)));
+        let log = desk.debug_console();
+        assert_eq!(tape.recorded.ending, Ending::Guest(End::DebugExit(0x10)), "{log}");
+        assert_eq!(log.matches("Running on QEMU (i440fx)").count(), 3, "{log}");
+        let found = format!("Found {processors} cpu(s) max supported {processors} cpu(s)");
+        assert_eq!(log.matches(&found).count(), 3, "{log}");
+        assert!(!log.contains("hard reboot"), "the ROM is the ROM again: {log}");
+
+        for tuning in engines() {
+            let mut replayer = Replayer::open(Cursor::new(&tape.file[..])).unwrap();
+            let mut machine = rebuild(&mut replayer).unwrap();
+            machine.set_tuning(tuning);
+            machine.set_storages(vec![Arc::clone(&storage)]);
+            let replayed =
+                replayer.run(&mut machine, &ReplayOptions::default(), &mut Nobody).unwrap();
+            assert_eq!(replayed.last_digest, Some(tape.recorded.digest.clone()), "{tuning:?}");
+            assert_eq!(replayed.ending, Some(tape.recorded.ending));
+            assert!(machine.save() == tape.state && ram_hash(&machine) == tape.ram, "{tuning:?}");
+            assert_eq!(machine.written_blocks(0), [0]);
+        }
+    }
 }

@@ -88,6 +88,9 @@ pub struct Record {
     /// Start with firmware, as a PC does, and not with a kernel [default: SeaBIOS, of the package seabios]
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = crate::firmware::SEABIOS, conflicts_with_all = ["kernel", "initrd", "append", "external"])]
     pub bios: Option<PathBuf>,
+    /// The recording ends where the guest resets the machine, as it does without firmware; else the firmware starts again
+    #[arg(long, requires = "bios")]
+    pub no_reboot: bool,
     /// A kernel finds a display too, in text mode; a machine with firmware always does
     #[arg(long)]
     pub display: bool,

@@ -12,7 +12,7 @@ use crate::recording::{checkpoints, going_on, live, refuse_to_overwrite};
 use crate::snapshot::Restored;
 use crate::vmx::Vmx;
 use dejavm_cpu::control;
-use dejavm_machine::{Boot, BootError, End, Machine, MachineConfig, Module, TimeBase};
+use dejavm_machine::{Boot, BootError, End, Machine, MachineConfig, Module, OnReset, TimeBase};
 use dejavm_memory::RamLayout;
 use dejavm_replay::{
     CheckpointPolicy, Ending, External, Header, RecordOptions, Recorded, SEMANTICS,
@@ -74,6 +74,9 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     if let Some(bios) = &arguments.bios {
         only_by_software(recording, "a machine starts with firmware")?;
         config.hardware.firmware = Some(firmware::read(bios, arguments.video_bios.as_deref())?);
+        if !arguments.no_reboot {
+            config.hardware.on_reset = OnReset::Restarts;
+        }
     }
     config.hardware.display = arguments.display || arguments.bios.is_some();
     let tier = kvm::tier(recording.tuning.engine)?;

@@ -167,6 +167,11 @@ impl Cpu {
         if self.delivered_at == self.position { self.deliveries } else { 0 }
     }
 
+    /// Whether a triple fault has stopped it.
+    pub fn has_shut_down(&self) -> bool {
+        self.abort == AbortReason::Shutdown
+    }
+
     /// Takes interrupts and exceptions where the CPU is until [`Cpu::deliveries`] is `count`. What
     /// says so was there: else this ends when an instruction completes, or nothing more is delivered.
     /// A stop of [`Cpu::set_stops`] ends it sooner: after one, [`Cpu::pass_stop`] goes on.

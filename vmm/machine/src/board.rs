@@ -9,7 +9,7 @@ use crate::cards::{Cards, pirq};
 use crate::clock::{self, Clock};
 use crate::config::MachineConfig;
 use crate::firmware;
-use crate::hardware::Hardware;
+use crate::hardware::{Hardware, OnReset};
 use crate::input_output::{Input, Output, OutputQueue};
 use crate::machine::End;
 use crate::state::{BoardState, RestoreError};
@@ -72,6 +72,8 @@ pub(crate) struct Board {
     com1_waiting: VecDeque<u8>,
     /// Why the machine has ended, if it has.
     end: Option<End>,
+    /// What becomes of it that is reset.
+    on_reset: OnReset,
 
     // Diagnostics, no part of the state.
     /// Accesses to ports where no chip answers.
@@ -95,6 +97,8 @@ pub(crate) struct Board {
     pub(crate) wants_control: bool,
     /// Runs end when there were so many exits.
     exits_max: u64,
+    /// The machine is to start again: no machine at rest is.
+    reset_due: bool,
 }
 
 /// The PIIX3's PIRQ route control registers.
@@ -122,6 +126,7 @@ impl Board {
             firmware: firmware::Served::new(config),
             com1_waiting: VecDeque::new(),
             end: None,
+            on_reset: config.hardware.on_reset,
             unknown_ports: BTreeMap::new(),
             lines: 0,
             next_deadline: None,
@@ -131,6 +136,7 @@ impl Board {
             bound: Position(0),
             wants_control: false,
             exits_max: u64::MAX,
+            reset_due: false,
         };
         if config.hardware.firmware.is_some() {
             firmware::set_cmos(config, &mut board.rtc);
@@ -165,10 +171,48 @@ impl Board {
         self.end
     }
 
-    /// Ends the machine; the first reason stands.
+    /// Ends the machine, or resets it where it starts again; the first reason stands.
     pub(crate) fn finish(&mut self, end: End) {
-        self.end.get_or_insert(end);
+        let is_reset = matches!(end, End::Reset | End::TripleFault);
+        if is_reset && self.on_reset == OnReset::Restarts {
+            self.reset_due = true;
+        } else {
+            self.end.get_or_insert(end);
+        }
         self.wants_control = true;
+    }
+
+    /// Whether the machine is to be reset before anything else happens.
+    pub(crate) fn reset_due(&self) -> bool {
+        self.reset_due && self.end.is_none()
+    }
+
+    /// The reset line. What has a battery, a cable or a line of its own stays as it is: clocks, CMOS memory, drives, serial input
+    /// that waits, whether networks are connected.
+    pub(crate) fn reset(&mut self, now: GuestNs, ram: &mut GuestRam) {
+        self.reset_due = false;
+        self.pit.advance(now);
+        self.acpi_pm.advance(now);
+        self.pic.reset();
+        self.pit.reset();
+        self.rtc.reset();
+        self.lapics.iter_mut().for_each(Lapic::reset);
+        self.running = 0;
+        self.io_apic.reset();
+        self.acpi_pm.reset();
+        self.pci.reset();
+        self.system_control.reset();
+        self.system_control.write(0, PORT_92_A20, now);
+        self.i8042.reset();
+        self.com1.reset();
+        self.cards.reset();
+        if let Some(firmware) = &mut self.firmware {
+            firmware.fw_cfg.reset();
+        }
+        // RAM below 1 MiB gives way to ROM again.
+        self.serve_memory_wishes(ram);
+        self.exchange_serial();
+        self.settle();
     }
 
     /// Whether the A20 gate lets address bit 20 through.
@@ -211,7 +255,7 @@ impl Board {
     pub(crate) fn bound_runs(&mut self, until: Position) -> Position {
         let next = self.next_deadline.map_or(until, |at| self.clock.position_of(at));
         self.bound = next.min(until);
-        self.wants_control = self.end.is_some();
+        self.wants_control = self.end.is_some() || self.reset_due;
         self.bound
     }
 
@@ -306,7 +350,7 @@ impl Board {
     }
 
     /// Takes what the local APIC signals beside interrupts; whether it is an NMI. INIT of the first
-    /// processor ends the machine, that of another takes effect when its turn is over; there is no system management mode, and
+    /// processor resets the machine, that of another takes effect when its turn is over; there is no system management mode, and
     /// start-up means nothing to a processor that runs.
     pub(crate) fn take_signals(&mut self) -> bool {
         self.signal = false;
@@ -427,6 +471,7 @@ mod save_restore {
                 com1_waiting,
                 cards: _,
                 end,
+                on_reset: _,
                 unknown_ports: _,
                 lines: _,
                 next_deadline: _,
@@ -436,6 +481,7 @@ mod save_restore {
                 bound: _,
                 wants_control: _,
                 exits_max: _,
+                reset_due: _,
             } = self;
             let state = BoardState {
                 pic: pic.save(),

@@ -224,6 +224,12 @@ impl Cards {
         self.place_windows();
     }
 
+    /// The bus's reset line.
+    pub(crate) fn reset(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.chip.card_mut().reset());
+        self.place_windows();
+    }
+
     fn place_windows(&mut self) {
         self.windows.clear();
         for (index, slot) in self.slots.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! What a machine is made of, as its recording keeps it.
 
 use crate::cards::{self, CARDS_MAX};
-use crate::hardware::Hardware;
+use crate::hardware::{Hardware, OnReset};
 use dejavm_cpu::Model;
 use dejavm_memory::{RamLayout, RamLayoutError};
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,9 @@ pub enum ConfigError {
     /// The display's ROM is too large.
     #[error("a ROM of {0} bytes is too large for a display's")]
     VideoRom(usize),
+    /// Nothing could be executed after a reset.
+    #[error("a machine without firmware cannot start again after a reset")]
+    Restart,
     /// RAM cannot be laid out.
     #[error(transparent)]
     Ram(#[from] RamLayoutError),
@@ -131,6 +134,7 @@ impl MachineConfig {
             cards: _,
             firmware,
             display: _,
+            on_reset,
         } = &self.hardware;
         if !(1..=Hardware::PROCESSORS_MAX).contains(processors) {
             return Err(ConfigError::Processors(*processors));
@@ -142,8 +146,10 @@ impl MachineConfig {
             return Err(ConfigError::Slice);
         }
         cards::check(&self.hardware)?;
-        if let Some(firmware) = firmware {
-            firmware.check()?;
+        match firmware {
+            Some(firmware) => firmware.check()?,
+            None if *on_reset == OnReset::Restarts => return Err(ConfigError::Restart),
+            None => {}
         }
         // A sum that overflows must not pass for a small one.
         let total = self.ram.low_bytes().saturating_add(self.ram.high_bytes());

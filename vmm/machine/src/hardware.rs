@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a machine has beyond one processor and the chips of the board. The default is nothing, and is not in a recording's file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "InFile", into = "InFile")]
 pub struct Hardware {
     /// Processors, the first one included: 1 to [`Hardware::PROCESSORS_MAX`].
     pub processors: u8,
@@ -21,6 +22,64 @@ pub struct Hardware {
     pub firmware: Option<Firmware>,
     /// Whether there is a display: a VGA, device 2 of the PCI bus.
     pub display: bool,
+    /// What the guest's reset does.
+    pub on_reset: OnReset,
+}
+
+/// What becomes of a machine that its guest resets, or that a triple fault does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnReset {
+    /// It has ended.
+    #[default]
+    Ends,
+    /// It starts again, with firmware. RAM, guest time, the position and what is connected stay.
+    Restarts,
+}
+
+/// As files have it: what came later stands at the end, if it is there.
+#[derive(Serialize, Deserialize)]
+struct InFile {
+    processors: u8,
+    slice: u32,
+    schedule_seed: Option<u64>,
+    drives: Vec<Drive>,
+    cards: Vec<Card>,
+    firmware: Option<Firmware>,
+    display: bool,
+    #[serde(with = "crate::tail")]
+    later: Later,
+}
+
+/// What hardware did not have at first. More comes last here, as a tail again.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+struct Later {
+    on_reset: OnReset,
+}
+
+impl From<InFile> for Hardware {
+    fn from(file: InFile) -> Hardware {
+        let InFile { processors, slice, schedule_seed, drives, cards, firmware, display, later } =
+            file;
+        let Later { on_reset } = later;
+        Hardware { processors, slice, schedule_seed, drives, cards, firmware, display, on_reset }
+    }
+}
+
+impl From<Hardware> for InFile {
+    fn from(hardware: Hardware) -> InFile {
+        let Hardware {
+            processors,
+            slice,
+            schedule_seed,
+            drives,
+            cards,
+            firmware,
+            display,
+            on_reset,
+        } = hardware;
+        let later = Later { on_reset };
+        InFile { processors, slice, schedule_seed, drives, cards, firmware, display, later }
+    }
 }
 
 /// A card on the PCI bus.
@@ -94,6 +153,33 @@ impl Default for Hardware {
             cards: Vec::new(),
             firmware: None,
             display: false,
+            on_reset: OnReset::Ends,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What files had before machines restarted.
+    #[derive(Serialize)]
+    struct Before(u8, u32, Option<u64>, Vec<Drive>, Vec<Card>, Option<Firmware>, bool);
+
+    #[test]
+    fn a_machine_that_ends_is_in_files_as_it_was() {
+        let config = bincode::config::standard();
+        let encode = |hardware: &Hardware| bincode::serde::encode_to_vec(hardware, config).unwrap();
+        let decode = |bytes: &[u8]| -> Hardware {
+            bincode::serde::decode_from_slice(bytes, config).unwrap().0
+        };
+        let ends = Hardware { display: true, ..Hardware::default() };
+        let before = Before(1, Hardware::SLICE_DEFAULT, None, vec![], vec![], None, true);
+        let old = bincode::serde::encode_to_vec(before, config).unwrap();
+        assert_eq!(encode(&ends), old);
+        assert_eq!(decode(&old), ends);
+        let restarts = Hardware { on_reset: OnReset::Restarts, ..ends };
+        assert_eq!(encode(&restarts).len(), old.len() + 2);
+        assert_eq!(decode(&encode(&restarts)), restarts);
     }
 }

@@ -42,7 +42,7 @@ pub use dejavm_cpu::{
 };
 pub use dejavm_devices::vga::Picture;
 pub use firmware::{Firmware, Rom};
-pub use hardware::{Card, Hardware, IdeDrive};
+pub use hardware::{Card, Hardware, IdeDrive, OnReset};
 pub use input_output::{Input, Output};
 pub use machine::{End, Idle, Machine, Passed, Stop};
 pub use state::{

@@ -51,11 +51,11 @@ pub enum Stop {
 pub enum End {
     /// The guest switched the power off (ACPI S5).
     PowerOff,
-    /// The guest asked for a reset.
+    /// The guest asked for a reset, and the machine does not start again: see [`OnReset`](crate::OnReset).
     Reset,
     /// The guest wrote this value to the debug exit port.
     DebugExit(u32),
-    /// An exception could not be delivered, not even as a double fault.
+    /// An exception could not be delivered, not even as a double fault: a reset too, as far as the machine is concerned.
     TripleFault,
     /// Interrupts or exceptions follow one another without end and no instruction completes.
     Livelock,
@@ -305,6 +305,9 @@ impl Machine {
     fn go_on(&mut self, until: Option<Position>) -> Stop {
         self.cpu.pass_stop();
         loop {
+            if self.board.reset_due() {
+                self.reset();
+            }
             if let Some(end) = self.board.end() {
                 return Stop::End(end);
             }
@@ -348,6 +351,21 @@ impl Machine {
                 dejavm_cpu::Stop::Livelock => self.board.finish(End::Livelock),
             }
         }
+    }
+
+    /// What the reset line does where the machine starts again: it is about to execute its firmware's first instruction, at the
+    /// position and the guest time at which it is. It counts as a delivery: no instruction may have completed.
+    fn reset(&mut self) {
+        let (position, deliveries) = (self.position(), self.deliveries());
+        let now = self.guest_ns();
+        self.board.reset(now, &mut self.ram);
+        self.processors.reset();
+        self.board.run_processor(0);
+        let deliveries = deliveries.saturating_add(1);
+        let state = CpuState { position, deliveries, ..CpuState::reset() };
+        self.cpu.become_other(0, &state);
+        self.cpu.set_state(&state);
+        self.begin_first_turn();
     }
 
     fn execute(&mut self, bound: Option<Position>) -> dejavm_cpu::Stop {
@@ -508,6 +526,9 @@ impl Machine {
         self.cpu.pass_stop();
         let here = self.position();
         while self.board.end().is_none() && self.position() == here {
+            if self.board.reset_due() {
+                self.reset();
+            }
             let now = self.guest_ns();
             self.board.fire_deadlines(now, &mut self.ram);
             self.pass_turn();
@@ -516,7 +537,9 @@ impl Machine {
             if let Some(stop) = self.cpu.take_deliveries(&mut self.ram, &mut self.board, count) {
                 return Some(debugger_stop(stop));
             }
-            if self.deliveries() == before {
+            if self.cpu.has_shut_down() && self.deliveries() < count {
+                self.board.finish(End::TripleFault);
+            } else if self.deliveries() == before {
                 return None;
             }
         }
@@ -605,6 +628,8 @@ fn debugger_stop(stop: dejavm_cpu::Stop) -> Stop {
 
 #[cfg(test)]
 mod landmark_tests;
+#[cfg(test)]
+mod reset_tests;
 #[cfg(test)]
 mod stops_tests;
 #[cfg(test)]

@@ -54,6 +54,18 @@ impl Processors {
         Processors { slice, seed: schedule_seed, running: 0, parked }
     }
 
+    /// As at power-on.
+    pub(crate) fn reset(&mut self) {
+        self.running = 0;
+        for (number, parked) in self.parked.iter_mut().enumerate() {
+            let reset = CpuState::reset();
+            *parked = match number {
+                0 => Parked { registers: reset, waits_for_startup: false },
+                _ => Parked { registers: reset.after_init(), waits_for_startup: true },
+            };
+        }
+    }
+
     fn several(&self) -> bool {
         !self.parked.is_empty()
     }
