@@ -11,7 +11,12 @@ shift
 project_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 tools=${DEJAVM_CACHE:-$project_dir/.cache}/fuzz
 cd "$project_dir"
-[ $# -gt 0 ] || set -- debugger_client recording_file checkpoint_file windows_guest guest_code translated_code
+if [ $# = 0 ]; then
+    set -- debugger_client recording_file checkpoint_file windows_guest guest_code translated_code
+    for device in tests/fuzz/fuzz_targets/device_*.rs; do
+        set -- "$@" "$(basename "$device" .rs)"
+    done
+fi
 
 PATH=$PATH:$tools/bin
 if ! cargo fuzz --version >/dev/null 2>&1; then

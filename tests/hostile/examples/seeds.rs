@@ -1,5 +1,6 @@
 //! Writes what fuzzers begin with: `seeds FOLDER` fills `FOLDER/TARGET` for each target of `tests/fuzz`.
 
+use dejavm_hostile::devices::{self, Device, random_script};
 use dejavm_hostile::{Seed, seed_recording};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,11 @@ fn checkpoints() -> std::io::Result<Vec<(&'static str, Vec<u8>)>> {
     Ok(all)
 }
 
+/// Scripts for a device.
+fn scripts<D: Device>() -> Vec<Vec<u8>> {
+    (1..40).map(random_script::<D>).collect()
+}
+
 fn main() -> std::io::Result<()> {
     let folder = PathBuf::from(std::env::args().nth(1).expect("usage: seeds FOLDER"));
     let write = |target: &str, name: &str, bytes: &[u8]| {
@@ -72,6 +78,29 @@ fn main() -> std::io::Result<()> {
     for guest in 0..7u8 {
         for kind in 0..3u8 {
             write("windows_guest", &format!("guest-{guest}-{kind}"), &[guest, kind])?;
+        }
+    }
+    let devices = [
+        ("device_virtio_block", scripts::<devices::VirtioBlock>()),
+        ("device_virtio_net", scripts::<devices::VirtioNet>()),
+        ("device_virtio_rng", scripts::<devices::VirtioRng>()),
+        ("device_ide", scripts::<devices::IdeFunction>()),
+        ("device_e1000", scripts::<devices::E1000Card>()),
+        ("device_vga", scripts::<devices::VgaCard>()),
+        ("device_i8042", scripts::<devices::Keyboard>()),
+        ("device_uart", scripts::<devices::SerialPort>()),
+        ("device_pit", scripts::<devices::Timer>()),
+        ("device_rtc", scripts::<devices::RealTimeClock>()),
+        ("device_pic", scripts::<devices::Pics>()),
+        ("device_lapic", scripts::<devices::LocalApic>()),
+        ("device_ioapic", scripts::<devices::IoApicChip>()),
+        ("device_acpi_pm", scripts::<devices::AcpiBlock>()),
+        ("device_pci_host", scripts::<devices::PciBridges>()),
+        ("device_fw_cfg", scripts::<devices::FirmwareConfig>()),
+    ];
+    for (target, scripts) in devices {
+        for (number, script) in scripts.iter().enumerate() {
+            write(target, &format!("script-{number}"), script)?;
         }
     }
     for (number, client) in CLIENTS.iter().enumerate() {

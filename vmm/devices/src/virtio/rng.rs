@@ -53,18 +53,20 @@ impl Rng {
         drawn
     }
 
+    /// Fills as many buffers as a queue holds; whether more may wait, as a driver that honours the queue's size never has it.
     fn look(
         &mut self,
         transport: &mut Transport,
         around: &mut dyn Surroundings,
-    ) -> Result<(), Broken> {
-        while let Some(chain) = transport.queue(0).take(around)? {
+    ) -> Result<bool, Broken> {
+        for _ in 0..QUEUE {
+            let Some(chain) = transport.queue(0).take(around)? else { return Ok(false) };
             let bytes = total(&chain.writable).min(BUFFER_BYTES_MAX);
             let drawn = self.draw(bytes as usize);
             scatter(&chain.writable, &drawn, around);
             transport.queue(0).give_back(chain.head, bytes as u32, around);
         }
-        Ok(())
+        Ok(transport.queue(0).waiting(around)? > 0)
     }
 }
 
@@ -104,7 +106,10 @@ impl Device for Rng {
         }
         self.due = None;
         match self.look(transport, around) {
-            Ok(()) => {
+            Ok(more) => {
+                if more {
+                    self.notified(0, now);
+                }
                 transport.listen(0, around);
                 transport.tell(0, around);
             }
