@@ -7,6 +7,7 @@ use crate::entropy::EntropyOptions;
 use crate::lockstep::InjectedMistake;
 use crate::network::NetworkOptions;
 use crate::processors::{Processors, Schedule};
+use crate::serial::SerialOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dejavm_cpu::{Model, Tuning};
 use dejavm_memory::RamLayout;
@@ -83,7 +84,7 @@ pub struct Convert {
 #[derive(Clone, Debug, Args)]
 pub struct Record {
     /// Kernel: a Linux bzImage, an ELF image (vmlinux, or with a PVH note), or a Multiboot kernel (1 or 2)
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["from", "bios"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["from", "bios", "vmx"])]
     pub kernel: Option<PathBuf>,
     /// Start with firmware, as a PC does, and not with a kernel [default: SeaBIOS, of the package seabios]
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = crate::firmware::SEABIOS, conflicts_with_all = ["kernel", "initrd", "append", "external"])]
@@ -115,7 +116,7 @@ pub struct Record {
     /// The kernel's command line
     #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub append: String,
-    /// Take what this file of VMware's says of the machine and of debuggers, and the command line leaves
+    /// Take what this file of VMware's says of the machine, its disks, its network and of debuggers, and the command line leaves
     /// open
     #[arg(long, value_name = "FILE")]
     pub vmx: Option<PathBuf>,
@@ -254,6 +255,9 @@ pub struct Recording {
     /// The network
     #[command(flatten)]
     pub network: NetworkOptions,
+    /// The serial ports
+    #[command(flatten)]
+    pub serial: SerialOptions,
     /// Where debuggers may come
     #[command(flatten)]
     pub gdb: LiveGdb,
@@ -299,6 +303,9 @@ pub struct Replay {
     /// Whether gdb sees a guest of 64 bits [default: as the recording tells]
     #[arg(long, value_name = "32|64", requires = "gdb", value_parser = ["32", "64"])]
     pub gdb_bits: Option<String>,
+    /// Where what the serial ports sent is written
+    #[command(flatten)]
+    pub serial: SerialOptions,
     /// Where and how the result is told
     #[command(flatten)]
     pub report: Report,
@@ -343,7 +350,7 @@ pub struct Report {
     /// The result as one JSON object on standard output; the guest's console goes to standard error
     #[arg(long)]
     pub json: bool,
-    /// The guest's console goes to this file
+    /// The guest's console goes to this file: the serial port on stdio, COM1 unless --serial tells
     #[arg(long, value_name = "FILE")]
     pub console: Option<PathBuf>,
     /// What the guest writes to the debug console (ports 0x402 and 0xe9: firmware's log) goes to this file; -: to standard error

@@ -1,17 +1,17 @@
 //! Where the guest's console goes.
 
 use crate::exit::{Exit, Failure};
+use crate::serial::Port;
 use dejavm_machine::Output;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The serial line that is the console: COM1.
-const CONSOLE_PORT: u8 = 0;
-
 /// Receives the guest's console.
 pub struct Console {
     sink: Option<Box<dyn Write>>,
+    /// The serial port that is the console.
+    port: Option<u8>,
     /// Where the debug console goes, if anywhere.
     debug: Option<Box<dyn Write>>,
     name: String,
@@ -35,7 +35,8 @@ impl Console {
             None if json => (Box::new(io::stderr()), "standard error".into()),
             None => (Box::new(io::stdout()), "standard output".into()),
         };
-        Ok(Console { sink: Some(sink), debug: None, name, failed: None })
+        let port = Some(Port::COM1.number());
+        Ok(Console { sink: Some(sink), port, debug: None, name, failed: None })
     }
 
     /// Writes what the guest sends to the debug console (ports 0x402 and 0xe9) to a file, or to standard error if it is `-`.
@@ -54,9 +55,14 @@ impl Console {
         Ok(self)
     }
 
+    /// Another port is the console, or none.
+    pub fn show(&mut self, port: Option<Port>) {
+        self.port = port.map(Port::number);
+    }
+
     /// A console that nobody sees.
     pub fn none() -> Console {
-        Console { sink: None, debug: None, name: String::new(), failed: None }
+        Console { sink: None, port: None, debug: None, name: String::new(), failed: None }
     }
 
     /// What the guest emitted. Of its serial lines only the console's is printed.
@@ -68,7 +74,7 @@ impl Console {
         let mut wrote = Ok(());
         for piece in output {
             match piece {
-                Output::Serial { port: CONSOLE_PORT, bytes } => {
+                Output::Serial { port, bytes } if Some(*port) == self.port => {
                     wrote = wrote.and_then(|()| sink.write_all(bytes));
                 }
                 Output::DebugConsole { bytes } => {

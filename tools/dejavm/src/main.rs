@@ -32,6 +32,7 @@ mod recording;
 mod replay;
 mod replay_debugged;
 mod screenshot;
+mod serial;
 mod snapshot;
 mod terminal;
 mod unrecorded;

@@ -10,7 +10,7 @@ use crate::kvm;
 use crate::progress::rate;
 use crate::recording::{checkpoints, going_on, live, refuse_to_overwrite};
 use crate::snapshot::Restored;
-use crate::vmx::Vmx;
+use crate::vmx::{Told, Vmx};
 use dejavm_cpu::control;
 use dejavm_machine::{Boot, BootError, End, Machine, MachineConfig, Module, OnReset, TimeBase};
 use dejavm_memory::RamLayout;
@@ -38,9 +38,13 @@ fn described(arguments: &Record) -> Result<Record, Failure> {
     let Some(path) = arguments.vmx.clone() else { return Ok(arguments) };
     let shown = name(&path);
     let text = read(&path, "the machine's description")?;
-    let ignored = Vmx::parse(&String::from_utf8_lossy(&text))
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let Told { mapped, ignored } = Vmx::parse(&text, folder)
         .and_then(|vmx| vmx.fill(&mut arguments))
         .map_err(|failure| failure.about(&shown))?;
+    if !mapped.is_empty() {
+        eprintln!("dejavm: {shown}: {}", mapped.join("; "));
+    }
     if !ignored.is_empty() {
         eprintln!("dejavm: {shown}: keys without a meaning here: {}", ignored.join(", "));
     }
@@ -87,6 +91,7 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     let Disks { storages, mut externals } =
         disks::attach(&disks::all(arguments), &mut config.hardware)?;
     recording.network.attach(&mut config.hardware);
+    recording.serial.attach(&mut config.hardware)?;
     arguments.entropy.attach(&mut config.hardware)?;
     let boot = Boot { image: &kernel, initrd: initrd.as_deref(), cmdline: &arguments.append };
     let contents = arguments.module.iter().map(|path| read(path, "the module"));

@@ -1,7 +1,7 @@
 //! Recording a live machine, wherever it comes from: the files, the terminal, the signals.
 
 use crate::Outcome;
-use crate::arguments::{IdlePolicy, LiveGdb, Recording};
+use crate::arguments::{IdlePolicy, LiveGdb, Recording, Report};
 use crate::console::Console;
 use crate::debugger::Listener;
 use crate::exit::{Exit, Failure};
@@ -9,9 +9,11 @@ use crate::live::{Debugging, Live};
 use crate::packing_thread;
 use crate::progress::{Meter, rate, seconds, size};
 use crate::record::{CREATOR, ending_text, name, recorded_json};
+use crate::serial::Port;
 use crate::terminal::{RawTerminal, Wishes, read_stdin};
 use crate::unrecorded;
 use crate::world::{HostWorld, snapshot_on_signal, stop_on_signals};
+use crossbeam_channel::never;
 use dejavm_machine::Machine;
 use dejavm_replay::{
     CheckpointInterval, CheckpointPolicy, External, Header, Parent, RecordOptions, Recorder,
@@ -35,7 +37,8 @@ pub fn live(
     let mut console = Console::new(recording.report.console.as_deref(), recording.report.json)?
         .with_debug(recording.report.debug_console.as_deref())?;
     let typed = io::stdin().is_terminal();
-    let idle = recording.idle.unwrap_or(match typed || recording.network.is_any() {
+    let attended = typed || recording.network.is_any() || recording.serial.is_interactive()?;
+    let idle = recording.idle.unwrap_or(match attended {
         true => IdlePolicy::Realtime,
         false => IdlePolicy::Skip,
     });
@@ -51,6 +54,8 @@ pub fn live(
         Failure::new(Exit::Environment, format!("a thread cannot be started: {error}"))
     })?;
     let network = recording.network.open(&options.header.config.hardware)?;
+    let serial = recording.serial.open(&options.header.config.hardware)?;
+    console_has_a_port(&recording.report, serial.stdio)?;
     let sink = match recording.no_log {
         true => None,
         false => Some(create(recording)?),
@@ -60,11 +65,15 @@ pub fn live(
         recording.report.console.is_none() && (recording.report.json || io::stdout().is_terminal());
     let mut meter = Meter::new(recording.report.progress, console_on_terminal);
     let wishes = Wishes { stop: Arc::clone(&stop), snapshot: Arc::clone(&snapshot) };
-    let input = read_stdin(typed, wishes);
+    let input = match typed || serial.stdio.is_some() {
+        true => read_stdin(typed, wishes),
+        false => never(),
+    };
     let result = {
         let _raw = RawTerminal::enter();
         let mut world = HostWorld::new(input, Arc::clone(&stop), idle, &mut console, &mut meter)
-            .with_network(network);
+            .with_network(network)
+            .with_serial(serial);
         let Some(sink) = sink else {
             let (ending, at) = unrecorded::run(&mut machine, &mut world);
             eprintln!("dejavm: {}; {} instructions, no log", ending_text(ending), at.position);
@@ -100,6 +109,18 @@ pub fn live(
     value["positions"] = json!(counted(&options.header));
     value["file"] = json!(name(&recording.output));
     Ok(Outcome { json: value, failure: console.check().err() })
+}
+
+/// Refuses a file for a console that no port is.
+pub fn console_has_a_port(report: &Report, port: Option<Port>) -> Result<(), Failure> {
+    match &report.console {
+        Some(_) if port.is_none() => {
+            let sentence = "--console: no serial port is on stdio, whose file it would be; leave the option out, or say \
+                            which port it is, as in --serial 1=stdio";
+            Err(Failure::new(Exit::Usage, sentence))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What positions are.

@@ -10,9 +10,11 @@ use crate::lockstep;
 use crate::open;
 use crate::progress::{Meter, rate, seconds};
 use crate::record::{debug_exit, ending_name, ending_text};
+use crate::recording::console_has_a_port;
 use crate::replay_debugged;
+use crate::serial::Serial;
 use crate::world::stop_on_signals;
-use dejavm_machine::Output;
+use dejavm_machine::{Hardware, Output};
 use dejavm_replay::{CutShort, Moment, Observer, ReplayOptions, Replayed, Replayer};
 use dejavm_units::Position;
 use serde_json::{Value, json};
@@ -35,7 +37,13 @@ pub fn replay(arguments: &Replay) -> Result<Outcome, Failure> {
     let console_on_terminal =
         !arguments.quiet && report.console.is_none() && (report.json || io::stdout().is_terminal());
     let meter = Meter::new(report.progress, console_on_terminal);
-    run(arguments.file.as_deref(), arguments.until, &arguments.tuning, console, meter)
+    let Replay { file, until, tuning, serial, .. } = arguments;
+    let set_up = |watch: &mut Watch, hardware: &Hardware| {
+        watch.serial = serial.open_outputs(hardware)?;
+        watch.console.show(watch.serial.stdio);
+        console_has_a_port(report, watch.serial.stdio)
+    };
+    run(file.as_deref(), *until, tuning, console, meter, set_up)
 }
 
 /// Replays and verifies.
@@ -45,8 +53,8 @@ pub fn verify(arguments: &Verify) -> Result<Outcome, Failure> {
     }
     let meter = Meter::new(arguments.progress, false);
     let console = Console::none();
-    let outcome =
-        run(arguments.file.as_deref(), arguments.until, &arguments.tuning, console, meter)?;
+    let Verify { file, until, tuning, .. } = arguments;
+    let outcome = run(file.as_deref(), *until, tuning, console, meter, |_, _| Ok(()))?;
     if !arguments.json && outcome.failure.is_none() {
         let value = &outcome.json;
         let line = format!(
@@ -64,13 +72,14 @@ fn run(
     tuning: &TuningOptions,
     console: Console,
     meter: Meter,
+    set_up: impl FnOnce(&mut Watch, &Hardware) -> Result<(), Failure>,
 ) -> Result<Outcome, Failure> {
     let (file, name) = open::file(path)?;
     let stop = stop_on_signals().map_err(|error| {
         Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
     })?;
-    let mut watch = Watch { console, meter, stop };
-    let result = replay_file(file, until, tuning, &mut watch);
+    let mut watch = Watch { console, serial: Serial::default(), meter, stop };
+    let result = replay_file(file, until, tuning, &mut watch, set_up);
     watch.meter.finish();
     let replayed = result.map_err(|failure| failure.about(&name))?;
     let time = watch.meter.seconds();
@@ -127,6 +136,7 @@ fn replay_file(
     until: Option<u64>,
     tuning: &TuningOptions,
     watch: &mut Watch,
+    set_up: impl FnOnce(&mut Watch, &Hardware) -> Result<(), Failure>,
 ) -> Result<Replayed, Failure> {
     let mut replayer = match tuning.engine {
         Engine::Kvm => Replayer::open(file)?,
@@ -136,6 +146,7 @@ fn replay_file(
         | Engine::Reference
         | Engine::KvmSteps => open::replayer(file)?,
     };
+    set_up(watch, &replayer.header().config.hardware)?;
     let mut machine = open::machine(&mut replayer)?;
     machine.set_tuning(tuning.tuning());
     if tuning.engine == Engine::Kvm {
@@ -155,6 +166,7 @@ fn replay_file(
 /// Watches a replay for the user.
 struct Watch {
     console: Console,
+    serial: Serial,
     meter: Meter,
     stop: Arc<AtomicBool>,
 }
@@ -168,6 +180,7 @@ impl Watch {
 impl Observer for Watch {
     fn output(&mut self, output: &[Output]) {
         self.console.write(output);
+        self.serial.write(output);
     }
 
     fn progress(&mut self, at: Moment) -> bool {

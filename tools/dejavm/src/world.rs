@@ -4,7 +4,8 @@ use crate::arguments::IdlePolicy;
 use crate::console::Console;
 use crate::network::Plug;
 use crate::progress::Meter;
-use crossbeam_channel::{Receiver, TryRecvError, never, select};
+use crate::serial::{Port, Serial};
+use crossbeam_channel::{Receiver, Select, TryRecvError, never};
 use dejavm_machine::{Input, Output};
 use dejavm_replay::{IdleAnswer, Polled, Progress, World};
 use dejavm_units::GuestNs;
@@ -15,10 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Bytes of standard input that enter the machine at once: as many as the FIFO of a 16550 holds. More
+/// Bytes that enter a serial port at once: as many as the FIFO of a 16550 holds. More
 /// would only wait inside the machine, and make every digest longer.
 const BATCH_BYTES: usize = 16;
-/// Bytes that wait here at most before standard input has to.
+/// Bytes for a port that wait here at most before who sends them has to.
 const WAITING_BYTES: usize = 4096;
 /// Everything is written down this often once a recording runs, and more often at its beginning.
 const FLUSH_PERIOD: Duration = Duration::from_secs(1);
@@ -44,10 +45,44 @@ pub fn snapshot_on_signal() -> io::Result<Arc<AtomicBool>> {
     Ok(snapshot)
 }
 
-/// A machine's surroundings on this host.
-pub struct HostWorld<'a> {
+/// What is typed, or arrives otherwise, for one serial port.
+struct Feed {
+    /// `None`: it is for nobody.
+    port: Option<Port>,
     input: Receiver<Vec<u8>>,
     waiting: VecDeque<u8>,
+}
+
+impl Feed {
+    fn new(port: Option<Port>, input: Receiver<Vec<u8>>) -> Feed {
+        Feed { port, input, waiting: VecDeque::new() }
+    }
+
+    fn take_arrived(&mut self) {
+        while self.waiting.len() < WAITING_BYTES {
+            match self.input.try_recv() {
+                Ok(bytes) if self.port.is_some() => self.waiting.extend(bytes),
+                Ok(_) => {}
+                Err(TryRecvError::Empty) => return,
+                // The guest goes on without input.
+                Err(TryRecvError::Disconnected) => self.input = never(),
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<Input> {
+        let port = self.port.filter(|_| !self.waiting.is_empty())?;
+        let batch = if port == Port::VIRTIO { WAITING_BYTES } else { BATCH_BYTES };
+        let bytes = self.waiting.drain(..self.waiting.len().min(batch)).collect();
+        Some(Input::Serial { port: port.number(), bytes })
+    }
+}
+
+/// A machine's surroundings on this host.
+pub struct HostWorld<'a> {
+    /// That of standard input first.
+    feeds: Vec<Feed>,
+    serial: Serial,
     stop: Arc<AtomicBool>,
     idle: IdlePolicy,
     /// Since when the machine waits, in guest time and in host time.
@@ -70,8 +105,8 @@ impl<'a> HostWorld<'a> {
         meter: &'a mut Meter,
     ) -> HostWorld<'a> {
         HostWorld {
-            input,
-            waiting: VecDeque::new(),
+            feeds: vec![Feed::new(Some(Port::COM1), input)],
+            serial: Serial::default(),
             stop,
             idle,
             anchor: None,
@@ -91,6 +126,17 @@ impl<'a> HostWorld<'a> {
         self
     }
 
+    /// Surroundings with serial ports that lead elsewhere than to standard input and output.
+    #[must_use]
+    pub fn with_serial(mut self, serial: Serial) -> HostWorld<'a> {
+        self.feeds[0].port = serial.stdio;
+        let arrivals = serial.arrivals().into_iter();
+        self.feeds.extend(arrivals.map(|(port, input)| Feed::new(Some(port), input)));
+        self.console.show(serial.stdio);
+        self.serial = serial;
+        self
+    }
+
     /// Whether a debugger is there.
     pub fn set_attended(&mut self, attended: bool) {
         self.wait_max = if attended { WAIT_MAX_ATTENDED } else { WAIT_MAX };
@@ -102,34 +148,28 @@ impl<'a> HostWorld<'a> {
     }
 
     fn take_arrived(&mut self) {
-        while self.waiting.len() < WAITING_BYTES {
-            match self.input.try_recv() {
-                Ok(bytes) => self.waiting.extend(bytes),
-                Err(TryRecvError::Empty) => return,
-                // The guest goes on without input.
-                Err(TryRecvError::Disconnected) => self.input = never(),
-            }
+        self.feeds.iter_mut().for_each(Feed::take_arrived);
+        if let Some(network) = &mut self.network {
+            network.take_arrived();
         }
     }
 
     /// Whether something can enter the machine.
     fn has_inputs(&self) -> bool {
-        !self.waiting.is_empty() || self.network.as_ref().is_some_and(Plug::has_inputs)
+        self.feeds.iter().any(|feed| !feed.waiting.is_empty())
+            || self.network.as_ref().is_some_and(Plug::has_inputs)
     }
 
     /// Waits for input; whether some is there now.
     fn wait(&mut self, time: Duration) -> bool {
         let arrivals = self.network.as_ref().map_or_else(never, Plug::arrivals);
-        select! {
-            recv(self.input) -> bytes => match bytes {
-                Ok(bytes) => self.waiting.extend(bytes),
-                Err(_closed) => self.input = never(),
-            },
-            recv(arrivals) -> arrival => if let (Ok(arrival), Some(network)) = (arrival, &mut self.network) {
-                network.arrived(arrival);
-            },
-            default(time.min(self.wait_max)) => {}
+        let mut select = Select::new();
+        for feed in &self.feeds {
+            select.recv(&feed.input);
         }
+        select.recv(&arrivals);
+        let _index = select.ready_timeout(time.min(self.wait_max));
+        self.take_arrived();
         self.has_inputs()
     }
 
@@ -160,13 +200,8 @@ impl<'a> HostWorld<'a> {
 impl World for HostWorld<'_> {
     fn poll(&mut self) -> Polled {
         self.take_arrived();
-        let bytes: Vec<u8> = self.waiting.drain(..self.waiting.len().min(BATCH_BYTES)).collect();
-        let mut inputs = match bytes.is_empty() {
-            true => Vec::new(),
-            false => vec![Input::Serial { port: 0, bytes }],
-        };
+        let mut inputs: Vec<Input> = self.feeds.iter_mut().filter_map(Feed::next).collect();
         if let Some(network) = &mut self.network {
-            network.take_arrived();
             inputs.extend(network.inputs());
         }
         let flush = self.flushed.elapsed() >= self.flush_period;
@@ -193,6 +228,7 @@ impl World for HostWorld<'_> {
 
     fn output(&mut self, output: &[Output]) {
         self.console.write(output);
+        self.serial.write(output);
         if let Some(network) = &self.network {
             network.send(output);
         }
@@ -238,7 +274,7 @@ mod tests {
             };
             let passed = until.0 - now.0;
             assert_eq!(passed < 300_000_000_000, held, "{passed} ns");
-            world.waiting.clear();
+            world.feeds[0].waiting.clear();
         }
     }
 }

@@ -696,6 +696,34 @@ device_suite!(virtio_rng:
     },
     outputs |chip| chip.outputs());
 
+device_suite!(virtio_console:
+    crate::testing::Machine<crate::virtio::Function<crate::virtio::console::Console>> =
+        crate::testing::Machine::new(
+            crate::virtio::Function::new(crate::virtio::console::Console::default()),
+            0x2000,
+            0,
+        ),
+    regs &[0, 1],
+    read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
+    write 60, |chip, reg, value, now| {
+        let _ = reg;
+        chip.anything(value, now)
+    },
+    host |chip, n| {
+        use crate::virtio::driver::{offer, start};
+        let now = GuestNs(n >> 50);
+        let (first, bytes) = ((n >> 32) as u16 % 8, (n >> 8) as u32 & 0x7ff);
+        match n % 8 {
+            0 => start(chip, n >> 8 & 0x3000_0000, (n >> 4) as u16 & 1),
+            1 | 2 => offer(chip, 0, first, &[(0x1000, bytes, true)], now),
+            3 | 4 => offer(chip, 1, first, &[(0x1000, bytes, false)], now),
+            5 => return chip.card.device_mut().take_transmitted().iter().map(|byte| u64::from(*byte)).sum(),
+            _ => chip.card.device_mut().receive(&vec![n as u8; bytes as usize], now),
+        }
+        0
+    },
+    outputs |chip| chip.outputs());
+
 device_suite!(e1000:
     crate::testing::Machine<crate::e1000::E1000> =
         crate::testing::Machine::new(crate::e1000::E1000::new([2, 0, 0, 0, 0, 1]), 0x2000, 0),

@@ -61,6 +61,8 @@ pub(crate) struct Platform {
     /// Firmware steers interrupts and gives addresses.
     firmware: bool,
     low_ram: u64,
+    /// COM2 to COM4.
+    serial_ports: [bool; 3],
 }
 
 impl Platform {
@@ -71,6 +73,7 @@ impl Platform {
             display: config.hardware.display,
             firmware: config.hardware.firmware.is_some(),
             low_ram: config.ram.low_bytes(),
+            serial_ports: config.hardware.serial_ports,
         }
     }
 
@@ -302,21 +305,27 @@ impl Aml for PciRoot {
         let routes: Vec<Route> =
             (1..32).flat_map(|slot| (0..4).map(move |pin| Route { slot, pin, firmware })).collect();
         let routes = Package::new(routes.iter().map(|route| route as &dyn Aml).collect());
-        Device::new(
-            Path::new("PCI0"),
-            vec![
-                &Name::new(Path::new("_HID"), &EISAName::new("PNP0A03")),
-                &Name::new(Path::new("_ADR"), &aml::ZERO),
-                &Name::new(Path::new("_UID"), &aml::ZERO),
-                &Name::new(Path::new("_CRS"), &PciWindows(self.0)),
-                &Name::new(Path::new("_PRT"), &routes),
-                &IsaDevice { name: "COM1", id: "PNP0501", ports: &[(0x3f8, 8)], irq: 4 },
-                &IsaDevice { name: "PS2K", id: "PNP0303", ports: &[(0x60, 1), (0x64, 1)], irq: 1 },
-                &IsaDevice { name: "PS2M", id: "PNP0F13", ports: &[], irq: 12 },
-                &IsaDevice { name: "RTC_", id: "PNP0B00", ports: &[(0x70, 2)], irq: 8 },
-            ],
-        )
-        .to_aml_bytes(sink);
+        let isa = |name, id, ports, irq| IsaDevice { name, id, uid: None, ports, irq };
+        let others = COM_PORTS.iter().zip(self.0.serial_ports).filter(|(_, exists)| *exists);
+        let others: Vec<&IsaDevice> = others.map(|(device, _)| device).collect();
+        let (id, address) = (
+            Name::new(Path::new("_HID"), &EISAName::new("PNP0A03")),
+            Name::new(Path::new("_ADR"), &aml::ZERO),
+        );
+        let (uid, windows, routes) = (
+            Name::new(Path::new("_UID"), &aml::ZERO),
+            Name::new(Path::new("_CRS"), &PciWindows(self.0)),
+            Name::new(Path::new("_PRT"), &routes),
+        );
+        let devices = [
+            isa("COM1", "PNP0501", &[(0x3f8, 8)], 4),
+            isa("PS2K", "PNP0303", &[(0x60, 1), (0x64, 1)], 1),
+            isa("PS2M", "PNP0F13", &[], 12),
+            isa("RTC_", "PNP0B00", &[(0x70, 2)], 8),
+        ];
+        let mut children: Vec<&dyn Aml> = vec![&id, &address, &uid, &windows, &routes];
+        children.extend(devices.iter().chain(others).map(|device| device as &dyn Aml));
+        Device::new(Path::new("PCI0"), children).to_aml_bytes(sink);
     }
 }
 
@@ -382,10 +391,19 @@ impl Aml for Route {
     }
 }
 
+/// The serial ports beyond the first.
+const COM_PORTS: [IsaDevice; 3] = [
+    IsaDevice { name: "COM2", id: "PNP0501", uid: Some(2), ports: &[(0x2f8, 8)], irq: 3 },
+    IsaDevice { name: "COM3", id: "PNP0501", uid: Some(3), ports: &[(0x3e8, 8)], irq: 4 },
+    IsaDevice { name: "COM4", id: "PNP0501", uid: Some(4), ports: &[(0x2e8, 8)], irq: 3 },
+];
+
 /// A device on the ISA bus: its ports and its edge-triggered interrupt.
 struct IsaDevice {
     name: &'static str,
     id: &'static str,
+    /// What tells it from others of its kind.
+    uid: Option<u8>,
     ports: &'static [(u16, u8)],
     irq: u32,
 }
@@ -397,14 +415,13 @@ impl Aml for IsaDevice {
         let interrupt = Interrupt::new(true, true, false, false, self.irq);
         let mut resources: Vec<&dyn Aml> = ports.iter().map(|ports| ports as &dyn Aml).collect();
         resources.push(&interrupt);
-        Device::new(
-            Path::new(self.name),
-            vec![
-                &Name::new(Path::new("_HID"), &EISAName::new(self.id)),
-                &Name::new(Path::new("_CRS"), &ResourceTemplate::new(resources)),
-            ],
-        )
-        .to_aml_bytes(sink);
+        let id = Name::new(Path::new("_HID"), &EISAName::new(self.id));
+        let uid = self.uid.map(|uid| Name::new(Path::new("_UID"), &uid));
+        let resources = Name::new(Path::new("_CRS"), &ResourceTemplate::new(resources));
+        let mut children: Vec<&dyn Aml> = vec![&id];
+        children.extend(uid.iter().map(|uid| uid as &dyn Aml));
+        children.push(&resources);
+        Device::new(Path::new(self.name), children).to_aml_bytes(sink);
     }
 }
 
@@ -477,6 +494,26 @@ mod tests {
             at += usize::from(madt[at + 1]);
         }
         assert_eq!((at, kinds), (madt.len(), vec![0, 1, 2, 2, 2, 2, 4]));
+    }
+
+    /// What recordings with kernels outside rebuild must not change.
+    #[test]
+    fn a_serial_port_that_does_not_exist_is_not_declared() {
+        let plain = dsdt(platform());
+        let with = |serial_ports| dsdt(Platform { serial_ports, ..platform() });
+        let named = |table: &Sdt, name: &[u8]| {
+            table.as_slice().windows(name.len()).filter(|window| *window == name).count()
+        };
+        for (n, name) in [b"COM2", b"COM3", b"COM4"].into_iter().enumerate() {
+            assert_eq!(named(&plain, name), 0);
+            let mut ports = [false; 3];
+            ports[n] = true;
+            let table = with(ports);
+            assert_eq!((named(&table, name), named(&table, b"COM")), (1, 2));
+            // DefName _UID, a byte.
+            assert_eq!(named(&table, &[b"_UID\x0a", &[n as u8 + 2][..]].concat()), 1);
+            assert_eq!(sum(table.as_slice()), 0);
+        }
     }
 
     #[test]

@@ -12,22 +12,20 @@ use crate::firmware;
 use crate::hardware::{Hardware, OnReset};
 use crate::input_output::{Input, Output, OutputQueue};
 use crate::machine::End;
-use crate::state::{BoardState, RestoreError};
+use crate::serial::{self, SerialPort};
+use crate::state::{BoardState, RestoreError, SerialState};
 use dejavm_devices::acpi_pm::TimerWidth;
 use dejavm_devices::i8042::Key;
 use dejavm_devices::pci::{ISA_BRIDGE, Width};
-use dejavm_devices::{
-    AcpiPm, I8042, IoApic, Lapic, PciHost, Pic, Pit, Rtc, SystemControl, Uart16550, lapic,
-};
+use dejavm_devices::{AcpiPm, I8042, IoApic, Lapic, PciHost, Pic, Pit, Rtc, SystemControl, lapic};
 use dejavm_memory::GuestRam;
 use dejavm_units::{GuestNs, Position};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// ISA interrupt lines.
 mod irq {
     pub(super) const TIMER: u8 = 0;
     pub(super) const KEYBOARD: u8 = 1;
-    pub(super) const COM1: u8 = 4;
     pub(super) const RTC: u8 = 8;
     pub(super) const SCI: u8 = crate::acpi::SCI_IRQ;
     pub(super) const MOUSE: u8 = 12;
@@ -43,9 +41,6 @@ pub(crate) fn io_apic_id(config: &MachineConfig) -> u8 {
 fn io_apic_pin(line: u8) -> u8 {
     if line == irq::TIMER { 2 } else { line }
 }
-
-/// Bytes received on COM1 that may wait for the guest to read them.
-const COM1_WAITING_MAX: usize = 1 << 16;
 
 /// Everything of a machine that is neither CPU nor RAM.
 pub(crate) struct Board {
@@ -64,12 +59,11 @@ pub(crate) struct Board {
     pub(crate) pci: PciHost,
     pub(crate) system_control: SystemControl,
     pub(crate) i8042: I8042,
-    pub(crate) com1: Uart16550,
+    /// COM1 first.
+    pub(crate) serial: Vec<SerialPort>,
     pub(crate) cards: Cards,
     /// What serves the firmware, if the machine starts with one.
     pub(crate) firmware: Option<firmware::Served>,
-    /// Serial input that the UART has no room for yet.
-    com1_waiting: VecDeque<u8>,
     /// Why the machine has ended, if it has.
     end: Option<End>,
     /// What becomes of it that is reset.
@@ -121,10 +115,9 @@ impl Board {
             pci: PciHost::new(),
             system_control: SystemControl::new(),
             i8042: I8042::new(),
-            com1: Uart16550::new(),
+            serial: serial::ports(&config.hardware),
             cards: Cards::new(&config.hardware),
             firmware: firmware::Served::new(config),
-            com1_waiting: VecDeque::new(),
             end: None,
             on_reset: config.hardware.on_reset,
             unknown_ports: BTreeMap::new(),
@@ -204,7 +197,7 @@ impl Board {
         self.system_control.reset();
         self.system_control.write(0, PORT_92_A20, now);
         self.i8042.reset();
-        self.com1.reset();
+        self.serial.iter_mut().for_each(SerialPort::reset);
         self.cards.reset();
         if let Some(firmware) = &mut self.firmware {
             firmware.fw_cfg.reset();
@@ -263,7 +256,7 @@ impl Board {
     pub(crate) fn settle(&mut self) {
         let lines = u16::from(self.pit.out(0)) << irq::TIMER
             | u16::from(self.i8042.keyboard_irq()) << irq::KEYBOARD
-            | u16::from(self.com1.irq()) << irq::COM1
+            | self.serial.iter().fold(0, |lines, port| lines | port.line())
             | u16::from(self.rtc.irq()) << irq::RTC
             | u16::from(self.acpi_pm.sci()) << irq::SCI
             | u16::from(self.i8042.mouse_irq()) << irq::MOUSE
@@ -392,32 +385,10 @@ impl Board {
         }
     }
 
-    /// Moves serial input into the UART as far as it has room, and its output to the host.
-    pub(crate) fn exchange_serial(&mut self) {
-        while let Some(byte) = self.com1_waiting.front() {
-            if self.com1.receive(&[*byte]) == 0 {
-                break;
-            }
-            self.com1_waiting.pop_front();
-        }
-        let sent = self.com1.take_transmitted();
-        if !sent.is_empty() {
-            self.output.serial(0, &sent);
-        }
-    }
-
     pub(crate) fn apply(&mut self, input: &Input) {
         match input {
-            Input::Serial { port: 0, bytes } => {
-                // Beyond this the line drops bytes, as a UART does that nobody reads: the state must not
-                // grow with what the world sends.
-                let room = COM1_WAITING_MAX.saturating_sub(self.com1_waiting.len());
-                self.com1_waiting.extend(&bytes[..bytes.len().min(room)]);
-                self.exchange_serial();
-            }
+            Input::Serial { port, bytes } => self.receive_serial(*port, bytes),
             Input::PowerButton => self.acpi_pm.press_power_button(),
-            // No other port exists.
-            Input::Serial { .. } => {}
             Input::Key { code, extended, pressed } => {
                 self.i8042.key(Key { code: *code, extended: *extended }, *pressed);
             }
@@ -452,7 +423,7 @@ mod save_restore {
     use super::*;
 
     impl Board {
-        /// Cards, what serves the firmware, and processors beyond the first are saved apart.
+        /// Cards, what serves the firmware, serial ports and processors beyond the first are saved apart.
         pub(crate) fn save(&self) -> (clock::State, BoardState) {
             let Board {
                 clock,
@@ -466,9 +437,8 @@ mod save_restore {
                 pci,
                 system_control,
                 i8042,
-                com1,
+                serial,
                 firmware: _,
-                com1_waiting,
                 cards: _,
                 end,
                 on_reset: _,
@@ -483,6 +453,7 @@ mod save_restore {
                 exits_max: _,
                 reset_due: _,
             } = self;
+            let SerialState { uart: com1, waiting: com1_waiting } = serial[0].save();
             let state = BoardState {
                 pic: pic.save(),
                 pit: pit.save(),
@@ -493,8 +464,8 @@ mod save_restore {
                 pci: pci.save(),
                 system_control: system_control.save(),
                 i8042: i8042.save(),
-                com1: com1.save(),
-                com1_waiting: com1_waiting.iter().copied().collect(),
+                com1,
+                com1_waiting,
                 end: *end,
             };
             (clock.save(), state)
@@ -529,8 +500,7 @@ mod save_restore {
             self.pci.restore(pci)?;
             self.system_control.restore(system_control)?;
             self.i8042.restore(i8042)?;
-            self.com1.restore(com1)?;
-            self.com1_waiting = com1_waiting.into();
+            self.serial[0].restore(SerialState { uart: com1, waiting: com1_waiting })?;
             self.end = end;
             self.output = OutputQueue::default();
             // A saved controller has been told these levels already, so telling it again is no edge.

@@ -17,6 +17,7 @@ use dejavm_devices::e1000::{self, E1000};
 use dejavm_devices::ide::{self, Ide, Media};
 use dejavm_devices::pci::{FunctionAddress, ISA_BRIDGE, Width};
 use dejavm_devices::virtio::block::Block;
+use dejavm_devices::virtio::console::Console;
 use dejavm_devices::virtio::net::Net;
 use dejavm_devices::virtio::rng::Rng;
 use dejavm_devices::virtio::{self, Function};
@@ -29,6 +30,8 @@ use serde::{Deserialize, Serialize};
 const DISPLAY_DEVICE: u8 = 2;
 /// The device number of the first card.
 const FIRST_DEVICE: u8 = 3;
+/// The number of the virtio console among serial ports.
+pub const VIRTIO_CONSOLE: u8 = 4;
 /// Cards at most: what bus 0 has left.
 pub(crate) const CARDS_MAX: usize = 32 - FIRST_DEVICE as usize;
 
@@ -47,6 +50,8 @@ pub enum CardState {
     E1000(Box<e1000::State>),
     /// The display, which comes last.
     Display(vga::State),
+    /// A virtio console.
+    VirtioConsole(virtio::State<virtio::console::State>),
 }
 
 /// A chip.
@@ -58,6 +63,7 @@ enum Chip {
     VirtioRng(Box<Function<Rng>>),
     E1000(Box<E1000>),
     Display(Box<Vga>),
+    VirtioConsole(Box<Function<Console>>),
 }
 
 impl Chip {
@@ -69,6 +75,7 @@ impl Chip {
             Chip::VirtioRng(card) => &**card,
             Chip::E1000(card) => &**card,
             Chip::Display(card) => &**card,
+            Chip::VirtioConsole(card) => &**card,
         }
     }
 
@@ -80,6 +87,7 @@ impl Chip {
             Chip::VirtioRng(card) => &mut **card,
             Chip::E1000(card) => &mut **card,
             Chip::Display(card) => &mut **card,
+            Chip::VirtioConsole(card) => &mut **card,
         }
     }
 }
@@ -126,6 +134,10 @@ pub(crate) fn check(hardware: &Hardware) -> Result<(), ConfigError> {
     if ide > 1 {
         return Err(ConfigError::Cards(ide));
     }
+    let consoles = hardware.cards.iter().filter(|card| **card == Kind::VirtioConsole).count();
+    if consoles > 1 {
+        return Err(ConfigError::Consoles(consoles));
+    }
     match used.iter().position(|used| !used) {
         None => Ok(()),
         Some(unused) => Err(ConfigError::Drive(unused)),
@@ -158,6 +170,9 @@ impl Cards {
                 Kind::VirtioRng { seed } => {
                     Chip::VirtioRng(Box::new(Function::new(Rng::new(*seed))))
                 }
+                Kind::VirtioConsole => {
+                    Chip::VirtioConsole(Box::new(Function::new(Console::default())))
+                }
             };
             let at = match chip {
                 Chip::Ide(_) => FunctionAddress { function: 1, ..ISA_BRIDGE },
@@ -165,6 +180,7 @@ impl Cards {
                 | Chip::VirtioNet(_)
                 | Chip::VirtioRng(_)
                 | Chip::E1000(_)
+                | Chip::VirtioConsole(_)
                 | Chip::Display(_) => FunctionAddress { bus: 0, device, function: 0 },
             };
             Slot { at, chip, drives: card.drives() }
@@ -188,6 +204,7 @@ impl Cards {
             | Chip::Ide(_)
             | Chip::VirtioNet(_)
             | Chip::VirtioRng(_)
+            | Chip::VirtioConsole(_)
             | Chip::E1000(_) => None,
         })
     }
@@ -200,6 +217,7 @@ impl Cards {
             | Chip::Ide(_)
             | Chip::VirtioNet(_)
             | Chip::VirtioRng(_)
+            | Chip::VirtioConsole(_)
             | Chip::E1000(_) => None,
         })
     }
@@ -218,6 +236,7 @@ impl Cards {
                 | Chip::VirtioNet(_)
                 | Chip::VirtioRng(_)
                 | Chip::E1000(_)
+                | Chip::VirtioConsole(_)
                 | Chip::Display(_) => {}
             }
         }
@@ -312,6 +331,15 @@ impl Cards {
         lines
     }
 
+    /// Bytes arrive at the virtio console, if there is one.
+    pub(crate) fn receive_on_console(&mut self, bytes: &[u8], now: GuestNs) {
+        for slot in &mut self.slots {
+            if let Chip::VirtioConsole(card) = &mut slot.chip {
+                card.device_mut().receive(bytes, now);
+            }
+        }
+    }
+
     /// The next interrupt message of any card's.
     pub(crate) fn take_message(&mut self) -> Option<InterruptMessage> {
         self.slots.iter_mut().find_map(|slot| slot.chip.card_mut().take_message())
@@ -325,11 +353,14 @@ impl Cards {
     /// Serves the cards that are due.
     pub(crate) fn service(&mut self, now: GuestNs, ram: &mut GuestRam, output: &mut OutputQueue) {
         for (card, Slot { chip, drives: numbers, .. }) in (0..).zip(&mut self.slots) {
+            if chip.card().deadline().is_none_or(|deadline| deadline > now) {
+                continue;
+            }
             let network = Some(Sender { card, output: &mut *output });
-            let card = chip.card_mut();
-            if card.deadline().is_some_and(|deadline| deadline <= now) {
-                let drives = &mut self.drives;
-                card.service(now, &mut Around { ram, drives, numbers, network });
+            let drives = &mut self.drives;
+            chip.card_mut().service(now, &mut Around { ram, drives, numbers, network });
+            if let Chip::VirtioConsole(card) = chip {
+                output.serial(VIRTIO_CONSOLE, &card.device_mut().take_transmitted());
             }
         }
     }
@@ -422,6 +453,7 @@ mod save_restore {
                 Chip::VirtioRng(card) => CardState::VirtioRng(card.save()),
                 Chip::E1000(card) => CardState::E1000(Box::new(card.save())),
                 Chip::Display(card) => CardState::Display(card.save()),
+                Chip::VirtioConsole(card) => CardState::VirtioConsole(card.save()),
             };
             slots.iter().map(state).collect()
         }
@@ -448,12 +480,16 @@ mod save_restore {
                     (Chip::Display(card), CardState::Display(state)) => {
                         card.restore(state.clone())?;
                     }
+                    (Chip::VirtioConsole(card), CardState::VirtioConsole(state)) => {
+                        card.restore(state.clone())?;
+                    }
                     (
                         Chip::VirtioBlock(_)
                         | Chip::Ide(_)
                         | Chip::E1000(_)
                         | Chip::VirtioNet(_)
                         | Chip::VirtioRng(_)
+                        | Chip::VirtioConsole(_)
                         | Chip::Display(_),
                         _,
                     ) => {

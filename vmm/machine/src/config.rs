@@ -75,6 +75,9 @@ pub enum ConfigError {
     /// No machine has so many cards.
     #[error("{0} cards are more than the {CARDS_MAX} that the PCI bus has room for")]
     Cards(usize),
+    /// There is one console at most.
+    #[error("{0} virtio consoles are more than one")]
+    Consoles(usize),
     /// A drive that there is not, or that belongs to two cards or to none.
     #[error("drive {0} does not belong to exactly one card")]
     Drive(usize),
@@ -135,6 +138,7 @@ impl MachineConfig {
             firmware,
             display: _,
             on_reset,
+            serial_ports: _,
         } = &self.hardware;
         if !(1..=Hardware::PROCESSORS_MAX).contains(processors) {
             return Err(ConfigError::Processors(*processors));

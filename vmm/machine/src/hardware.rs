@@ -24,6 +24,8 @@ pub struct Hardware {
     pub display: bool,
     /// What the guest's reset does.
     pub on_reset: OnReset,
+    /// Whether COM2, COM3 and COM4 exist. COM1 always does.
+    pub serial_ports: [bool; 3],
 }
 
 /// What becomes of a machine that its guest resets, or that a triple fault does.
@@ -54,14 +56,26 @@ struct InFile {
 #[derive(Default, PartialEq, Serialize, Deserialize)]
 struct Later {
     on_reset: OnReset,
+    #[serde(with = "crate::tail")]
+    serial_ports: [bool; 3],
 }
 
 impl From<InFile> for Hardware {
     fn from(file: InFile) -> Hardware {
         let InFile { processors, slice, schedule_seed, drives, cards, firmware, display, later } =
             file;
-        let Later { on_reset } = later;
-        Hardware { processors, slice, schedule_seed, drives, cards, firmware, display, on_reset }
+        let Later { on_reset, serial_ports } = later;
+        Hardware {
+            processors,
+            slice,
+            schedule_seed,
+            drives,
+            cards,
+            firmware,
+            display,
+            on_reset,
+            serial_ports,
+        }
     }
 }
 
@@ -76,8 +90,9 @@ impl From<Hardware> for InFile {
             firmware,
             display,
             on_reset,
+            serial_ports,
         } = hardware;
-        let later = Later { on_reset };
+        let later = Later { on_reset, serial_ports };
         InFile { processors, slice, schedule_seed, drives, cards, firmware, display, later }
     }
 }
@@ -110,6 +125,8 @@ pub enum Card {
         /// Its address.
         mac: [u8; 6],
     },
+    /// A virtio console: one at most.
+    VirtioConsole,
 }
 
 /// What is connected to an IDE channel.
@@ -129,9 +146,10 @@ impl Card {
             Card::Ide { drives } => {
                 drives.iter().flatten().map(|drive| usize::from(drive.drive)).collect()
             }
-            Card::VirtioNet { mac: _ } | Card::VirtioRng { seed: _ } | Card::E1000 { mac: _ } => {
-                Vec::new()
-            }
+            Card::VirtioNet { mac: _ }
+            | Card::VirtioRng { seed: _ }
+            | Card::E1000 { mac: _ }
+            | Card::VirtioConsole => Vec::new(),
         }
     }
 }
@@ -154,6 +172,7 @@ impl Default for Hardware {
             firmware: None,
             display: false,
             on_reset: OnReset::Ends,
+            serial_ports: [false; 3],
         }
     }
 }
@@ -181,5 +200,8 @@ mod tests {
         let restarts = Hardware { on_reset: OnReset::Restarts, ..ends };
         assert_eq!(encode(&restarts).len(), old.len() + 2);
         assert_eq!(decode(&encode(&restarts)), restarts);
+        let ports = Hardware { serial_ports: [true, false, false], ..restarts };
+        assert_eq!(encode(&ports).len(), old.len() + 2 + 4);
+        assert_eq!(decode(&encode(&ports)), ports);
     }
 }

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 pub enum Input {
     /// Bytes arriving on a serial line.
     Serial {
-        /// Which serial port: 0 is COM1. Ports that the board lacks drop the bytes.
+        /// Which serial port: 0 is COM1, 3 COM4, [`VIRTIO_CONSOLE`](crate::VIRTIO_CONSOLE) the virtio console. Ports that the machine
+        /// lacks drop the bytes.
         port: u8,
         /// The bytes, in order.
         bytes: Vec<u8>,
@@ -128,7 +129,7 @@ impl Input {
 pub enum Output {
     /// Bytes sent on a serial line.
     Serial {
-        /// Which serial port: 0 is COM1.
+        /// Which serial port: 0 is COM1, [`VIRTIO_CONSOLE`](crate::VIRTIO_CONSOLE) the virtio console.
         port: u8,
         /// The bytes, in order.
         bytes: Vec<u8>,
@@ -155,6 +156,9 @@ pub(crate) struct OutputQueue {
 
 impl OutputQueue {
     pub(crate) fn serial(&mut self, port: u8, sent: &[u8]) {
+        if sent.is_empty() {
+            return;
+        }
         match self.queue.last_mut() {
             Some(Output::Serial { port: last, bytes }) if *last == port => {
                 bytes.extend_from_slice(sent);

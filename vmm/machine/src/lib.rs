@@ -24,13 +24,14 @@ mod memory_map;
 mod memory_mapped;
 mod ports;
 mod processors;
+mod serial;
 mod shadow;
 mod state;
 mod storage;
 pub mod tail;
 
 pub use boot::{Boot, BootError, Module};
-pub use cards::CardState;
+pub use cards::{CardState, VIRTIO_CONSOLE};
 pub use clock::State as ClockState;
 pub use config::{ConfigError, MachineConfig, TimeBase};
 pub use debugger_write::{
@@ -46,6 +47,7 @@ pub use hardware::{Card, Hardware, IdeDrive, OnReset};
 pub use input_output::{Input, Output};
 pub use machine::{End, Idle, Machine, Passed, Stop};
 pub use state::{
-    BoardState, FirmwareState, MachineState, MoreState, ProcessorState, RestoreError, ScheduleState,
+    BoardState, FirmwareState, MachineState, MoreState, ProcessorState, RestoreError,
+    ScheduleState, SerialState,
 };
 pub use storage::{Drive, Storage, Storages};

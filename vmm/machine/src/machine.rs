@@ -2,6 +2,7 @@
 
 use crate::board::Board;
 use crate::boot::{self, Boot, BootError, Module};
+use crate::cards::VIRTIO_CONSOLE;
 use crate::config::{MachineConfig, TimeBase};
 use crate::debugger_write::{Register, write_register};
 use crate::display::{self, Console};
@@ -235,6 +236,7 @@ impl Machine {
             schedule,
             cards: self.board.cards.save(),
             firmware: self.board.firmware.as_ref().map(firmware::Served::save),
+            serial: self.board.save_serial(),
         };
         MachineState { cpu: self.processor_state(0), clock, board, more }
     }
@@ -242,9 +244,10 @@ impl Machine {
     /// Becomes `state`, RAM left as it is. A refused state leaves the machine unusable.
     pub fn restore(&mut self, state: &MachineState) -> Result<(), RestoreError> {
         let MachineState { cpu, clock, board, more } = state;
-        let MoreState { processors, schedule, cards, firmware } = more;
+        let MoreState { processors, schedule, cards, firmware, serial } = more;
         self.board.cards.restore(cards)?;
         self.display_was_restored();
+        self.board.restore_serial(serial)?;
         self.board.restore(clock, board)?;
         self.board.restore_firmware(firmware.as_ref(), &mut self.ram)?;
         self.restore_processors(cpu, processors, schedule)
@@ -505,6 +508,10 @@ impl Machine {
             Input::Link { card, up } => {
                 let now = self.guest_ns();
                 self.board.set_link(*card, *up, now);
+            }
+            Input::Serial { port: VIRTIO_CONSOLE, bytes } => {
+                let now = self.guest_ns();
+                self.board.receive_on_console(bytes, now);
             }
             Input::Serial { .. }
             | Input::Key { .. }

@@ -83,18 +83,13 @@ impl Board {
             0x92 => self.system_control.read(0, now),
             RESET_CONTROL => self.system_control.read(1, now),
             acpi::PM_BASE..=ACPI_LAST => self.acpi_pm.read(port - acpi::PM_BASE, now),
-            0x3f8..=0x3ff => {
-                let value = self.com1.read(port - 0x3f8, now);
-                self.exchange_serial();
-                value
-            }
             // The debug console announces itself by reading as its own number (Bochs, QEMU).
             0xe9 | 0x402 => 0xe9,
             0x510..=0x51b => self.read_fw_cfg(port, now),
-            _ => {
+            _ => self.read_serial(port, now).unwrap_or_else(|| {
                 *self.unknown_ports.entry(port).or_default() += 1;
                 OPEN_BUS
-            }
+            }),
         }
     }
 
@@ -113,11 +108,8 @@ impl Board {
             RESET_CONTROL => self.system_control.write(1, value, now),
             acpi::PM_BASE..=ACPI_LAST => self.acpi_pm.write(port - acpi::PM_BASE, value, now),
             0xe9 | 0x402 => self.output.debug_console(value),
-            0x3f8..=0x3ff => {
-                self.com1.write(port - 0x3f8, value, now);
-                self.exchange_serial();
-            }
             0x510..=0x51b => self.write_fw_cfg(port, value, now),
+            _ if self.write_serial(port, value, now) => {}
             _ => *self.unknown_ports.entry(port).or_default() += 1,
         }
     }

@@ -38,6 +38,18 @@ pub struct MoreState {
     pub cards: Vec<CardState>,
     /// What serves the firmware, if the machine started with one.
     pub firmware: Option<FirmwareState>,
+    /// The serial ports beyond the first, in order.
+    #[serde(with = "crate::tail")]
+    pub serial: Vec<SerialState>,
+}
+
+/// The state of a serial port beyond the first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SerialState {
+    /// The chip.
+    pub uart: uart16550::State,
+    /// Input that it has no room for yet.
+    pub waiting: Vec<u8>,
 }
 
 /// The state of what serves firmware.
@@ -118,6 +130,9 @@ pub enum RestoreError {
     /// The state is that of a machine with other cards.
     #[error("the saved state is that of a machine with other cards")]
     OtherCards,
+    /// The state is that of a machine with other serial ports.
+    #[error("the saved state is that of a machine with other serial ports")]
+    OtherSerialPorts,
     /// One of the two machines, that of the state and this one, starts with firmware.
     #[error("the saved state is that of a machine with other firmware")]
     OtherFirmware,

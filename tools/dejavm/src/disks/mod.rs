@@ -91,6 +91,7 @@ fn connect(hardware: &mut Hardware, drive: IdeDrive) -> Result<(), Failure> {
         Card::VirtioBlock { .. }
         | Card::VirtioNet { .. }
         | Card::VirtioRng { .. }
+        | Card::VirtioConsole
         | Card::E1000 { .. } => None,
     });
     let Some(drives) = ide else {

@@ -1,5 +1,6 @@
 //! What the user may ask for: `--net`, `--forward`, `--nic`.
 
+use super::Mac;
 use clap::ValueEnum;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -38,6 +39,29 @@ pub enum Nic {
     Virtio,
     /// An Intel 82540EM, for guests without virtio
     E1000,
+}
+
+/// The address of a network card, as in `00:0c:29:01:02:03`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MacAddress(pub Mac);
+
+impl FromStr for MacAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<MacAddress, &'static str> {
+        let refusal = "an address is six bytes of two hexadecimal digits, as in 00:0c:29:01:02:03";
+        let byte = |part: &str| match part.len() {
+            2 if !part.starts_with('+') => u8::from_str_radix(part, 16).ok(),
+            _ => None,
+        };
+        let bytes: Option<Vec<u8>> = text.split([':', '-']).map(byte).collect();
+        let mac: Mac = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or(refusal)?;
+        // Bit 0 of the first byte: a group's.
+        if mac[0] & 1 != 0 || mac == [0; 6] {
+            return Err("this is no address of one network card");
+        }
+        Ok(MacAddress(mac))
+    }
 }
 
 /// A port of the host's that leads to one of the guest's.

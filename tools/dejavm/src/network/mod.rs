@@ -9,7 +9,7 @@ mod plug;
 mod tap;
 mod window;
 
-pub use choice::{Forward, Net, Nic};
+pub use choice::{Forward, MacAddress, Net, Nic};
 pub use options::NetworkOptions;
 pub use plug::Plug;
 

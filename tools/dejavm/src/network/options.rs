@@ -1,6 +1,6 @@
 //! The command line's part about the network, and what a machine has because of it.
 
-use super::{Forward, Mac, Net, Network, Nic, Plug};
+use super::{Forward, Mac, MacAddress, Net, Network, Nic, Plug};
 use crate::exit::{Exit, Failure};
 use clap::Args;
 use dejavm_machine::{Card, Hardware};
@@ -16,9 +16,12 @@ pub struct NetworkOptions {
     /// given several times
     #[arg(long, value_name = "HOST:GUEST")]
     pub forward: Vec<Forward>,
-    /// The network card
-    #[arg(long, value_name = "CARD", default_value = "virtio")]
-    pub nic: Nic,
+    /// The network card [default: virtio]
+    #[arg(long, value_name = "CARD")]
+    pub nic: Option<Nic>,
+    /// The network card's address [default: one of our own]
+    #[arg(long, value_name = "XX:XX:XX:XX:XX:XX")]
+    pub mac: Option<MacAddress>,
 }
 
 /// The address of the guest's card; on a network of others' one that is not every guest's.
@@ -38,7 +41,10 @@ fn card(hardware: &Hardware) -> Option<(u8, Mac)> {
     let cards = (0u8..).zip(&hardware.cards);
     let mut networks = cards.filter_map(|(number, card)| match card {
         Card::VirtioNet { mac } | Card::E1000 { mac } => Some((number, *mac)),
-        Card::VirtioBlock { .. } | Card::Ide { .. } | Card::VirtioRng { .. } => None,
+        Card::VirtioBlock { .. }
+        | Card::Ide { .. }
+        | Card::VirtioRng { .. }
+        | Card::VirtioConsole => None,
     });
     networks.next()
 }
@@ -52,6 +58,11 @@ impl NetworkOptions {
         }
     }
 
+    /// Whether the command line says which.
+    pub fn is_told(&self) -> bool {
+        self.net.is_some() || !self.forward.is_empty()
+    }
+
     /// Whether there is to be one.
     pub fn is_any(&self) -> bool {
         self.net() != Net::None
@@ -61,8 +72,8 @@ impl NetworkOptions {
     pub fn attach(&self, hardware: &mut Hardware) {
         let net = self.net();
         if net != Net::None {
-            let mac = mac(&net);
-            hardware.cards.push(match self.nic {
+            let mac = self.mac.map_or_else(|| mac(&net), |MacAddress(mac)| mac);
+            hardware.cards.push(match self.nic.unwrap_or(Nic::Virtio) {
                 Nic::Virtio => Card::VirtioNet { mac },
                 Nic::E1000 => Card::E1000 { mac },
             });

@@ -11,6 +11,7 @@
 //! Not modelled: packed queues, queue reset, notification data, administration queues.
 
 pub mod block;
+pub mod console;
 #[cfg(test)]
 pub(crate) mod driver;
 mod function;

@@ -372,5 +372,43 @@ fn what_nobody_reads_does_not_grow_without_bound() {
     for _ in 0..100 {
         board.apply(&Input::Serial { port: 0, bytes: vec![7; 4096] });
     }
-    assert_eq!(board.com1_waiting.len(), 1 << 16);
+    assert_eq!(board.serial[0].waiting.len(), 1 << 16);
+}
+
+/// Ports of the PC's second to fourth serial ports, and that they share two lines.
+#[test]
+fn serial_ports_that_exist_are_where_a_pc_has_them() {
+    let mut config = MachineConfig::new(RamLayout::new(4 << 20).unwrap());
+    config.hardware.serial_ports = [true, false, true];
+    let mut script = Script { board: Board::new(&config), ram: ram(), position: 0 };
+    script.initialise_pic(1 << 3 | 1 << 4);
+    // COM3 is not there, the scratch registers of the others are.
+    for (base, exists) in [(0x3f8, true), (0x2f8, true), (0x3e8, false), (0x2e8, true)] {
+        script.out(base + 7, 0x5a);
+        assert_eq!(script.input(base + 7), if exists { 0x5a } else { 0xff }, "{base:#x}");
+    }
+    for (port, base, line) in [(1u8, 0x2f8, 3), (3, 0x2e8, 3), (0, 0x3f8, 4)] {
+        script.out(base + 4, 0x0b);
+        script.out(base + 1, 1);
+        assert!(!script.board.interrupt);
+        script.board.apply(&Input::Serial { port, bytes: vec![port] });
+        assert!(script.board.interrupt, "{base:#x}");
+        assert_eq!(script.board.pic.acknowledge(), 0x30 + line, "{base:#x}");
+        assert_eq!(script.input(base), port);
+        script.out(base, b'a' + port);
+        script.out(0x20, 0x20);
+        let bytes = vec![b'a' + port];
+        assert_eq!(script.board.take_output(), [Output::Serial { port, bytes }]);
+    }
+    script.board.apply(&Input::Serial { port: 2, bytes: vec![1; 9] });
+    assert!(!script.board.interrupt, "nobody is there");
+
+    script.board.apply(&Input::Serial { port: 3, bytes: vec![7; 40] });
+    let ((clock, state), serial) = (script.board.save(), script.board.save_serial());
+    let mut restored = Board::new(&config);
+    restored.restore_serial(&serial).unwrap();
+    restored.restore(&clock, &state).unwrap();
+    assert_eq!(restored.save_serial(), serial);
+    assert_eq!((serial.len(), serial[1].waiting.len()), (2, 39));
+    assert!(board().restore_serial(&serial).is_err(), "a machine without them");
 }

@@ -10,7 +10,11 @@ impl Cards {
         let room = |chip: &Chip| match chip {
             Chip::VirtioNet(card) => Some(card.device().room()),
             Chip::E1000(card) => Some(card.room()),
-            Chip::VirtioBlock(_) | Chip::Ide(_) | Chip::Display(_) | Chip::VirtioRng(_) => None,
+            Chip::VirtioBlock(_)
+            | Chip::Ide(_)
+            | Chip::Display(_)
+            | Chip::VirtioConsole(_)
+            | Chip::VirtioRng(_) => None,
         };
         self.slots.iter().filter_map(|slot| room(&slot.chip)).min().unwrap_or(0)
     }
@@ -21,7 +25,13 @@ impl Cards {
                 frames.iter().for_each(|frame| card.device_mut().receive(frame, now));
             }
             Some(Chip::E1000(card)) => frames.iter().for_each(|frame| card.receive(frame, now)),
-            Some(Chip::VirtioBlock(_) | Chip::Ide(_) | Chip::Display(_) | Chip::VirtioRng(_))
+            Some(
+                Chip::VirtioBlock(_)
+                | Chip::Ide(_)
+                | Chip::Display(_)
+                | Chip::VirtioConsole(_)
+                | Chip::VirtioRng(_),
+            )
             | None => {}
         }
     }
@@ -30,7 +40,13 @@ impl Cards {
         match self.slots.get_mut(usize::from(card)).map(|slot| &mut slot.chip) {
             Some(Chip::VirtioNet(card)) => card.device_mut().set_link(up, now),
             Some(Chip::E1000(card)) => card.set_link(up),
-            Some(Chip::VirtioBlock(_) | Chip::Ide(_) | Chip::Display(_) | Chip::VirtioRng(_))
+            Some(
+                Chip::VirtioBlock(_)
+                | Chip::Ide(_)
+                | Chip::Display(_)
+                | Chip::VirtioConsole(_)
+                | Chip::VirtioRng(_),
+            )
             | None => {}
         }
     }
