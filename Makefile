@@ -94,6 +94,7 @@ debian: deps ## records a Debian disk from BIOS to power-off, with work over ssh
 	@tests/debian/run.sh $(DEJAVM) virtio
 	@tests/debian/run.sh $(DEJAVM) smp --smp 2
 	@DEJAVM_DISK_IF=ide DEJAVM_NIC=e1000 DEJAVM_KERNEL=generic tests/debian/run.sh $(DEJAVM) ide
+	@tests/debian/vmx.sh $(DEJAVM)
 
 # Not for a test: it ends when its time is up, not when something is shown.
 SECONDS ?= 120

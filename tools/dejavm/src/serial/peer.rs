@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// How often it is looked whether somebody has opened a pseudo-terminal: nothing tells.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// What is told of a peer that has left, asked for or not.
+const GONE: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
 
 /// The other end of a line.
 pub enum Peer {
@@ -32,7 +34,12 @@ pub enum Peer {
         silent: bool,
     },
     /// A device or a pipe.
-    Device(File),
+    Device {
+        /// Open for both.
+        file: File,
+        /// Nothing comes from it any more.
+        silent: bool,
+    },
 }
 
 /// What may go on with a peer.
@@ -120,17 +127,17 @@ impl Peer {
         if termios::isatty(&file) {
             make_raw(file.as_fd()).map_err(|error| format!("{}: {error}", path.display()))?;
         }
-        Ok((Peer::Device(file), None))
+        Ok((Peer::Device { file, silent: false }, None))
     }
 
     /// A pipe or a device that is only written to.
     pub fn sink(path: &Path) -> Result<Peer, String> {
-        Ok(Peer::Device(open(path)?))
+        Ok(Peer::Device { file: open(path)?, silent: false })
     }
 
     /// Whether nobody has to come first.
     pub fn is_always_there(&self) -> bool {
-        matches!(self, Peer::Device(_))
+        matches!(self, Peer::Device { .. })
     }
 
     /// Waits until something can go on, `wake` can be read, or `time` has passed.
@@ -158,7 +165,7 @@ impl Peer {
             Peer::Unix { client: Some(stream), silent, .. } => {
                 events.set(PollFlags::IN, read && !*silent);
                 let happened = polled(&mut [PollFd::new(stream, events), wake()], time);
-                if !happened.contains(PollFlags::HUP) {
+                if !happened.intersects(GONE) {
                     return Ready::of(happened);
                 }
                 // What a client said before it left is still there to be read, when there is room.
@@ -170,14 +177,27 @@ impl Peer {
                 }
                 Ready { connected: waits, read: waits && read, write: false }
             }
-            Peer::Device(file) => Ready::of(polled(&mut [PollFd::new(file, events), wake()], time)),
+            Peer::Device { file, silent } => {
+                events.set(PollFlags::IN, read && !*silent);
+                let happened = polled(&mut [PollFd::new(file, events), wake()], time);
+                if happened.intersects(GONE) && !happened.contains(PollFlags::IN) {
+                    // Who writes to it is told; who does not need not know, and waits for something to write.
+                    polled(&mut [wake()], time.min(LOOK_AGAIN));
+                }
+                Ready::of(happened)
+            }
         }
     }
 
     /// Reads what is there; `None`: nothing. An end is seen by the next `wait`.
     pub fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
         let read = match self {
-            Peer::Pty(file) | Peer::Device(file) => file.read(buffer),
+            Peer::Pty(file) => file.read(buffer),
+            Peer::Device { file, silent } => {
+                let read = file.read(buffer);
+                *silent |= matches!(read, Ok(0));
+                read
+            }
             Peer::Unix { client: Some(client), silent, .. } => {
                 let read = client.read(buffer);
                 *silent |= matches!(read, Ok(0));
@@ -191,7 +211,7 @@ impl Peer {
     /// Writes what fits; an error is that of a peer that is gone.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let wrote = match self {
-            Peer::Pty(file) | Peer::Device(file) => file.write(bytes),
+            Peer::Pty(file) | Peer::Device { file, .. } => file.write(bytes),
             Peer::Unix { client: Some(client), .. } => client.write(bytes),
             Peer::Unix { client: None, .. } => return Ok(0),
         };
@@ -210,7 +230,7 @@ impl Peer {
                 *client = None;
                 true
             }
-            Peer::Device(_) => false,
+            Peer::Device { .. } => false,
         }
     }
 }
