@@ -27,6 +27,8 @@ macro_rules! guests {
 }
 
 guests! {
+    /// Uses the debug registers itself: instructions, stores, accesses, steps.
+    BREAKS = "breaks";
     /// Counts in memory without leaving the processor; prints at which counts five timer interrupts came.
     COUNTER = "counter";
     /// A guest with a bug, about a hundred million instructions: draws a progress bar from the timer
@@ -38,6 +40,8 @@ guests! {
     HELLO = "hello";
     /// Real mode (segments, A20, vector table, decimal) and virtual-8086 mode under a monitor.
     MODES = "modes";
+    /// Non-maskable interrupts: sent to itself, while another is handled, and made of the timer's ticks.
+    NMI = "nmi";
     /// Accessed and dirty bits, write protection and page faults: 32-bit, then long mode.
     PAGING = "paging";
     /// The local APIC's task priority, up and down.
@@ -56,8 +60,10 @@ guests! {
 
 /// What the guests whose output does not depend on time print to the debug console, as QEMU showed it.
 pub const EXPECTED: &[(&str, &str)] = &[
+    ("breaks", include_str!("../guests/expected/breaks.txt")),
     ("hello", include_str!("../guests/expected/hello.txt")),
     ("modes", include_str!("../guests/expected/modes.txt")),
+    ("nmi", include_str!("../guests/expected/nmi.txt")),
     ("paging", include_str!("../guests/expected/paging.txt")),
     ("priority", include_str!("../guests/expected/priority.txt")),
     ("smc", include_str!("../guests/expected/smc.txt")),

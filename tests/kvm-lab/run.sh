@@ -2,9 +2,9 @@
 # The KVM lab: a Debian kernel on QEMU's emulation of AMD SVM is a faithful KVM host on any machine. Builds an initramfs with the
 # programs given, boots it, streams what they say, and fails if one of them fails.
 #
-#   usage: tests/kvm-lab/run.sh [-g FILE]... [-b FILE]... [-o FOLDER] PROGRAM...      static programs, each run without arguments;
-#                        they find each FILE of .cache/images in /guest, and other static programs in /bin; what they print as
-#                        "lab file: NAME" and base64 comes into FOLDER
+#   usage: tests/kvm-lab/run.sh [-g FILE]... [-b FILE]... [-o FOLDER] [-s SOCKET] PROGRAM...      static programs, each run without
+#                        arguments; they find each FILE of .cache/images in /guest, and other static programs in /bin; what they print
+#                        as "lab file: NAME" and base64 comes into FOLDER; the Unix socket SOCKET leads to /dev/ttyS1
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 images_dir=$(CDPATH='' cd -- "$here/../../images" && pwd)
@@ -15,11 +15,13 @@ images_dir=$(CDPATH='' cd -- "$here/../../images" && pwd)
 guest_files=
 bin_files=
 output=
-while getopts g:b:o: option; do
+socket=
+while getopts g:b:o:s: option; do
     case $option in
         g) guest_files="$guest_files $OPTARG" ;;
         b) bin_files="$bin_files $OPTARG" ;;
         o) output=$OPTARG ;;
+        s) socket=$OPTARG ;;
         *) die "usage: tests/kvm-lab/run.sh [-g FILE]... PROGRAM..." ;;
     esac
 done
@@ -66,8 +68,11 @@ archive() {
 archive "$@" >"$work/cpio"
 gzip -1 -n <"$work/cpio" >"$work/initrd"
 
+# Where a second serial port is asked for, the first must be too.
+second=${socket:+-serial mon:stdio -serial unix:$socket,server=on,wait=off}
 # Nothing of the lab's kernel matters but KVM. On a busy machine its wait for ten interrupts of the timer comes to too few.
-qemu-system-x86_64 -accel tcg -cpu EPYC,+svm,+npt -smp 1 -m 1024 -nographic -no-reboot -nic none \
+# shellcheck disable=SC2086 # words
+qemu-system-x86_64 -accel tcg -cpu EPYC,+svm,+npt -smp 1 -m 1024 -nographic -no-reboot -nic none $second \
     -kernel "$kernel" -initrd "$work/initrd" -append "console=ttyS0 panic=-1 quiet no_timer_check" |
     tee "$work/said" | sed -u '/^lab file: /,/^lab file ends/d'
 if [ -n "$output" ]; then

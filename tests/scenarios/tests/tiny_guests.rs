@@ -53,4 +53,4 @@ macro_rules! guests {
     };
 }
 
-guests!(counter, demo, echo, hello, modes, paging, priority, race, smc, smp, spin, timer);
+guests!(breaks, counter, demo, echo, hello, modes, nmi, paging, priority, race, smc, smp, spin, timer);

@@ -7,6 +7,9 @@
 //!
 //! A debug register tells of a watchpoint's hit which part of it was accessed, up to eight bytes, and not which byte.
 
+#[cfg(test)]
+mod judged;
+
 use crate::debug_probe::{self, Told};
 use crate::guest_debug::{self, BREAKPOINTS, Kind};
 use dejavm_cpu::{Cpu, Stops, WatchHit, WatchKind};

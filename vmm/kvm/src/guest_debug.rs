@@ -25,7 +25,6 @@ const KIND_SHIFT: usize = 4;
 
 /// What a breakpoint waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "debuggers' watchpoints are to come")]
 pub(crate) enum Kind {
     /// The instruction there; it has not been executed.
     Execute,
@@ -69,7 +68,8 @@ pub(crate) fn set(vcpu: &VcpuFd, stops: &Stops) -> Result<(), KvmError> {
     vcpu.set_guest_debug(&request(stops)).map_err(refused("breakpoints and single steps"))
 }
 
-fn request(stops: &Stops) -> kvm_guest_debug {
+/// The request in the kernel's words.
+pub(crate) fn request(stops: &Stops) -> kvm_guest_debug {
     let Stops { step, breakpoints } = stops;
     let (mut control, mut registers) = (0, [0; 8]);
     if *step {

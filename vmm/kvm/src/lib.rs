@@ -18,6 +18,7 @@ mod guest_debug;
 mod host;
 mod kick;
 mod msrs;
+mod nobody;
 pub mod pmu;
 mod registers;
 mod run_page;

@@ -6,10 +6,11 @@ use crate::error::KvmError;
 use crate::exits::Exit;
 use crate::guest_debug::{Kind, Stops};
 use crate::host::Host;
+use crate::nobody::Nobody;
 use crate::pmu::{Branches, HostCounter, Pmu, PmuError};
 use crate::registers;
 use dejavm_cpu::{
-    Bus, Cpu, CpuState, Model, Rights, SegReg, Segment, TableRegister, control, gpr, rflags,
+    Cpu, CpuState, Model, Rights, SegReg, Segment, TableRegister, control, gpr, rflags,
 };
 use dejavm_memory::{GuestRam, RamLayout};
 use dejavm_units::{Gpa, Gva, Position};
@@ -308,54 +309,6 @@ impl KvmEngine {
             true => Ok((HostCounter::new(unit), trial)),
             false => Err(NoClock::Inexact(trial)),
         }
-    }
-}
-
-/// No board.
-struct Nobody;
-
-impl Bus for Nobody {
-    fn port_in(&mut self, _port: u16, _size: u8, _at: Position) -> u32 {
-        u32::MAX
-    }
-    fn port_out(&mut self, _port: u16, _size: u8, _value: u32, _at: Position) {}
-    fn mmio_read(&mut self, _gpa: Gpa, _size: u8, _at: Position) -> u64 {
-        u64::MAX
-    }
-    fn mmio_write(&mut self, _gpa: Gpa, _size: u8, _value: u64, _at: Position) {}
-    fn tsc(&mut self, _at: Position) -> u64 {
-        0
-    }
-    fn tsc_ahead(&self) -> Option<u64> {
-        None
-    }
-    fn msr_read(&mut self, _msr: u32, _at: Position) -> Option<u64> {
-        None
-    }
-    fn msr_write(&mut self, _msr: u32, _value: u64, _at: Position) -> bool {
-        false
-    }
-    fn cr8(&mut self) -> u8 {
-        0
-    }
-    fn set_cr8(&mut self, _priority: u8, _at: Position) {}
-    fn interrupt_pending(&self) -> bool {
-        false
-    }
-    fn acknowledge_interrupt(&mut self, _at: Position) -> u8 {
-        unreachable!("none is ever pending")
-    }
-    fn signal_pending(&self) -> bool {
-        false
-    }
-    fn take_nmi(&mut self) -> bool {
-        false
-    }
-    fn wants_control(&self) -> bool {
-        false
-    }
-    fn a20_enabled(&self) -> bool {
-        true
     }
 }
 
