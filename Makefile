@@ -60,6 +60,8 @@ lab: images ## runs guests on a real KVM, in a host that QEMU emulates
 	    $(LAB)/dejavm-kvm-lab $(LAB)/dejavm-kvm-lab-linux tests/kvm-lab/commands
 	@$(LAB)/dejavm-kvm-lab guests target/lab/recordings
 	@tests/kvm-lab/debug.sh $(LAB)/dejavm target/lab/recordings/counter.dvr target/lab/recordings/counter.elf
+	@tests/kvm-lab/live.sh $(LAB)/dejavm $(LAB)/dejavm-kvm-lab target/lab/recordings target/lab/recordings/counter.elf
+	@tests/kvm-lab/debug.sh $(LAB)/dejavm target/lab/recordings/live.dvr target/lab/recordings/counter.elf
 
 # Left out of `test`: on a busy machine a replay with landmarks was found to differ once (issue 6 is open because of that).
 lab-exact: images ## runs a Linux in the lab whose replays on KVM are to be equal

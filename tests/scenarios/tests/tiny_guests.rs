@@ -53,4 +53,6 @@ macro_rules! guests {
     };
 }
 
-guests!(breaks, counter, demo, echo, hello, modes, nmi, paging, priority, race, smc, smp, spin, timer);
+guests!(
+    breaks, counter, demo, echo, hello, modes, nmi, paging, priority, race, smc, smp, spin, timer
+);

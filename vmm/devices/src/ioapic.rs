@@ -197,6 +197,14 @@ impl IoApic {
         })
     }
 
+    /// Whether a pin's signal would become an NMI: it wakes a processor that takes no other interrupts.
+    pub fn makes_nmis(&self) -> bool {
+        self.state.redirection.iter().any(|entry| {
+            let mode = DeliveryMode::from_bits((entry >> ENTRY_DELIVERY_MODE_SHIFT) as u8);
+            entry & ENTRY_MASKED == 0 && mode == Some(DeliveryMode::Nmi)
+        })
+    }
+
     /// A local APIC has broadcast the end of `vector`: its level-triggered pins may ask again.
     pub fn end_of_interrupt(&mut self, vector: u8) {
         for entry in &mut self.state.redirection {

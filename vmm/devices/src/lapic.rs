@@ -593,6 +593,13 @@ impl Lapic {
         self.state.startup_pending.take()
     }
 
+    /// Whether the 8259 pair's signal at LINT0 would become an NMI.
+    pub fn makes_nmis(&self) -> bool {
+        let lvt = self.state.lvt[LVT_LINT0];
+        lvt & LVT_MASKED == 0
+            && DeliveryMode::from_bits((lvt >> 8) as u8) == Some(DeliveryMode::Nmi)
+    }
+
     /// Whether an NMI waits to be taken.
     pub fn nmi_pending(&self) -> bool {
         self.state.nmi_pending

@@ -297,6 +297,11 @@ impl Board {
         }
     }
 
+    /// Whether a device's signal would become an NMI.
+    pub(crate) fn makes_nmis(&self) -> bool {
+        self.io_apic.makes_nmis() || self.lapics.iter().any(Lapic::makes_nmis)
+    }
+
     /// The local APIC of the processor whose turn it is.
     pub(crate) fn lapic(&mut self) -> &mut Lapic {
         &mut self.lapics[self.running]

@@ -188,14 +188,17 @@ impl Machine {
         !self.cpu.is_halted() || self.cpu.interrupts_enabled() && self.board.interrupt
     }
 
-    /// Whether an interrupt could wake somebody.
+    /// Whether an interrupt could wake somebody, be it one that cannot be turned off.
     pub(crate) fn can_be_woken(&self) -> bool {
+        let nmis = self.board.makes_nmis();
         if self.processors.several() {
             return (0..self.processors()).any(|number| {
-                !self.waits_for_startup(number) && self.processor_state(number).interrupts_enabled()
+                let state = self.processor_state(number);
+                !self.waits_for_startup(number)
+                    && (state.interrupts_enabled() || nmis && state.takes_nmi())
             });
         }
-        self.cpu.interrupts_enabled()
+        self.cpu.interrupts_enabled() || nmis && self.cpu.takes_nmi()
     }
 
     /// Whether it is another one's turn.

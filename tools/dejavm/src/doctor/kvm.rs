@@ -104,6 +104,9 @@ impl Verdict {
 
 const NOT_TRIED: &str = "not found out: the guests before that did not come back";
 
+/// Behind what does not stop guests.
+const INSTEAD: &str = "; gdb stops them all the same, by the software CPU";
+
 fn judge_stops(tried: &[(&str, Option<&str>)]) -> Finding {
     let (working, not): (Vec<_>, Vec<_>) = tried.iter().partition(|(_, why)| why.is_none());
     if tried.is_empty() {
@@ -119,7 +122,8 @@ fn judge_stops(tried: &[(&str, Option<&str>)]) -> Finding {
             format!("KVM stops guests: {}; it does not: {}", working.join(", "), not.join(", "))
         }
     };
-    Finding { present: not.is_empty(), reason }
+    let instead = if not.is_empty() { "" } else { INSTEAD };
+    Finding { present: not.is_empty(), reason: reason + instead }
 }
 
 #[cfg(test)]
@@ -158,7 +162,7 @@ mod tests {
         assert!(!one.stops.present);
         assert_eq!(
             one.stops.reason,
-            "KVM stops guests: single steps; it does not: breakpoints (it goes on)"
+            "KVM stops guests: single steps; it does not: breakpoints (it goes on); gdb stops them all the same, by the software CPU"
         );
         // They say nothing about whether guests can be recorded.
         assert_eq!(

@@ -181,7 +181,10 @@ fn debug_registers_stop_where_a_debugger_stops() {
                             && hit.address.0.abs_diff(expected.address.0) < 8
                     };
                     let expected: Vec<_> = cpu.watch_hits().collect();
-                    assert!(expected.iter().copied().any(is_same), "{hit:x?} {expected:x?}; {what}");
+                    assert!(
+                        expected.iter().copied().any(is_same),
+                        "{hit:x?} {expected:x?}; {what}"
+                    );
                     watchpoints += 1;
                 }
                 (hit, stop) => panic!("{hit:x?}, and {stop:x?}; {what}"),
