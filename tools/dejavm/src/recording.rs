@@ -34,6 +34,7 @@ pub fn live(
     options: &RecordOptions,
     bits_64: bool,
 ) -> Result<Outcome, Failure> {
+    console_has_a_port(&recording.report, recording.serial.stdio()?)?;
     let mut console = Console::new(recording.report.console.as_deref(), recording.report.json)?
         .with_debug(recording.report.debug_console.as_deref())?;
     let typed = io::stdin().is_terminal();
@@ -55,7 +56,6 @@ pub fn live(
     })?;
     let network = recording.network.open(&options.header.config.hardware)?;
     let serial = recording.serial.open(&options.header.config.hardware)?;
-    console_has_a_port(&recording.report, serial.stdio)?;
     let sink = match recording.no_log {
         true => None,
         false => Some(create(recording)?),

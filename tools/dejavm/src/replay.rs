@@ -29,6 +29,7 @@ pub fn replay(arguments: &Replay) -> Result<Outcome, Failure> {
         return replay_debugged::run(arguments, address);
     }
     let report = &arguments.report;
+    console_has_a_port(report, arguments.serial.stdio()?)?;
     let console = match arguments.quiet {
         true => Console::none(),
         false => Console::new(report.console.as_deref(), report.json)?
@@ -41,7 +42,7 @@ pub fn replay(arguments: &Replay) -> Result<Outcome, Failure> {
     let set_up = |watch: &mut Watch, hardware: &Hardware| {
         watch.serial = serial.open_outputs(hardware)?;
         watch.console.show(watch.serial.stdio);
-        console_has_a_port(report, watch.serial.stdio)
+        Ok(())
     };
     run(file.as_deref(), *until, tuning, console, meter, set_up)
 }

@@ -83,6 +83,13 @@ impl SerialOptions {
         Ok(())
     }
 
+    /// The port on standard input and output.
+    pub fn stdio(&self) -> Result<Option<Port>, Failure> {
+        let choices = self.choices()?;
+        let found = choices.iter().find(|(_, backend)| **backend == Backend::Stdio);
+        Ok(found.map(|(port, _)| *port))
+    }
+
     /// Whether somebody may type where a port leads.
     pub fn is_interactive(&self) -> Result<bool, Failure> {
         let interactive = |backend: &Backend| match backend {
