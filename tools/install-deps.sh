@@ -4,7 +4,7 @@
 #   usage: tools/install-deps.sh [build] [test] [lab] [judges] [debian] [fuzz] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
-# test:  SeaBIOS; gdb, crash and makedumpfile, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
+# test:  SeaBIOS; gdb, crash, makedumpfile and a VNC viewer, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
 # lab: what builds a Linux kernel
 # judges: the newest LLDB there is, and npm, for debug adapters
 # debian: what builds a Debian disk, starts it and leads into it
@@ -34,6 +34,7 @@ for group; do
             want gdb command -v gdb
             want passt command -v passt
             want crash command -v crash
+            want gvncviewer command -v gvnccapture
             want makedumpfile command -v makedumpfile
             want zstd command -v zstd
             want qemu-system-x86 command -v qemu-system-x86_64

@@ -34,6 +34,8 @@ guests! {
     /// A guest with a bug, about a hundred million instructions: draws a progress bar from the timer
     /// interrupt, then dies of a division by zero whose cause lies earlier. Ends with [`EXIT_FAILED`].
     DEMO = "demo";
+    /// Prints what keyboard and mouse send, by interrupt, in hexadecimal, until Esc or, on COM1, `q`; waits for ever without input.
+    DESK = "desk";
     /// Echoes what COM1 receives, by interrupt, in upper case until `q`; waits for ever without input.
     ECHO = "echo";
     /// Prints one line.

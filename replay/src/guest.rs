@@ -42,6 +42,10 @@ pub trait Guest {
     fn frame_room(&self) -> usize {
         0
     }
+    /// The machine itself, to be looked at, if it is one.
+    fn machine(&self) -> Option<&Machine> {
+        None
+    }
     /// Whether pages that were not written never count as written: what executes keeps account itself.
     fn tells_exactly(&self) -> bool {
         true
@@ -100,6 +104,9 @@ impl Guest for Machine {
     fn frame_room(&self) -> usize {
         self.frame_room()
     }
+    fn machine(&self) -> Option<&Machine> {
+        Some(self)
+    }
     fn tells_exactly(&self) -> bool {
         !self.counts_exits()
     }
@@ -152,6 +159,9 @@ impl<G: Guest> Guest for &mut G {
     }
     fn frame_room(&self) -> usize {
         (**self).frame_room()
+    }
+    fn machine(&self) -> Option<&Machine> {
+        (**self).machine()
     }
     fn tells_exactly(&self) -> bool {
         (**self).tells_exactly()

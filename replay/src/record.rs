@@ -9,7 +9,7 @@ use crate::guest::Guest;
 use crate::packing::Packer;
 use crate::pages;
 use crate::record_checkpoints::{CheckpointPolicy, Checkpointer};
-use dejavm_machine::{End, Idle, Input, MachineConfig, Output, Passed, Stop, TimeBase};
+use dejavm_machine::{End, Idle, Input, Machine, MachineConfig, Output, Passed, Stop, TimeBase};
 use dejavm_units::{GuestNs, Position};
 use std::io::{self, Write};
 use xxhash_rust::xxh3::Xxh3;
@@ -56,6 +56,8 @@ pub struct Progress {
 
 /// The host side of a recording: where inputs come from, how idle time passes, where output goes.
 pub trait World {
+    /// The machine at rest, to be looked at and never changed. Shown before each `poll`.
+    fn look(&mut self, _machine: &Machine) {}
     /// Frames of so many bytes together have room in the guest's network cards, those shorter than 64 bytes counted as such: more
     /// would be lost. Told before each `poll` and `idle`.
     fn room(&mut self, _bytes: usize) {}
@@ -318,6 +320,9 @@ impl<G: Guest, S: Write> Recorder<G, S> {
         Position(limit): Position,
         run: impl FnOnce(&mut G, Position) -> Stop,
     ) -> Result<Advance, RecordError> {
+        if let Some(machine) = self.guest.machine() {
+            world.look(machine);
+        }
         world.room(self.guest.frame_room());
         let polled = world.poll();
         for input in polled.inputs {

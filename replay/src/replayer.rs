@@ -78,6 +78,8 @@ impl From<FileError> for ReplayError {
 pub trait Observer {
     /// The guest emitted something.
     fn output(&mut self, _output: &[Output]) {}
+    /// The machine at rest, to be looked at: after each slice of execution.
+    fn look(&mut self, _machine: &Machine) {}
     /// How far the replay is: after each slice of execution. Return `false` to stop it here.
     fn progress(&mut self, _at: Moment) -> bool {
         true
@@ -563,6 +565,9 @@ impl<G: Guest> Run<'_, G> {
                 Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => {
                     unreachable!("nobody sets stops on a machine that is verified")
                 }
+            }
+            if let Some(machine) = self.guest.machine() {
+                self.observer.look(machine);
             }
             if !self.observer.progress(now) {
                 return Reached::Stopped;

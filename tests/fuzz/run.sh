@@ -12,7 +12,7 @@ project_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 tools=${DEJAVM_CACHE:-$project_dir/.cache}/fuzz
 cd "$project_dir"
 if [ $# = 0 ]; then
-    set -- debugger_client recording_file checkpoint_file windows_guest guest_code translated_code
+    set -- debugger_client recording_file checkpoint_file windows_guest viewer guest_code translated_code
     for device in tests/fuzz/fuzz_targets/device_*.rs; do
         set -- "$@" "$(basename "$device" .rs)"
     done

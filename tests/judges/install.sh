@@ -14,9 +14,10 @@ fail() {
 }
 
 mkdir -p "$folder"
-rm -rf "$folder/venv" "$folder/installed"
+rm -f "$folder/installed"
 echo "installing into $folder/venv: $(grep -v '^#' "$list" | tr '\n' ' ')" >&2
-python3 -m venv "$folder/venv" >"$folder/log" 2>&1 ||
+# What is there and right stays: a test may be using it.
+[ -x "$folder/venv/bin/python" ] || python3 -m venv "$folder/venv" >"$folder/log" 2>&1 ||
     fail "python3 cannot make a virtual environment in $folder/venv (Debian: package python3-venv); see $folder/log"
 # --no-deps: everything that is needed is in the list, with its version.
 "$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \

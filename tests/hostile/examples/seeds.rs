@@ -14,6 +14,12 @@ const CLIENTS: [&str; 6] = [
     "0?\nqXfer:memory-map:read::0,400\nqOffsets\nqqemu.PhyMemMode\nQqemu.PhyMemMode:1\nqqemu.sstepbits\nQqemu.sstep=1\nvKill;1\nk\n",
 ];
 
+/// What viewers say. The first byte is the target's: long pieces, one let in, one not.
+const VIEWERS: [&[u8]; 2] = [
+    b"\xfe\x00\0\0\0\x20\x18\0\x01\0\xff\0\xff\0\xff\x10\x08\0\0\0\0\x02\0\0\x02\0\0\0\x10\xff\xff\xff\x21",
+    b"\x10RFB 003.008\n\x01\x01\x02\0\0\x01\0\0\0\x05\x03\0\0\0\0\0\xff\xff\xff\xff\x04\x01\0\0\0\0\0A\x05\x01\0\x10\0\x10",
+];
+
 /// Larger files are nothing for a fuzzer.
 const CHECKPOINT_BYTES_MAX: usize = 1 << 20;
 
@@ -102,6 +108,9 @@ fn main() -> std::io::Result<()> {
         for (number, script) in scripts.iter().enumerate() {
             write(target, &format!("script-{number}"), script)?;
         }
+    }
+    for (number, client) in VIEWERS.iter().enumerate() {
+        write("viewer", &format!("viewer-{number}"), client)?;
     }
     for (number, client) in CLIENTS.iter().enumerate() {
         write("debugger_client", &format!("client-{number}"), client.as_bytes())?;

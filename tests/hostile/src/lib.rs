@@ -12,6 +12,7 @@ mod guest_code;
 pub mod hostile_guest;
 mod random;
 mod recording_file;
+mod viewer;
 mod windows_guest;
 
 pub use checkpoint_file::{Converted, checkpoint_bytes, checkpoint_file};
@@ -21,4 +22,5 @@ pub use debugger_client::{debugger_bytes, debugger_packets};
 pub use guest_code::{Mode, guest_code, translated_code};
 pub use random::Random;
 pub use recording_file::{recording_file, repair, seed_recording, timeline};
+pub use viewer::viewer;
 pub use windows_guest::windows_guest;

@@ -26,7 +26,7 @@ const TURNS: u64 = 10;
 const DIGEST_INTERVAL: u64 = 1000;
 /// Guests that the tests of their own commands use: they wait for input, for other processors (by the time stamp counter, which stands
 /// still between exits), or never end.
-const OTHERS: [&str; 5] = ["echo", "demo", "spin", "race", "smp"];
+const OTHERS: [&str; 6] = ["desk", "echo", "demo", "spin", "race", "smp"];
 /// Reads the time stamp counter, which KVM cannot keep from a guest.
 const READS_THE_COUNTER: &str = "timer";
 

@@ -14,12 +14,24 @@ pub struct Typing {
     pub delay_ns: u64,
     /// What to type.
     pub bytes: Vec<u8>,
+    /// What to do on keyboard and mouse.
+    pub inputs: Vec<Input>,
 }
 
 impl Typing {
     /// An act.
     pub fn new(after: &str, delay_ns: u64, bytes: &str) -> Typing {
-        Typing { after: after.to_owned(), delay_ns, bytes: bytes.as_bytes().to_vec() }
+        Typing {
+            after: after.to_owned(),
+            delay_ns,
+            bytes: bytes.as_bytes().to_vec(),
+            inputs: Vec::new(),
+        }
+    }
+
+    /// An act on keyboard and mouse.
+    pub fn doing(after: &str, delay_ns: u64, inputs: &[Input]) -> Typing {
+        Typing { inputs: inputs.to_vec(), ..Typing::new(after, delay_ns, "") }
     }
 }
 
@@ -160,7 +172,10 @@ impl World for Desk {
         let mut polled = Polled { stop: self.stuck || now >= self.stop_at, ..Polled::default() };
         while self.due.is_some_and(|due| due <= now) {
             let act = self.script.pop_front().expect("an act that is due is in the script");
-            polled.inputs.push(Input::Serial { port: 0, bytes: act.bytes });
+            if !act.bytes.is_empty() {
+                polled.inputs.push(Input::Serial { port: 0, bytes: act.bytes });
+            }
+            polled.inputs.extend(act.inputs);
             self.due = None;
             self.look();
         }

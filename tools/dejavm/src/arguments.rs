@@ -8,6 +8,7 @@ use crate::lockstep::InjectedMistake;
 use crate::network::NetworkOptions;
 use crate::processors::{Processors, Schedule};
 use crate::serial::SerialOptions;
+use crate::view;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dejavm_cpu::{Model, Tuning};
 use dejavm_memory::RamLayout;
@@ -92,7 +93,7 @@ pub struct Record {
     /// The recording ends where the guest resets the machine, as it does without firmware; else the firmware starts again
     #[arg(long, requires = "bios")]
     pub no_reboot: bool,
-    /// A kernel finds a display too, in text mode; a machine with firmware always does
+    /// A kernel finds a display too, in text mode; a machine with firmware or --vnc always has one
     #[arg(long)]
     pub display: bool,
     /// The display's ROM [default: SeaBIOS's, of the package seabios, if it is there]
@@ -232,7 +233,7 @@ pub struct Recording {
     /// Overwrite the recording if it exists
     #[arg(long)]
     pub force: bool,
-    /// How the guest's idle time passes [default: realtime on a terminal or with a network, else skip]
+    /// How the guest's idle time passes [default: realtime on a terminal, with a network or --vnc, else skip]
     #[arg(long, value_name = "HOW")]
     pub idle: Option<IdlePolicy>,
     /// Instructions between digests; 0: only one at the end
@@ -258,6 +259,10 @@ pub struct Recording {
     /// The serial ports
     #[command(flatten)]
     pub serial: SerialOptions,
+    /// Show the guest's screen to VNC viewers, whose keys and mouse are the guest's: at a port of 127.0.0.1, ADDR:PORT (there is no
+    /// password), a display number as in :1 (port 5901), or unix:PATH
+    #[arg(long, value_name = "[ADDR:]PORT|unix:PATH", conflicts_with = "no_log")]
+    pub vnc: Option<view::Address>,
     /// Where debuggers may come
     #[command(flatten)]
     pub gdb: LiveGdb,
@@ -306,6 +311,11 @@ pub struct Replay {
     /// Where what the serial ports sent is written
     #[command(flatten)]
     pub serial: SerialOptions,
+    /// Show the guest's screen to VNC viewers, who only look, at a port of 127.0.0.1, ADDR:PORT (there is no password), a display
+    /// number as in :1 (port 5901), or unix:PATH. The replay starts when one comes, and its end stays until all have left; with
+    /// --gdb they see where it stands
+    #[arg(long, value_name = "[ADDR:]PORT|unix:PATH")]
+    pub vnc: Option<view::Address>,
     /// Where and how the result is told
     #[command(flatten)]
     pub report: Report,

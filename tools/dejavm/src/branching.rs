@@ -6,6 +6,7 @@ use crate::live::Live;
 use crate::packing_thread;
 use crate::record::{CREATOR, name};
 use crate::snapshot;
+use crate::view::View;
 use dejavm_cpu::CpuState;
 use dejavm_machine::Output;
 use dejavm_replay::{
@@ -70,12 +71,31 @@ pub struct Branching {
     /// The recording.
     path: PathBuf,
     stop: Arc<AtomicBool>,
+    view: Option<View>,
 }
 
 impl Branching {
     /// A replay of the recording at `path`. `stop` ends a live machine's run.
     pub fn new(replaying: Replaying<File>, path: &Path, stop: Arc<AtomicBool>) -> Branching {
-        Branching { replaying, live: None, path: path.to_owned(), stop }
+        Branching { replaying, live: None, path: path.to_owned(), stop, view: None }
+    }
+
+    /// With viewers, who see where it stands.
+    #[must_use]
+    pub fn with_view(mut self, view: Option<View>) -> Branching {
+        self.view = view;
+        self
+    }
+
+    /// The machine may stand elsewhere than before, or be another.
+    fn show(&mut self) {
+        if let Some(view) = &mut self.view {
+            let machine = match &self.live {
+                Some(live) => live.machine(),
+                None => self.replaying.timeline().machine(),
+            };
+            view.show_at(machine);
+        }
     }
 
     /// The replay; the live machine is elsewhere.
@@ -143,7 +163,9 @@ impl Target for Branching {
         judge: &mut Judge<'_>,
         interrupted: &mut Interrupted<'_>,
     ) -> Result<Stopped, Refusal> {
-        self.target_mut().resume(resume, judge, interrupted)
+        let stopped = self.target_mut().resume(resume, judge, interrupted);
+        self.show();
+        stopped
     }
     fn set_registers(&mut self, vcpu: Vcpu, state: &CpuState) -> Result<(), Refusal> {
         self.target_mut().set_registers(vcpu, state)
@@ -169,7 +191,9 @@ impl Target for Branching {
         if to >= start && to <= end {
             self.leave()?;
         }
-        self.replaying.seek(to, interrupted)
+        let reached = self.replaying.seek(to, interrupted);
+        self.show();
+        reached
     }
     fn marks(&self) -> Vec<Mark> {
         self.target().marks()
@@ -241,5 +265,6 @@ impl Target for Branching {
     }
     fn quiet(&mut self) {
         self.target_mut().quiet();
+        self.show();
     }
 }

@@ -152,7 +152,8 @@ impl<W: World> Live<W> {
         }
     }
 
-    fn machine(&self) -> &Machine {
+    /// The machine, to be looked at.
+    pub fn machine(&self) -> &Machine {
         self.recorder.guest()
     }
 
@@ -369,6 +370,7 @@ impl<W: World> Target for Live<W> {
     }
 
     fn quiet(&mut self) {
+        self.world.look(self.recorder.guest());
         self.snapshot_if_wanted();
         if self.failed.is_none() {
             self.failed = self.recorder.flush().err();

@@ -36,6 +36,7 @@ mod serial;
 mod snapshot;
 mod terminal;
 mod unrecorded;
+mod view;
 mod vmx;
 mod world;
 

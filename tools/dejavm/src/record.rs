@@ -82,7 +82,8 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
             config.hardware.on_reset = OnReset::Restarts;
         }
     }
-    config.hardware.display = arguments.display || arguments.bios.is_some();
+    let wants_display = arguments.display || recording.vnc.is_some();
+    config.hardware.display = wants_display || arguments.bios.is_some();
     let tier = kvm::tier(recording.tuning.engine)?;
     if tier.is_some() {
         config.time_base = TimeBase::Exits;
@@ -105,7 +106,7 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     };
     let mut machine = machine.map_err(|error| refused(arguments, &error))?;
     machine.set_storages(storages);
-    if arguments.display && arguments.bios.is_none() {
+    if wants_display && arguments.bios.is_none() {
         machine.set_text_mode(&firmware::video_rom(arguments.video_bios.as_deref())?);
     }
     machine.set_tuning(recording.tuning.tuning());

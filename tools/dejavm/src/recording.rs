@@ -12,6 +12,7 @@ use crate::record::{CREATOR, ending_text, name, recorded_json};
 use crate::serial::Port;
 use crate::terminal::{RawTerminal, Wishes, read_stdin};
 use crate::unrecorded;
+use crate::view::{VIEW_ONLY, View};
 use crate::world::{HostWorld, snapshot_on_signal, stop_on_signals};
 use crossbeam_channel::never;
 use dejavm_machine::Machine;
@@ -38,7 +39,10 @@ pub fn live(
     let mut console = Console::new(recording.report.console.as_deref(), recording.report.json)?
         .with_debug(recording.report.debug_console.as_deref())?;
     let typed = io::stdin().is_terminal();
-    let attended = typed || recording.network.is_any() || recording.serial.is_interactive()?;
+    let attended = typed
+        || recording.network.is_any()
+        || recording.vnc.is_some()
+        || recording.serial.is_interactive()?;
     let idle = recording.idle.unwrap_or(match attended {
         true => IdlePolicy::Realtime,
         false => IdlePolicy::Skip,
@@ -56,6 +60,10 @@ pub fn live(
     })?;
     let network = recording.network.open(&options.header.config.hardware)?;
     let serial = recording.serial.open(&options.header.config.hardware)?;
+    let shown_as = name(&recording.output);
+    let view = recording.vnc.as_ref();
+    let view =
+        view.map(|address| View::open(address, &machine, &shown_as, !VIEW_ONLY)).transpose()?;
     let sink = match recording.no_log {
         true => None,
         false => Some(create(recording)?),
@@ -73,7 +81,8 @@ pub fn live(
         let _raw = RawTerminal::enter();
         let mut world = HostWorld::new(input, Arc::clone(&stop), idle, &mut console, &mut meter)
             .with_network(network)
-            .with_serial(serial);
+            .with_serial(serial)
+            .with_view(view);
         let Some(sink) = sink else {
             let (ending, at) = unrecorded::run(&mut machine, &mut world);
             eprintln!("dejavm: {}; {} instructions, no log", ending_text(ending), at.position);

@@ -13,8 +13,9 @@ use crate::record::{debug_exit, ending_name, ending_text};
 use crate::recording::console_has_a_port;
 use crate::replay_debugged;
 use crate::serial::Serial;
+use crate::view::{self, VIEW_ONLY, View};
 use crate::world::stop_on_signals;
-use dejavm_machine::{Hardware, Output};
+use dejavm_machine::{Hardware, Machine, Output};
 use dejavm_replay::{CutShort, Moment, Observer, ReplayOptions, Replayed, Replayer};
 use dejavm_units::Position;
 use serde_json::{Value, json};
@@ -44,7 +45,8 @@ pub fn replay(arguments: &Replay) -> Result<Outcome, Failure> {
         watch.console.show(watch.serial.stdio);
         Ok(())
     };
-    run(file.as_deref(), *until, tuning, console, meter, set_up)
+    let vnc = arguments.vnc.as_ref();
+    run(file.as_deref(), *until, tuning, console, meter, set_up, vnc)
 }
 
 /// Replays and verifies.
@@ -55,7 +57,7 @@ pub fn verify(arguments: &Verify) -> Result<Outcome, Failure> {
     let meter = Meter::new(arguments.progress, false);
     let console = Console::none();
     let Verify { file, until, tuning, .. } = arguments;
-    let outcome = run(file.as_deref(), *until, tuning, console, meter, |_, _| Ok(()))?;
+    let outcome = run(file.as_deref(), *until, tuning, console, meter, |_, _| Ok(()), None)?;
     if !arguments.json && outcome.failure.is_none() {
         let value = &outcome.json;
         let line = format!(
@@ -74,13 +76,15 @@ fn run(
     console: Console,
     meter: Meter,
     set_up: impl FnOnce(&mut Watch, &Hardware) -> Result<(), Failure>,
+    vnc: Option<&view::Address>,
 ) -> Result<Outcome, Failure> {
     let (file, name) = open::file(path)?;
     let stop = stop_on_signals().map_err(|error| {
         Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
     })?;
-    let mut watch = Watch { console, serial: Serial::default(), meter, stop };
-    let result = replay_file(file, until, tuning, &mut watch, set_up);
+    let mut watch = Watch { console, serial: Serial::default(), meter, stop, view: None };
+    let shown = vnc.map(|address| (address, &*name));
+    let result = replay_file(file, until, tuning, &mut watch, set_up, shown);
     watch.meter.finish();
     let replayed = result.map_err(|failure| failure.about(&name))?;
     let time = watch.meter.seconds();
@@ -138,6 +142,7 @@ fn replay_file(
     tuning: &TuningOptions,
     watch: &mut Watch,
     set_up: impl FnOnce(&mut Watch, &Hardware) -> Result<(), Failure>,
+    vnc: Option<(&view::Address, &str)>,
 ) -> Result<Replayed, Failure> {
     let mut replayer = match tuning.engine {
         Engine::Kvm => Replayer::open(file)?,
@@ -161,7 +166,18 @@ fn replay_file(
     }
     kvm::put_steps(&mut machine, &replayer.header().config, tuning.engine)?;
     let options = ReplayOptions { until: until.map(Position), unverified: false };
-    Ok(replayer.run(&mut machine, &options, watch)?)
+    if let Some((address, name)) = vnc {
+        let view = View::open(address, &machine, name, VIEW_ONLY)?;
+        eprintln!("dejavm: {name}: the replay starts when a viewer comes");
+        view.wait(true, &watch.stop);
+        watch.view = Some(view);
+    }
+    let replayed = replayer.run(&mut machine, &options, watch);
+    if let Some(view) = &mut watch.view {
+        view.show_now(&machine);
+        view.wait(false, &watch.stop);
+    }
+    Ok(replayed?)
 }
 
 /// Watches a replay for the user.
@@ -170,6 +186,7 @@ struct Watch {
     serial: Serial,
     meter: Meter,
     stop: Arc<AtomicBool>,
+    view: Option<View>,
 }
 
 impl Watch {
@@ -182,6 +199,12 @@ impl Observer for Watch {
     fn output(&mut self, output: &[Output]) {
         self.console.write(output);
         self.serial.write(output);
+    }
+
+    fn look(&mut self, machine: &Machine) {
+        if let Some(view) = &mut self.view {
+            view.show(machine);
+        }
     }
 
     fn progress(&mut self, at: Moment) -> bool {

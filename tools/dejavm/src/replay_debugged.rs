@@ -6,6 +6,7 @@ use crate::branching::Branching;
 use crate::debugger::{Address, Left, Listener, serve};
 use crate::exit::{Exit, Failure};
 use crate::open;
+use crate::view::{VIEW_ONLY, View};
 use crate::world::stop_on_signals;
 use dejavm_cpu::Stops;
 use dejavm_replay::{Replayer, Timeline, TimelineOptions, add_mark};
@@ -27,7 +28,12 @@ pub fn run(arguments: &Replay, address: &Address) -> Result<Outcome, Failure> {
     })?;
     let about = |failure: Failure| failure.about(&name);
     let target = open_target(file, arguments, &stop).map_err(about)?;
-    let mut target = Branching::new(target, Path::new(&name), Arc::clone(&stop));
+    let view = arguments
+        .vnc
+        .as_ref()
+        .map(|address| View::open(address, target.timeline().machine(), &name, VIEW_ONLY));
+    let mut target =
+        Branching::new(target, Path::new(&name), Arc::clone(&stop)).with_view(view.transpose()?);
     let bits_64 = match arguments.gdb_bits.as_deref() {
         Some(bits) => bits == "64",
         None => target.is_64_bit(),

@@ -25,7 +25,7 @@ pub fn run(arguments: &Screenshot) -> Result<Outcome, Failure> {
     }
     let (timeline, recording, at) =
         open::at(Some(&arguments.file), &arguments.at, Tuning::default())?;
-    let (_, mut machine) = timeline.into_machine();
+    let (_, machine) = timeline.into_machine();
     let Some(picture) = machine.picture() else {
         let sentence = format!(
             "{recording}: the machine has no display: record with --bios, or with --display"

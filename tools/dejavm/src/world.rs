@@ -5,8 +5,9 @@ use crate::console::Console;
 use crate::network::Plug;
 use crate::progress::Meter;
 use crate::serial::{Port, Serial};
+use crate::view::{Desk, View};
 use crossbeam_channel::{Receiver, Select, TryRecvError, never};
-use dejavm_machine::{Input, Output};
+use dejavm_machine::{Input, Machine, Output};
 use dejavm_replay::{IdleAnswer, Polled, Progress, World};
 use dejavm_units::GuestNs;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -26,7 +27,7 @@ const FLUSH_PERIOD: Duration = Duration::from_secs(1);
 const FLUSH_PERIOD_FIRST: Duration = Duration::from_millis(20);
 /// The longest wait: signals are seen only after it, and debuggers that come.
 const WAIT_MAX: Duration = Duration::from_millis(200);
-/// The same while a debugger is there, whose `^C` is seen only after it.
+/// The same while a debugger is there, whose `^C` is seen only after it, and with viewers, who see what the guest does only after it.
 const WAIT_MAX_ATTENDED: Duration = Duration::from_millis(20);
 
 /// Signals that end a recording as the user's own command does.
@@ -89,6 +90,8 @@ pub struct HostWorld<'a> {
     anchor: Option<(GuestNs, Instant)>,
     wait_max: Duration,
     network: Option<Plug>,
+    view: Option<View>,
+    desk: Desk,
     flushed: Instant,
     flush_period: Duration,
     console: &'a mut Console,
@@ -112,6 +115,8 @@ impl<'a> HostWorld<'a> {
             anchor: None,
             wait_max: WAIT_MAX,
             network: None,
+            view: None,
+            desk: Desk::default(),
             flushed: Instant::now(),
             flush_period: FLUSH_PERIOD_FIRST,
             console,
@@ -137,8 +142,17 @@ impl<'a> HostWorld<'a> {
         self
     }
 
+    /// Surroundings with viewers of the screen.
+    #[must_use]
+    pub fn with_view(mut self, view: Option<View>) -> HostWorld<'a> {
+        self.view = view;
+        self.set_attended(false);
+        self
+    }
+
     /// Whether a debugger is there.
     pub fn set_attended(&mut self, attended: bool) {
+        let attended = attended || self.view.is_some();
         self.wait_max = if attended { WAIT_MAX_ATTENDED } else { WAIT_MAX };
         self.resumed();
     }
@@ -152,22 +166,33 @@ impl<'a> HostWorld<'a> {
         if let Some(network) = &mut self.network {
             network.take_arrived();
         }
+        self.take_done();
+    }
+
+    /// Takes what viewers' users did.
+    fn take_done(&mut self) {
+        if let Some(view) = &self.view {
+            view.events().try_iter().for_each(|event| self.desk.arrived(event));
+        }
     }
 
     /// Whether something can enter the machine.
     fn has_inputs(&self) -> bool {
         self.feeds.iter().any(|feed| !feed.waiting.is_empty())
             || self.network.as_ref().is_some_and(Plug::has_inputs)
+            || self.desk.has_inputs()
     }
 
     /// Waits for input; whether some is there now.
     fn wait(&mut self, time: Duration) -> bool {
         let arrivals = self.network.as_ref().map_or_else(never, Plug::arrivals);
+        let done = self.view.as_ref().map_or_else(never, |view| view.events().clone());
         let mut select = Select::new();
         for feed in &self.feeds {
             select.recv(&feed.input);
         }
         select.recv(&arrivals);
+        select.recv(&done);
         let _index = select.ready_timeout(time.min(self.wait_max));
         self.take_arrived();
         self.has_inputs()
@@ -198,12 +223,22 @@ impl<'a> HostWorld<'a> {
 }
 
 impl World for HostWorld<'_> {
+    fn look(&mut self, machine: &Machine) {
+        if let Some(view) = &mut self.view {
+            view.show(machine);
+            self.desk.look(machine);
+        }
+        // Also while a debugger holds the machine, and nobody polls.
+        self.take_done();
+    }
+
     fn poll(&mut self) -> Polled {
         self.take_arrived();
         let mut inputs: Vec<Input> = self.feeds.iter_mut().filter_map(Feed::next).collect();
         if let Some(network) = &mut self.network {
             inputs.extend(network.inputs());
         }
+        inputs.extend(self.desk.inputs());
         let flush = self.flushed.elapsed() >= self.flush_period;
         if flush {
             self.flushed = Instant::now();

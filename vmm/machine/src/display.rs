@@ -7,9 +7,11 @@
 use crate::hardware::Hardware;
 use crate::machine::Machine;
 use crate::memory_map;
+use dejavm_devices::Vga;
 use dejavm_devices::vga::{self, Picture};
 use dejavm_memory::{GuestRam, storage_page};
 use dejavm_units::Gpa;
+use std::borrow::Cow;
 
 /// Pages of the volume.
 pub(crate) const PAGES: u64 = (vga::MEMORY_BYTES / vga::PAGE_BYTES) as u64;
@@ -50,21 +52,44 @@ impl Machine {
         self.keep_display();
     }
 
+    /// Whether there is a display.
+    pub fn has_display(&self) -> bool {
+        self.board.cards.display().is_some()
+    }
+
     /// What the display shows; `None`: there is none.
-    pub fn picture(&mut self) -> Option<Picture> {
-        self.follow_display();
-        self.board.cards.display().map(dejavm_devices::Vga::picture)
+    pub fn picture(&self) -> Option<Picture> {
+        self.shown().map(|display| display.picture())
     }
 
     /// The text that the display shows; `None`: there is no display, or it shows graphics.
-    pub fn screen_text(&mut self) -> Option<Vec<String>> {
-        self.follow_display();
-        self.board.cards.display().and_then(dejavm_devices::Vga::text)
+    pub fn screen_text(&self) -> Option<Vec<String>> {
+        self.shown().and_then(|display| display.text())
+    }
+
+    /// Another number than before, if the display may show something else than before. No state: two machines, or one restored, may
+    /// count differently.
+    pub fn display_changes(&self) -> u64 {
+        self.board.cards.display().map_or(0, dejavm_devices::Vga::changes)
+    }
+
+    /// The display with its memory as it is now.
+    fn shown(&self) -> Option<Cow<'_, Vga>> {
+        let display = self.board.cards.display()?;
+        if !self.console.restored {
+            return Some(Cow::Borrowed(display));
+        }
+        let mut copy = display.clone();
+        load(&mut copy, &self.ram, self.console.volume);
+        Some(Cow::Owned(copy))
     }
 
     /// The state was restored, or pages were brought by somebody else.
     pub(crate) fn display_was_restored(&mut self) {
         self.console.restored = true;
+        if let Some(display) = self.board.cards.display_mut() {
+            display.note_change();
+        }
     }
 
     /// Before the machine runs.
@@ -74,10 +99,7 @@ impl Machine {
         }
         let Machine { ram, board, console, .. } = self;
         let Some(display) = board.cards.display_mut() else { return };
-        display.set_memory(|page, into| {
-            let page = storage_page(console.volume, page);
-            ram.read_page(page, into).expect("the display has a volume");
-        });
+        load(display, ram, console.volume);
     }
 
     /// When the machine comes to rest.
@@ -89,6 +111,13 @@ impl Machine {
             ram.write_page(page, contents).expect("the display has a volume");
         });
     }
+}
+
+/// Brings the display its memory.
+fn load(display: &mut Vga, ram: &GuestRam, volume: usize) {
+    display.set_memory(|page, into| {
+        ram.read_page(storage_page(volume, page), into).expect("the display has a volume");
+    });
 }
 
 /// Says in the zero page that there is a VGA in text mode (Linux, include/uapi/linux/screen_info.h).

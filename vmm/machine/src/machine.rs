@@ -582,6 +582,16 @@ impl Machine {
         self.board.frame_room()
     }
 
+    /// Keys that surely have room in the guest's keyboard: what is typed beyond that may be lost.
+    pub fn key_room(&self) -> usize {
+        self.board.i8042.key_room()
+    }
+
+    /// Whether the guest was told of the mouse's buttons: a change before that may be lost.
+    pub fn buttons_told(&self) -> bool {
+        self.board.i8042.buttons_told()
+    }
+
     /// What the guest emitted since the last call, in order.
     pub fn take_output(&mut self) -> Vec<Output> {
         self.board.take_output()

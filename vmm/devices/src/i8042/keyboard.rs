@@ -15,6 +15,8 @@ const EXTENDED_PREFIX: u8 = 0xe0;
 const KEY_BYTES_MAX: usize = 16;
 /// Bound on all that waits.
 const BYTES_MAX: usize = 32;
+/// Codes of a key at most: a prefix, that of a release, and its own.
+const CODES_MAX: usize = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 enum Expects {
@@ -70,9 +72,18 @@ impl Keyboard {
         self.lights
     }
 
+    /// Keys that surely have room.
+    pub(super) fn room(&self) -> usize {
+        if self.scanning {
+            KEY_BYTES_MAX.saturating_sub(self.bytes.len()) / CODES_MAX
+        } else {
+            usize::MAX
+        }
+    }
+
     /// Queues the codes of a key; see [`super::I8042::key`].
     pub(super) fn key(&mut self, key: Key, pressed: bool) -> bool {
-        let mut codes = Vec::with_capacity(3);
+        let mut codes = Vec::with_capacity(CODES_MAX);
         if key.extended {
             codes.push(EXTENDED_PREFIX);
         }

@@ -369,6 +369,17 @@ impl I8042 {
         self.state.fill();
     }
 
+    /// Keys that surely have room in the keyboard's buffer. A keyboard that does not scan takes any, and loses them.
+    pub fn key_room(&self) -> usize {
+        self.state.keyboard.room()
+    }
+
+    /// Whether the guest has been told of the mouse's buttons as they are, or is not told of any: another change before that
+    /// would take this one's place.
+    pub fn buttons_told(&self) -> bool {
+        self.state.mouse.buttons_told()
+    }
+
     /// The state of the keyboard's lights: bit 0 scroll lock, 1 num lock, 2 caps lock.
     pub fn lights(&self) -> u8 {
         self.state.keyboard.lights()

@@ -98,6 +98,12 @@ impl Mouse {
         self.buttons = buttons & 0x1f;
     }
 
+    /// See [`super::I8042::buttons_told`].
+    pub(super) fn buttons_told(&self) -> bool {
+        let tells = self.reporting && self.mode == Mode::Stream && !self.wrap;
+        !tells || self.buttons == self.reported_buttons
+    }
+
     fn has_report(&self) -> bool {
         let wheel_moved = self.identity != 0 && self.motion[2] != 0;
         let moved = self.motion[0] != 0 || self.motion[1] != 0 || wheel_moved;

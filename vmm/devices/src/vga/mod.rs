@@ -57,6 +57,8 @@ pub struct Vga {
     /// Transient: which pages of memory the board has not taken yet.
     written: Box<[bool]>,
     any_written: bool,
+    /// Transient: how often something was written, registers too.
+    changes: u64,
 }
 
 impl std::fmt::Debug for Vga {
@@ -84,7 +86,18 @@ impl Vga {
             memory: vec![0; MEMORY_BYTES].into(),
             written: vec![false; MEMORY_BYTES / PAGE_BYTES].into(),
             any_written: false,
+            changes: 0,
         }
+    }
+
+    /// Another number than before, if it may show something else than before.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// It may show something else.
+    pub fn note_change(&mut self) {
+        self.changes = self.changes.wrapping_add(1);
     }
 
     /// Does what a display's firmware does: text of 80 columns and 25 lines in mode 3, with a font of 256 characters of 16 lines.
@@ -131,6 +144,7 @@ impl Vga {
         }
         self.written.fill(false);
         self.any_written = false;
+        self.note_change();
     }
 
     fn put(&mut self, at: usize, value: u8) {
@@ -186,7 +200,7 @@ impl Vga {
 
     /// The state, memory left out.
     pub fn save(&self) -> State {
-        let Vga { header, registers, memory: _, written: _, any_written: _ } = self;
+        let Vga { header, registers, memory: _, written: _, any_written: _, changes: _ } = self;
         registers.save(header.bytes())
     }
 
@@ -231,6 +245,7 @@ impl Card for Vga {
     }
 
     fn write(&mut self, region: u8, offset: u64, size: u8, value: u64, _now: GuestNs) {
+        self.note_change();
         match (region, offset) {
             (EXTENSION_PORTS, 0) => self.registers.select_extension(value as u16),
             (EXTENSION_PORTS, _) => {
