@@ -4,7 +4,7 @@
 #   usage: images/build-debian-disk.sh [--rebuild] [amd64|i386]      default: amd64
 #
 # Into .cache/images (or $DEJAVM_IMAGES): debian-ARCH.img (sparse, 3 GiB), debian-ARCH.key (root's ssh key), debian-ARCH.manifest. The kernels
-# are Debian's: on amd64 the cloud flavour, and the generic one (GRUB's second entry), which has drivers of IDE and e1000; on i386 686-pae.
+# are Debian's: on amd64 the generic one, and the cloud flavour (GRUB's second entry), which has no drivers of IDE and e1000; on i386 686-pae.
 # root's password is "dejavm"; the consoles are the screen and the first serial port.
 #
 # No root is needed where user namespaces are allowed (mmdebstrap says what is missing otherwise); as root it uses a chroot.
@@ -73,7 +73,7 @@ rm -f "\$root"/etc/ssh/ssh_host_*
 chroot "\$root" ssh-keygen -q -A
 echo 0123456789abcdef0123456789abcdef >"\$root/etc/machine-id"
 entries="\$root/boot/grub/kernels.cfg"
-for kernel in \$(cd "\$root/boot" && ls vmlinuz-*cloud* vmlinuz-* 2>/dev/null | awk '!seen[\$0]++'); do
+for kernel in \$(cd "\$root/boot" && ls vmlinuz-*); do
     release=\${kernel#vmlinuz-}
     chroot "\$root" update-initramfs -u -k "\$release"
     printf 'menuentry "Debian, %s" {\n    linux /boot/%s root=LABEL=debian ro \$options\n    initrd /boot/initrd.img-%s\n}\n' \
@@ -91,14 +91,28 @@ rm -rf "$work/tree"
 FINISH
 chmod +x "$work/finish"
 
+# bootstrap SOURCE...: builds the system from these.
+bootstrap() {
+    TMPDIR=$work mmdebstrap --quiet --variant=minbase --architectures="$arch" --format=null \
+        --include="$kernels",initramfs-tools,systemd-sysv,udev,openssh-server,gcc,libc6-dev,make,iproute2,iputils-ping,kmod,e2fsprogs,zstd \
+        --essential-hook='mkdir -p "$1/etc/initramfs-tools" && cp "'"$images_dir"'/debian/etc/initramfs-tools/modules" "$1/etc/initramfs-tools/"' \
+        --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --customize-hook="$work/finish \"\$1\"" bookworm /dev/null "$@" 2>"$work/log"
+}
 say "building a Debian disk ($arch): about five minutes"
 # shellcheck disable=SC2086 # a list of files
-TMPDIR=$work mmdebstrap --quiet --variant=minbase --architectures="$arch" --format=null \
-    --include="$kernels",initramfs-tools,systemd-sysv,udev,openssh-server,gcc,libc6-dev,make,iproute2,iputils-ping,kmod,e2fsprogs,zstd \
-    --essential-hook='mkdir -p "$1/etc/initramfs-tools" && cp "'"$images_dir"'/debian/etc/initramfs-tools/modules" "$1/etc/initramfs-tools/"' \
-    --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --customize-hook="$work/finish \"\$1\"" bookworm /dev/null $sources 2>"$work/log" ||
-    { grep -v "cannot remove" "$work/log" | tail -n 20 >&2; die "mmdebstrap could not build the system"; }
+if ! bootstrap $sources; then
+    # A mirror may have a list of updates that is not the one it announces: the release itself does then.
+    mirror=$(sed -n -E 's/^(URIs:|deb( \[.*\])?) +([^ ]+).*/\3/p' $sources /dev/null | head -n 1)
+    if ! grep -q '^E: apt-get update' "$work/log" || [ -z "$mirror" ]; then
+        grep -v "cannot remove" "$work/log" | tail -n 20 >&2
+        die "mmdebstrap could not build the system"
+    fi
+    say "not all package lists of this system's sources can be had: the release alone, without updates, from $mirror"
+    echo "deb $mirror bookworm main" >"$work/release.list"
+    bootstrap "$work/release.list" ||
+        { grep -v "cannot remove" "$work/log" | tail -n 20 >&2; die "mmdebstrap could not build the system"; }
+fi
 
 truncate -s "$(((partition_first + partition_sectors) * 512))" "$work/disk"
 printf 'label: dos\nlabel-id: 0xdeba0001\nstart=%s, size=%s, type=83, bootable\n' "$partition_first" "$partition_sectors" |

@@ -4,7 +4,7 @@
 #   usage: tools/install-deps.sh [build] [test] [lab] [judges] [debian] [fuzz] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
-# test:  SeaBIOS; gdb, crash, makedumpfile and a VNC viewer, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
+# test:  SeaBIOS; GRUB, ISOLINUX and memtest86+, which it starts, and what makes CDs; gdb, crash, makedumpfile and a VNC viewer, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
 # lab: what builds a Linux kernel
 # judges: the newest LLDB there is, and npm, for debug adapters
 # debian: what builds a Debian disk, starts it and leads into it
@@ -40,6 +40,12 @@ for group; do
             want qemu-system-x86 command -v qemu-system-x86_64
             want qemu-utils command -v qemu-img
             want seabios test -e /usr/share/seabios/bios-256k.bin
+            want grub-common command -v grub-mkimage
+            want grub-pc-bin test -e /usr/lib/grub/i386-pc/boot.img
+            want isolinux test -e /usr/lib/ISOLINUX/isolinux.bin
+            want syslinux-common test -e /usr/lib/syslinux/modules/bios/mboot.c32
+            want xorriso command -v xorriso
+            want memtest86+ test -e /usr/lib/memtest86+/memtest86+x64.iso
             # Without ensurepip a virtual environment has no pip.
             want python3-venv python3 -c "import venv, ensurepip"
             ;;
@@ -59,6 +65,8 @@ for group; do
             ;;
         debian)
             want mmdebstrap command -v mmdebstrap
+            # For an i386 disk: whether its programs run here.
+            want arch-test command -v arch-test
             want fdisk test -x /usr/sbin/sfdisk
             want e2fsprogs test -x /usr/sbin/mke2fs
             want grub-common command -v grub-mkimage
@@ -66,6 +74,8 @@ for group; do
             want openssh-client command -v ssh
             want passt command -v passt
             want seabios test -e /usr/share/seabios/bios-256k.bin
+            want memtest86+ test -e /boot/memtest86+x64.bin
+            want python3 command -v python3
             ;;
         fuzz)
             want g++ command -v g++
@@ -76,7 +86,7 @@ for group; do
             want makedumpfile command -v makedumpfile
             ;;
         *)
-            echo "install-deps.sh: unknown group '$group' (known: build test lab judges fuzz bench)" >&2
+            echo "install-deps.sh: unknown group '$group' (known: build test lab judges debian fuzz bench)" >&2
             exit 2
             ;;
     esac

@@ -23,10 +23,12 @@
 #define CODE16          0x20
 #define DATA16          0x28
 
+#ifndef MULTIBOOT
         .section .note.Xen, "a", @note
         .long   4, 4, 18                /* name size, content size, XEN_ELFNOTE_PHYS32_ENTRY */
         .asciz  "Xen"
         .long   start
+#endif
 
         .data
         .balign 8
@@ -49,8 +51,16 @@ idt:    .skip   256 * 8
 stack_top:
 
         .text
+#ifdef MULTIBOOT
+        /* Loaded as ELF, entered at its entry point with EAX = magic and EBX = information, which `main` finds in EBP and EBX. */
+        .balign 4
+        .long   0x1badb002, 0, -0x1badb002
+#endif
         .globl  start
 start:
+#ifdef MULTIBOOT
+        mov     ebp, eax
+#endif
         cli
         cld
         lgdt    [gdtr]

@@ -1,6 +1,6 @@
 //! Small guests of our own, for tests that want an answer in milliseconds and for `dejavm demo`.
 //!
-//! Each is a 32-bit ELF executable loaded at 1 MiB with a PVH entry note (`XEN_ELFNOTE_PHYS32_ENTRY`),
+//! Each is a 32-bit ELF executable loaded at 1 MiB with a PVH entry note (`XEN_ELFNOTE_PHYS32_ENTRY`; one is for Multiboot instead),
 //! so the same bytes boot here and under QEMU's `-kernel`. It starts in flat 32-bit protected mode
 //! with paging off, prints to the debug console (port 0xe9) and to COM1, and ends by writing
 //! [`EXIT_OK`] or [`EXIT_FAILED`] to port 0xf4. The sources are `images/guests/NAME.S`.
@@ -42,6 +42,8 @@ guests! {
     HELLO = "hello";
     /// Real mode (segments, A20, vector table, decimal) and virtual-8086 mode under a monitor.
     MODES = "modes";
+    /// A Multiboot kernel: prints what its loader tells of itself and of modules.
+    MULTIBOOT = "multiboot";
     /// Non-maskable interrupts: sent to itself, while another is handled, and made of the timer's ticks.
     NMI = "nmi";
     /// Accessed and dirty bits, write protection and page faults: 32-bit, then long mode.
@@ -119,12 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn every_guest_is_a_32_bit_elf_with_a_pvh_note() {
+    fn every_guest_is_a_32_bit_elf_with_a_pvh_note_or_for_multiboot() {
         // namesz 4, descsz 4, type 18 = XEN_ELFNOTE_PHYS32_ENTRY, "Xen\0".
         let note = *b"\x04\0\0\0\x04\0\0\0\x12\0\0\0Xen\0";
         for (name, elf) in ALL {
             assert_eq!(&elf[..5], b"\x7fELF\x01", "{name}");
-            assert!(elf.windows(note.len()).any(|window| window == note), "{name}");
+            let has_note = elf.windows(note.len()).any(|window| window == note);
+            // 0x1badb002, in the first 8 KiB.
+            let is_multiboot = elf[..8192].chunks(4).any(|word| word == [0x02, 0xb0, 0xad, 0x1b]);
+            assert!(has_note != is_multiboot, "{name}");
         }
     }
 }

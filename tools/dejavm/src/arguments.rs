@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::debugger::Address;
-use crate::disks::DiskOption;
+use crate::disks::{DiskOption, Images};
 use crate::engine::Engine;
 use crate::entropy::EntropyOptions;
 use crate::lockstep::InjectedMistake;
@@ -44,6 +44,8 @@ pub enum Command {
     Pack(Pack),
     /// Write the machine at a position of a recording as a VMware checkpoint
     Snapshot(Snapshot),
+    /// Write a disk as it stands at a position of a recording to an image
+    Disk(Disk),
     /// Write what the guest's display shows at a position of a recording as a picture
     Screenshot(Screenshot),
     /// Let the software CPU follow a recording of KVM's, and write one whose positions are instructions
@@ -73,6 +75,9 @@ pub struct Convert {
     /// The recording
     #[arg(value_name = "RECORDING")]
     pub file: Option<PathBuf>,
+    /// Images elsewhere
+    #[command(flatten)]
+    pub images: Images,
     /// Where to write the new one; no file may be there
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -108,6 +113,10 @@ pub struct Record {
     /// Disk, or CD: an image, which stays as it is: what the guest writes is kept apart. May be given several times
     #[arg(long, value_name = "FILE[,format=raw|qcow2|vmdk][,if=virtio|ide|cdrom][,readonly]")]
     pub disk: Vec<DiskOption>,
+    /// When the recording has ended, write into the images what the guest wrote (raw images only). Recordings of an image as it was
+    /// do not replay then, this one neither, unless they are packed
+    #[arg(long, conflicts_with_all = ["from", "no_log"])]
+    pub disk_commit: bool,
     /// CD: short for --disk FILE,if=cdrom
     #[arg(long, value_name = "FILE")]
     pub cdrom: Option<PathBuf>,
@@ -150,6 +159,9 @@ pub struct Pack {
     /// The recording
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Images elsewhere
+    #[command(flatten)]
+    pub images: Images,
     /// Leave the recording as it is, and write another
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -167,6 +179,9 @@ pub struct Branch {
     /// Where: a position, the name of a mark, `start` or `end`
     #[arg(long, value_name = "POSITION|MARK")]
     pub at: String,
+    /// Images elsewhere
+    #[command(flatten)]
+    pub images: Images,
     /// Deal its turns otherwise
     #[command(flatten)]
     pub schedule: Schedule,
@@ -187,6 +202,9 @@ pub struct Snapshot {
     /// The checkpoint to write, .vmss or .vmsn; guest memory goes into the .vmem beside it
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+    /// Images elsewhere
+    #[command(flatten)]
+    pub images: Images,
     /// Write guest memory into the checkpoint itself, as ESX did
     #[arg(long)]
     pub embed: bool,
@@ -196,6 +214,32 @@ pub struct Snapshot {
     /// Overwrite files that exist
     #[arg(long)]
     pub force: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dejavm disk`.
+#[derive(Debug, Args)]
+pub struct Disk {
+    /// The recording; it stays as it is
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Where: a position, the name of a mark, `start` or `end`
+    #[arg(long, value_name = "POSITION|MARK", default_value = "end")]
+    pub at: String,
+    /// The image to write, raw, with holes for zeros
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Which drive, from 0 on, as `dejavm info` lists them [default: the only one that the guest can write]
+    #[arg(long, value_name = "N")]
+    pub drive: Option<usize>,
+    /// Overwrite a file that exists
+    #[arg(long)]
+    pub force: bool,
+    /// Images elsewhere
+    #[command(flatten)]
+    pub images: Images,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -213,6 +257,9 @@ pub struct Screenshot {
     /// Where: a position, the name of a mark, `start` or `end`
     #[arg(long, value_name = "POSITION|MARK", default_value = "end")]
     pub at: String,
+    /// Images elsewhere
+    #[command(flatten)]
+    pub images: Images,
     /// Print the text on the screen too, in text modes
     #[arg(long)]
     pub text: bool,
@@ -253,6 +300,9 @@ pub struct Recording {
     /// Write no recording: for measuring what one costs
     #[arg(long, hide = true, conflicts_with_all = ["until", "gdb"])]
     pub no_log: bool,
+    /// Put what it needs of disk images into the recording when it has ended, as `dejavm pack` does
+    #[arg(long, conflicts_with = "no_log")]
+    pub pack: bool,
     /// The network
     #[command(flatten)]
     pub network: NetworkOptions,
@@ -295,6 +345,9 @@ pub struct Replay {
     /// The recording
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Images elsewhere
+    #[command(flatten)]
+    pub images: Images,
     /// Do not print the guest's console
     #[arg(short, long)]
     pub quiet: bool,
@@ -333,6 +386,9 @@ pub struct Verify {
     /// Stop at this position
     #[arg(long, value_name = "POSITION")]
     pub until: Option<u64>,
+    /// Images elsewhere
+    #[command(flatten)]
+    pub images: Images,
     /// Run interpreter and translator side by side: compare all registers and devices every N
     /// instructions, memory at every digest, and say where they differ
     #[arg(long, value_name = "N", conflicts_with = "engine", value_parser = clap::value_parser!(u64).range(1..))]
@@ -426,6 +482,9 @@ pub struct Marks {
     /// The recording
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Images elsewhere
+    #[command(flatten)]
+    pub images: Images,
     /// Give a position this name, which another position loses
     #[arg(long, value_name = "NAME", requires = "at")]
     pub add: Option<String>,

@@ -6,7 +6,7 @@ use crate::disks::images;
 use crate::exit::Failure;
 use crate::open;
 use crate::record::only_by_software;
-use crate::recording::{going_on, live, refuse_to_overwrite};
+use crate::recording::{going_on, live, packed_if_wanted, refuse_to_overwrite};
 use dejavm_stub::{Replaying, Target};
 
 /// Replays up to there, and runs and records the machine from there on.
@@ -15,7 +15,8 @@ pub fn run(arguments: &Branch) -> Result<Outcome, Failure> {
     refuse_to_overwrite(recording, &[arguments.file.as_ref()])?;
     only_by_software(recording, "a machine goes on from a recording")?;
     let tuning = recording.tuning.tuning();
-    let (mut timeline, name, at) = open::at(arguments.file.as_deref(), &arguments.at, tuning)?;
+    let (mut timeline, name, at) =
+        open::at(arguments.file.as_deref(), &arguments.at, tuning, &arguments.images)?;
     let about = |failure: Failure| failure.about(&name);
     let parent = timeline.as_parent(&name).map_err(Failure::from).map_err(about)?;
     let mut machine = timeline.branch().map_err(Failure::from).map_err(about)?;
@@ -25,5 +26,6 @@ pub fn run(arguments: &Branch) -> Result<Outcome, Failure> {
     let options = going_on(recording, header, Some(parent), images(timeline.externals()));
     let bits_64 = Replaying::new(timeline).map_err(Failure::from).map_err(about)?.is_64_bit();
     eprintln!("dejavm: {name}: a live machine goes on from position {at}");
-    live(recording, machine, &options, bits_64)
+    let recorded = live(recording, machine, &options, bits_64)?;
+    packed_if_wanted(recording, &arguments.images, recorded)
 }

@@ -23,7 +23,7 @@ pub fn run(arguments: &Convert) -> Result<Outcome, Failure> {
         Failure::new(Exit::Failed, format!("{to}: the recording cannot be made: {error}"))
     })?;
     let begun = Instant::now();
-    let recorded = open::follow(replayer, &mut sink).map_err(|failure| {
+    let recorded = open::follow(replayer, &mut sink, &arguments.images).map_err(|failure| {
         // A part of it would look like the whole.
         let _ = std::fs::remove_file(&arguments.output);
         failure.about(&from)

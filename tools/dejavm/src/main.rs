@@ -6,10 +6,12 @@
 mod arguments;
 mod branch;
 mod branching;
+mod commit;
 mod console;
 mod convert;
 mod debugger;
 mod demo;
+mod disk;
 mod disks;
 mod doctor;
 mod engine;
@@ -25,6 +27,7 @@ mod network;
 mod open;
 mod pack;
 mod packing_thread;
+mod partial;
 mod processors;
 mod progress;
 mod record;
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::Ls(arguments) => (arguments.json, info::ls(arguments)),
         Command::Marks(arguments) => (arguments.json, marks::run(arguments)),
         Command::Pack(arguments) => (arguments.json, pack::run(arguments)),
+        Command::Disk(arguments) => (arguments.json, disk::run(arguments)),
         Command::Snapshot(arguments) => (arguments.json, snapshot::run(arguments)),
         Command::Screenshot(arguments) => (arguments.json, screenshot::run(arguments)),
         Command::Convert(arguments) => (arguments.json, convert::run(arguments)),

@@ -1,6 +1,7 @@
 //! `dejavm marks`.
 
 use crate::arguments::Marks;
+use crate::disks::Images;
 use crate::exit::{Exit, Failure};
 use crate::progress::seconds;
 use crate::{Outcome, console, open};
@@ -18,7 +19,7 @@ pub fn run(arguments: &Marks) -> Result<Outcome, Failure> {
     let (_, name) = open::file(arguments.file.as_deref())?;
     let path = arguments.file.as_deref().expect("`open::file` insists on one");
     if let (Some(mark), Some(at)) = (&arguments.add, arguments.at) {
-        add(path, mark, Position(at)).map_err(|failure| failure.about(&name))?;
+        add(path, mark, Position(at), &arguments.images).map_err(|failure| failure.about(&name))?;
     }
     let (file, _) = open::file(Some(path))?;
     let summary = Summary::read(file).map_err(|error| Failure::from(error).about(&name))?;
@@ -42,11 +43,11 @@ pub fn run(arguments: &Marks) -> Result<Outcome, Failure> {
     Ok(Outcome::ok(json!({ "file": name, "marks": marks })))
 }
 
-fn add(path: &Path, name: &str, position: Position) -> Result<(), Failure> {
+fn add(path: &Path, name: &str, position: Position, images: &Images) -> Result<(), Failure> {
     if !is_mark_name(name) {
         return Err(Failure::new(Exit::Usage, MarkError::Name.to_string()));
     }
-    let at = moment(path, position)?;
+    let at = moment(path, position, images)?;
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| {
         Failure::new(Exit::Failed, format!("the recording cannot be changed: {error}"))
     })?;
@@ -61,14 +62,14 @@ fn add(path: &Path, name: &str, position: Position) -> Result<(), Failure> {
 }
 
 /// When a position is: found by going there.
-fn moment(path: &Path, position: Position) -> Result<Moment, Failure> {
+fn moment(path: &Path, position: Position, images: &Images) -> Result<Moment, Failure> {
     let (file, _) = open::file(Some(path))?;
     let mut replayer = Replayer::open(file)?;
     if replayer.header().positions_are_exits() {
         let sentence = "KVM recorded this: its positions are exits and not the instructions that one can stand at, so it takes no marks";
         return Err(Failure::new(Exit::Failed, sentence));
     }
-    let machine = open::machine(&mut replayer)?;
+    let machine = open::machine(&mut replayer, images)?;
     let mut timeline = Timeline::new(replayer, machine, TimelineOptions::default())?;
     match timeline.seek(position)? {
         Reached::Position => Ok(timeline.now()),

@@ -1,6 +1,6 @@
 //! Opening a recording and rebuilding its machine.
 
-use crate::disks;
+use crate::disks::{self, Images};
 use crate::exit::{Exit, Failure};
 use crate::progress::Meter;
 use crate::record::{name, read};
@@ -67,7 +67,7 @@ fn none_named() -> Failure {
 
 /// A recording, to be replayed instruction by instruction. One whose positions are exits is followed by the software CPU first,
 /// into a file that nobody else sees.
-pub fn replayer(file: File) -> Result<Replayer<File>, Failure> {
+pub fn replayer(file: File, images: &Images) -> Result<Replayer<File>, Failure> {
     let replayer = Replayer::open(file)?;
     if !replayer.header().positions_are_exits() {
         return Ok(replayer);
@@ -76,7 +76,7 @@ pub fn replayer(file: File) -> Result<Replayer<File>, Failure> {
         "dejavm: KVM recorded this, which counts no instructions; the software CPU follows it and counts"
     );
     let mut followed = tempfile::tempfile().map_err(no_room)?;
-    follow(replayer, &mut followed)?;
+    follow(replayer, &mut followed, images)?;
     Ok(Replayer::open(followed)?)
 }
 
@@ -85,8 +85,12 @@ fn no_room(error: io::Error) -> Failure {
 }
 
 /// Lets the software CPU follow a recording whose positions are exits, and record that with instructions for positions.
-pub fn follow(mut replayer: Replayer<File>, sink: &mut File) -> Result<Recorded, Failure> {
-    let machine = machine(&mut replayer)?;
+pub fn follow(
+    mut replayer: Replayer<File>,
+    sink: &mut File,
+    images: &Images,
+) -> Result<Recorded, Failure> {
+    let machine = machine(&mut replayer, images)?;
     let mut header = replayer.header().clone();
     header.set_positions_are_exits(false);
     let options = RecordOptions {
@@ -114,8 +118,8 @@ pub fn follow(mut replayer: Replayer<File>, sink: &mut File) -> Result<Recorded,
 }
 
 /// The recorded machine in its start state.
-pub fn machine(replayer: &mut Replayer<File>) -> Result<Machine, Failure> {
-    let storages = disks::again(replayer)?;
+pub fn machine(replayer: &mut Replayer<File>, images: &Images) -> Result<Machine, Failure> {
+    let storages = disks::again(replayer, images)?;
     let mut machine = match replayer.is_whole() {
         true => replayer.rebuild()?,
         false => boot_again(replayer)?,
@@ -177,11 +181,12 @@ pub fn at(
     path: Option<&Path>,
     place: &str,
     tuning: Tuning,
+    images: &Images,
 ) -> Result<(Timeline<File>, String, Position), Failure> {
     let (file, name) = file(path)?;
     let seek = || {
-        let mut replayer = replayer(file)?;
-        let mut machine = machine(&mut replayer)?;
+        let mut replayer = replayer(file, images)?;
+        let mut machine = machine(&mut replayer, images)?;
         machine.set_tuning(tuning);
         let mut timeline = Timeline::new(replayer, machine, TimelineOptions::default())?;
         let at = position(&timeline, place)?;

@@ -2,13 +2,14 @@
 
 use crate::Outcome;
 use crate::arguments::{Record, Recording};
-use crate::disks::{self, Disks};
+use crate::commit;
+use crate::disks::{self, Disks, Images};
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
 use crate::firmware;
 use crate::kvm;
 use crate::progress::rate;
-use crate::recording::{checkpoints, going_on, live, refuse_to_overwrite};
+use crate::recording::{checkpoints, going_on, live, packed_if_wanted, refuse_to_overwrite};
 use crate::snapshot::Restored;
 use crate::vmx::{Told, Vmx};
 use dejavm_cpu::control;
@@ -58,6 +59,9 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     }
     let arguments = &described(arguments)?;
     let recording = &arguments.recording;
+    if arguments.disk_commit {
+        commit::check(&disks::all(arguments))?;
+    }
     refuse_to_overwrite(recording, &[arguments.kernel.as_ref(), arguments.initrd.as_ref()])?;
     let kernel = match &arguments.kernel {
         Some(path) => read(path, "the kernel")?,
@@ -91,6 +95,9 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     }
     let Disks { storages, mut externals } =
         disks::attach(&disks::all(arguments), &mut config.hardware)?;
+    if recording.pack && storages.is_empty() {
+        return Err(Failure::new(Exit::Usage, "--pack: there is no disk"));
+    }
     recording.network.attach(&mut config.hardware);
     recording.serial.attach(&mut config.hardware)?;
     arguments.entropy.attach(&mut config.hardware)?;
@@ -133,7 +140,12 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
     };
     drop((kernel, initrd));
 
-    live(recording, machine, &options, bits_64)
+    let recorded = live(recording, machine, &options, bits_64)?;
+    let outcome = packed_if_wanted(recording, &Images::default(), recorded)?;
+    if arguments.disk_commit {
+        commit::commit(&recording.output)?;
+    }
+    Ok(outcome)
 }
 
 /// Records a machine that goes on from a checkpoint.

@@ -4,8 +4,10 @@ use crate::Outcome;
 use crate::arguments::{IdlePolicy, LiveGdb, Recording, Report};
 use crate::console::Console;
 use crate::debugger::Listener;
+use crate::disks::Images;
 use crate::exit::{Exit, Failure};
 use crate::live::{Debugging, Live};
+use crate::pack::pack;
 use crate::packing_thread;
 use crate::progress::{Meter, rate, seconds, size};
 use crate::record::{CREATOR, ending_text, name, recorded_json};
@@ -130,6 +132,24 @@ pub fn console_has_a_port(report: &Report, port: Option<Port>) -> Result<(), Fai
         }
         _ => Ok(()),
     }
+}
+
+/// Packs a recording that is complete, if the user said so.
+pub fn packed_if_wanted(
+    recording: &Recording,
+    images: &Images,
+    mut outcome: Outcome,
+) -> Result<Outcome, Failure> {
+    if recording.pack {
+        let output = &recording.output;
+        let packed = pack(output, output, images).map_err(|failure| Failure {
+            sentence: format!("{failure}; the recording is whole, and not packed"),
+            ..failure
+        })?;
+        outcome.json["packed_blocks"] = json!(packed.blocks);
+        outcome.json["file_bytes"] = json!(packed.file_bytes);
+    }
+    Ok(outcome)
 }
 
 /// What positions are.

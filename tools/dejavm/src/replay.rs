@@ -3,6 +3,7 @@
 use crate::Outcome;
 use crate::arguments::{Replay, TuningOptions, Verify};
 use crate::console::Console;
+use crate::disks::Images;
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
 use crate::kvm;
@@ -39,14 +40,20 @@ pub fn replay(arguments: &Replay) -> Result<Outcome, Failure> {
     let console_on_terminal =
         !arguments.quiet && report.console.is_none() && (report.json || io::stdout().is_terminal());
     let meter = Meter::new(report.progress, console_on_terminal);
-    let Replay { file, until, tuning, serial, .. } = arguments;
+    let serial = &arguments.serial;
     let set_up = |watch: &mut Watch, hardware: &Hardware| {
         watch.serial = serial.open_outputs(hardware)?;
         watch.console.show(watch.serial.stdio);
         Ok(())
     };
     let vnc = arguments.vnc.as_ref();
-    run(file.as_deref(), *until, tuning, console, meter, set_up, vnc)
+    let what = What {
+        file: arguments.file.as_deref(),
+        images: &arguments.images,
+        until: arguments.until,
+        tuning: &arguments.tuning,
+    };
+    run(&what, console, meter, set_up, vnc)
 }
 
 /// Replays and verifies.
@@ -56,8 +63,13 @@ pub fn verify(arguments: &Verify) -> Result<Outcome, Failure> {
     }
     let meter = Meter::new(arguments.progress, false);
     let console = Console::none();
-    let Verify { file, until, tuning, .. } = arguments;
-    let outcome = run(file.as_deref(), *until, tuning, console, meter, |_, _| Ok(()), None)?;
+    let what = What {
+        file: arguments.file.as_deref(),
+        images: &arguments.images,
+        until: arguments.until,
+        tuning: &arguments.tuning,
+    };
+    let outcome = run(&what, console, meter, |_, _| Ok(()), None)?;
     if !arguments.json && outcome.failure.is_none() {
         let value = &outcome.json;
         let line = format!(
@@ -69,22 +81,28 @@ pub fn verify(arguments: &Verify) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-fn run(
-    path: Option<&Path>,
+/// What is replayed, and how.
+struct What<'a> {
+    file: Option<&'a Path>,
+    images: &'a Images,
     until: Option<u64>,
-    tuning: &TuningOptions,
+    tuning: &'a TuningOptions,
+}
+
+fn run(
+    what: &What<'_>,
     console: Console,
     meter: Meter,
     set_up: impl FnOnce(&mut Watch, &Hardware) -> Result<(), Failure>,
     vnc: Option<&view::Address>,
 ) -> Result<Outcome, Failure> {
-    let (file, name) = open::file(path)?;
+    let (file, name) = open::file(what.file)?;
     let stop = stop_on_signals().map_err(|error| {
         Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
     })?;
     let mut watch = Watch { console, serial: Serial::default(), meter, stop, view: None };
     let shown = vnc.map(|address| (address, &*name));
-    let result = replay_file(file, until, tuning, &mut watch, set_up, shown);
+    let result = replay_file(file, what, &mut watch, set_up, shown);
     watch.meter.finish();
     let replayed = result.map_err(|failure| failure.about(&name))?;
     let time = watch.meter.seconds();
@@ -98,7 +116,7 @@ fn run(
             None => format!("replayed to position {}", replayed.at.position),
         },
         replayed.at.position,
-        if tuning.engine == Engine::Kvm { "exits" } else { "instructions" },
+        if what.tuning.engine == Engine::Kvm { "exits" } else { "instructions" },
         seconds(replayed.at),
         replayed.inputs,
         replayed.digests,
@@ -106,7 +124,8 @@ fn run(
     );
     let mut value = replayed_json(&replayed, time);
     value["file"] = json!(name);
-    let failure = failure(&replayed, &watch, until.is_some()).map(|failure| failure.about(&name));
+    let failure =
+        failure(&replayed, &watch, what.until.is_some()).map(|failure| failure.about(&name));
     if let Some(failure) = &failure {
         value["result"] = json!("failed");
         value["exit_code"] = json!(failure.exit.code());
@@ -138,22 +157,22 @@ fn failure(replayed: &Replayed, watch: &Watch, until: bool) -> Option<Failure> {
 
 fn replay_file(
     file: std::fs::File,
-    until: Option<u64>,
-    tuning: &TuningOptions,
+    what: &What<'_>,
     watch: &mut Watch,
     set_up: impl FnOnce(&mut Watch, &Hardware) -> Result<(), Failure>,
     vnc: Option<(&view::Address, &str)>,
 ) -> Result<Replayed, Failure> {
+    let What { images, until, tuning, .. } = *what;
     let mut replayer = match tuning.engine {
         Engine::Kvm => Replayer::open(file)?,
         Engine::Auto
         | Engine::Soft
         | Engine::Interpreter
         | Engine::Reference
-        | Engine::KvmSteps => open::replayer(file)?,
+        | Engine::KvmSteps => open::replayer(file, images)?,
     };
     set_up(watch, &replayer.header().config.hardware)?;
-    let mut machine = open::machine(&mut replayer)?;
+    let mut machine = open::machine(&mut replayer, images)?;
     machine.set_tuning(tuning.tuning());
     if tuning.engine == Engine::Kvm {
         if !replayer.header().positions_are_exits() {

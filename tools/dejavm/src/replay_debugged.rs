@@ -84,8 +84,8 @@ fn open_target(
     })?)?
     .header()
     .positions_are_exits();
-    let mut replayer = open::replayer(file)?;
-    let mut machine = open::machine(&mut replayer)?;
+    let mut replayer = open::replayer(file, &arguments.images)?;
+    let mut machine = open::machine(&mut replayer, &arguments.images)?;
     machine.set_tuning(arguments.tuning.tuning());
     let timeline = Timeline::new(replayer, machine, TimelineOptions::default())?;
     let mut target = Replaying::new(timeline)?;

@@ -24,7 +24,7 @@ pub fn run(arguments: &Screenshot) -> Result<Outcome, Failure> {
         return Err(Failure::new(Exit::Failed, sentence));
     }
     let (timeline, recording, at) =
-        open::at(Some(&arguments.file), &arguments.at, Tuning::default())?;
+        open::at(Some(&arguments.file), &arguments.at, Tuning::default(), &arguments.images)?;
     let (_, machine) = timeline.into_machine();
     let Some(picture) = machine.picture() else {
         let sentence = format!(

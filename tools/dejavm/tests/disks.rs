@@ -177,3 +177,98 @@ fn an_image_that_is_missing_or_another_is_a_sentence() {
     fs::write(&guest.disk, &original).unwrap();
     guest.verify().ok();
 }
+
+/// A disk at any instant, as a file: before the guest wrote to it, and at the end of what it wrote.
+#[test]
+fn a_disk_of_any_position_is_written_to_a_file() {
+    let guest = Guest::new("disks_written");
+    let (recorded, _) = guest.record(&guest.disk, "", &["--checkpoint-interval", "200000000"]);
+    let before = fs::read(&guest.disk).unwrap();
+    let (early, late) = (guest.folder.path("early.img"), guest.folder.path("late.img"));
+    let at = (recorded["position"].as_u64().unwrap() / 2).to_string();
+    let told = dejavm("disk {} --at {} -o {} --json", &[&guest.file, &at, &early]).ok().json();
+    assert_eq!((&told["drive"], &told["written_blocks"]), (&0.into(), &0.into()));
+    assert!(fs::read(&early).unwrap() == before, "nothing was written yet");
+    let told = dejavm("disk {} -o {} --json", &[&guest.file, &late]).ok().json();
+    let after = fs::read(&late).unwrap();
+    let differ = before.chunks(4096).zip(after.chunks(4096)).filter(|(one, other)| one != other);
+    let (differ, written) = (differ.count() as u64, told["written_blocks"].as_u64().unwrap());
+    assert!((1..=written).contains(&differ), "{differ} of {written}");
+    assert_eq!(after.len(), before.len());
+    let fsck = Command::new("/sbin/e2fsck").args(["-fn", &late]).output().expect("e2fsck");
+    assert!(fsck.status.success(), "{}", String::from_utf8_lossy(&fsck.stdout));
+
+    // What is there stays there, and what the recording needs in any case.
+    assert_eq!(dejavm("disk {} -o {}", &[&guest.file, &late]).code, 1);
+    let refused = dejavm("disk {} -o {} --force", &[&guest.file, &guest.disk]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.sentence().contains("the recording needs this file"), "{}", refused.stderr);
+    assert!(fs::read(&guest.disk).unwrap() == before);
+    assert_eq!(dejavm("disk {} -o {} --force --drive 1", &[&guest.file, &late]).code, 2);
+}
+
+/// What the guest wrote goes into the image if the user says so; the recording has what it needs in itself.
+#[test]
+fn what_the_guest_wrote_is_committed_and_the_packed_recording_replays() {
+    let guest = Guest::new("disks_committed");
+    let before = guest.folder.path("before.img");
+    fs::copy(&guest.disk, &before).unwrap();
+    let (recorded, _) = guest.record(&guest.disk, "", &["--pack", "--disk-commit"]);
+    assert!(recorded["packed_blocks"].as_u64().unwrap() > 500, "{recorded}");
+    let after = fs::read(&guest.disk).unwrap();
+    assert!(after != fs::read(&before).unwrap());
+    let end = guest.folder.path("end.img");
+    dejavm("disk {} --disk {} -o {}", &[&guest.file, &before, &end]).ok();
+    assert!(after == fs::read(&end).unwrap());
+    let verified = guest.verify().ok().json();
+    assert_eq!(verified["memory_hash"], recorded["memory_hash"]);
+    fs::remove_file(&guest.disk).unwrap();
+    guest.verify().ok();
+}
+
+/// Which image it is, its contents tell.
+#[test]
+fn an_image_that_was_moved_is_named() {
+    let guest = Guest::new("disks_moved");
+    let (recorded, _) = guest.record(&guest.disk, "", &["--until", "1500000000"]);
+    let moved = guest.folder.path("elsewhere.img");
+    fs::rename(&guest.disk, &moved).unwrap();
+    let missing = guest.verify();
+    assert_eq!(missing.code, 4, "{}", missing.stderr);
+    assert!(missing.sentence().contains("say where it is with --disk FILE"), "{}", missing.stderr);
+    let other = guest.folder.write("other.img", &[0; 4096]);
+    let wrong = dejavm("verify {} --disk {}", &[&guest.file, &other]);
+    assert_eq!(wrong.code, 4);
+    assert!(wrong.sentence().contains("what --disk names is another"), "{}", wrong.stderr);
+    let line = "verify {} --disk {} --disk {} --json";
+    let verified = dejavm(line, &[&guest.file, &other, &moved]).ok().json();
+    assert_eq!(verified["machine_hash"], recorded["machine_hash"]);
+    // For all that stands somewhere in it.
+    let branch = guest.folder.path("branch.dvr");
+    let line = "branch {} --at 1000000000 --disk {} --until 1200000000 -o {} --pack";
+    dejavm(line, &[&guest.file, &moved, &branch]).ok();
+    dejavm("verify {}", &[&branch]).ok();
+}
+
+/// Before anything is recorded.
+#[test]
+fn images_that_cannot_be_written_are_not_committed() {
+    let folder = Folder::new("disks_not_committed");
+    let (kernel, image) = (folder.guest("race"), folder.write("d.img", &[0; 4096]));
+    let file = folder.path("r.dvr");
+    for (disks, complaint) in [
+        (vec![], "there is no disk"),
+        (vec![format!("{image},readonly")], "there is no disk"),
+        (vec![format!("{image},format=qcow2")], "only raw images are written"),
+        (vec![image.clone(), image.clone()], "two disks are of the same image"),
+    ] {
+        let mut line = vec!["record", "--kernel", &kernel, "-o", &file, "--disk-commit"];
+        disks.iter().for_each(|disk| line.extend(["--disk", disk]));
+        let refused = run(&line);
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.sentence().contains(complaint), "{}", refused.stderr);
+    }
+    let refused = dejavm("record --kernel {} -o {} --pack", &[&kernel, &file]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(fs::metadata(&file).is_err());
+}

@@ -200,6 +200,17 @@ impl Machine {
         self.board.cards.drives.written(drive, &self.ram)
     }
 
+    /// Reads a drive as it stands: its image, and over it what the guest has written. No guest sees it.
+    ///
+    /// # Errors
+    /// A sentence: the image could not be read. The machine goes on.
+    ///
+    /// # Panics
+    /// Where there is no such drive.
+    pub fn read_drive(&self, drive: usize, offset: u64, into: &mut [u8]) -> Result<(), String> {
+        self.board.cards.drives.look(drive, offset, into, &self.ram)
+    }
+
     /// Why the machine has ended with [`End::EngineFailed`].
     pub fn engine_failure(&self) -> Option<&str> {
         self.engine_failure.as_deref().or(self.board.cards.drives.failure.as_deref())

@@ -105,6 +105,7 @@ impl Drives {
         self.drives.get(drive).map(|drive| drive.bytes)
     }
 
+    /// Reads for a card; what goes wrong ends the machine.
     pub(crate) fn read(
         &mut self,
         drive: usize,
@@ -112,6 +113,20 @@ impl Drives {
         into: &mut [u8],
         ram: &GuestRam,
     ) -> Result<(), HostFailed> {
+        self.look(drive, offset, into, ram).map_err(|failure| {
+            self.failure = Some(failure);
+            HostFailed
+        })
+    }
+
+    /// Reads; what goes wrong is a sentence.
+    pub(crate) fn look(
+        &self,
+        drive: usize,
+        offset: u64,
+        into: &mut [u8],
+        ram: &GuestRam,
+    ) -> Result<(), String> {
         let mut written = None;
         let mut done = 0;
         // Runs of blocks that were not written are read at once.
@@ -135,26 +150,22 @@ impl Drives {
 
     /// Reads the image into what lies behind `from` of a request's bytes.
     fn read_base(
-        &mut self,
+        &self,
         drive: usize,
         offset: u64,
         into: &mut [u8],
         from: usize,
-    ) -> Result<(), HostFailed> {
+    ) -> Result<(), String> {
         let into = &mut into[from..];
         if into.is_empty() {
             return Ok(());
         }
         let at = offset + from as u64;
         let Some(storage) = self.storages.get(drive) else {
-            self.failure = Some(format!("drive {drive} has no image"));
-            return Err(HostFailed);
+            return Err(format!("drive {drive} has no image"));
         };
         storage.read(at, into).map_err(|error| {
-            self.failure = Some(format!(
-                "the image of drive {drive} cannot be read at offset {at:#x}: {error}"
-            ));
-            HostFailed
+            format!("the image of drive {drive} cannot be read at offset {at:#x}: {error}")
         })
     }
 

@@ -7,7 +7,7 @@ mod packed;
 mod vmdk;
 
 pub use image::Image;
-pub use option::{Attachment, DiskOption, Format};
+pub use option::{Attachment, DiskOption, Format, Images};
 pub use packed::{Tracked, pack_into};
 
 use crate::arguments::Record;
@@ -19,7 +19,7 @@ use packed::Packed;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// Drives at most: what cards there can be.
@@ -44,7 +44,8 @@ pub fn attach(options: &[DiskOption], hardware: &mut Hardware) -> Result<Disks, 
     for option in options {
         let shown = name(&option.path);
         let path = absolute(&option.path)?;
-        let (image, file) = open(&option.path, option.format)?;
+        let file = open_file(&option.path)?;
+        let image = open_image(&option.path, &file, option.format)?;
         let bytes = image.bytes();
         if bytes == 0 || !bytes.is_multiple_of(512) {
             let sentence =
@@ -110,8 +111,8 @@ pub fn images(externals: &[External]) -> Vec<External> {
     externals.iter().filter(|external| external.is_drive()).cloned().collect()
 }
 
-/// Opens the images that a recording's machine had again.
-pub fn again(replayer: &Replayer<File>) -> Result<Storages, Failure> {
+/// Opens the images that a recording's machine had again: where they were, or where the user says that they are now.
+pub fn again(replayer: &Replayer<File>, images: &Images) -> Result<Storages, Failure> {
     let drives = &replayer.header().config.hardware.drives;
     if drives.is_empty() {
         return Ok(Vec::new());
@@ -132,7 +133,7 @@ pub fn again(replayer: &Replayer<File>) -> Result<Storages, Failure> {
             let sentence = format!("{}: an image of an unknown format", external.path);
             return Err(Failure::new(Exit::Recording, sentence));
         };
-        match the_same(external, format, drive.bytes) {
+        match find(external, format, drive.bytes, images) {
             Ok(image) => storages.push(Arc::new(image)),
             // What the recording holds of it will do.
             Err(failure) => match &packed {
@@ -154,42 +155,68 @@ fn packed_images(file: &File) -> Result<Option<PackedImages>, Failure> {
     Ok(PackedImages::open(again)?)
 }
 
-/// The image that a recording names, if it is still the same.
-fn the_same(external: &External, format: Format, bytes: u64) -> Result<Image, Failure> {
-    let path = PathBuf::from(&external.path);
-    let (image, file) = open(&path, format).map_err(|failure| {
-        let sentence = format!("{failure}; put back the disk image that was recorded");
-        Failure::new(Exit::Recording, sentence)
-    })?;
-    let same = length(&file, &path)? == external.bytes
-        && image.bytes() == bytes
-        && hash::of(&file, &path)? == external.blake3;
-    if same {
-        return Ok(image);
+/// The image that a recording names.
+fn find(
+    external: &External,
+    format: Format,
+    bytes: u64,
+    images: &Images,
+) -> Result<Image, Failure> {
+    for path in &images.elsewhere {
+        if let Some(image) = the_same(external, path, format, bytes)? {
+            return Ok(image);
+        }
     }
-    let sentence = format!(
-        "{}: the disk image has changed since it was recorded; put back the one that was recorded",
-        external.path
-    );
-    Err(Failure::new(Exit::Recording, sentence))
+    let advice = match images.elsewhere.as_slice() {
+        [] => "put back the disk image that was recorded, or say where it is with --disk FILE",
+        _ => "put back the disk image that was recorded; what --disk names is another",
+    };
+    let found = the_same(external, Path::new(&external.path), format, bytes)
+        .map_err(|failure| Failure::new(Exit::Recording, format!("{failure}; {advice}")))?;
+    found.ok_or_else(|| {
+        let sentence = format!(
+            "{}: the disk image has changed since it was recorded; {advice}",
+            external.path
+        );
+        Failure::new(Exit::Recording, sentence)
+    })
 }
 
-fn open(path: &Path, format: Format) -> Result<(Image, File), Failure> {
-    let failed = |error: io::Error| {
-        let exit = match error.kind() {
-            io::ErrorKind::NotFound => Exit::NotFound,
-            _ => Exit::Failed,
-        };
-        Failure::new(exit, format!("{}: the disk image cannot be opened: {error}", path.display()))
-    };
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
+/// The image at a path, if it is the one that a recording names.
+fn the_same(
+    external: &External,
+    path: &Path,
+    format: Format,
+    bytes: u64,
+) -> Result<Option<Image>, Failure> {
+    let file = open_file(path)?;
+    if length(&file, path)? != external.bytes || hash::of(&file, path)? != external.blake3 {
+        return Ok(None);
+    }
+    let image = open_image(path, &file, format)?;
+    Ok((image.bytes() == bytes).then_some(image))
+}
+
+fn open_file(path: &Path) -> Result<File, Failure> {
+    let file = File::open(path).map_err(|error| not_opened(path, &error))?;
+    let metadata = file.metadata().map_err(|error| not_opened(path, &error))?;
     if !metadata.is_file() {
         let sentence = format!("{}: this is no disk image: it is no file", path.display());
         return Err(Failure::new(Exit::Failed, sentence));
     }
-    let image = Image::open(path, &file, format).map_err(failed)?;
-    Ok((image, file))
+    Ok(file)
+}
+
+fn open_image(path: &Path, file: &File, format: Format) -> Result<Image, Failure> {
+    Image::open(path, file, format).map_err(|error| not_opened(path, &error))
+}
+
+fn not_opened(path: &Path, error: &io::Error) -> Failure {
+    let exit = match error.kind() {
+        io::ErrorKind::NotFound => Exit::NotFound,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, format!("{}: the disk image cannot be opened: {error}", path.display()))
 }
 
 fn length(file: &File, path: &Path) -> Result<u64, Failure> {
@@ -200,13 +227,7 @@ fn length(file: &File, path: &Path) -> Result<u64, Failure> {
 }
 
 fn absolute(path: &Path) -> Result<String, Failure> {
-    let absolute = path.canonicalize().map_err(|error| {
-        let exit = match error.kind() {
-            io::ErrorKind::NotFound => Exit::NotFound,
-            _ => Exit::Failed,
-        };
-        Failure::new(exit, format!("{}: the disk image cannot be opened: {error}", path.display()))
-    })?;
+    let absolute = path.canonicalize().map_err(|error| not_opened(path, &error))?;
     absolute.to_str().map(str::to_owned).ok_or_else(|| {
         let sentence = format!(
             "{}: the path is not UTF-8, so a recording cannot refer to the disk image",

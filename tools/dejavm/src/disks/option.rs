@@ -1,5 +1,6 @@
 //! `--disk FILE[,format=raw|qcow2|vmdk][,if=virtio|ide|cdrom][,readonly]`.
 
+use clap::Args;
 use std::path::{Path, PathBuf};
 
 /// How an image holds its contents.
@@ -59,6 +60,14 @@ pub struct DiskOption {
     pub attachment: Attachment,
     /// The guest cannot write.
     pub read_only: bool,
+}
+
+/// Where images are that a recording does not find where they were.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Images {
+    /// Where a disk image is now that the recording names. Which one it is, its contents tell; may be given several times
+    #[arg(long = "disk", value_name = "FILE")]
+    pub elsewhere: Vec<PathBuf>,
 }
 
 /// Reads an option. A comma in a file's name cannot be written.

@@ -5,6 +5,7 @@ mod pair;
 
 use crate::Outcome;
 use crate::arguments::Verify;
+use crate::disks::Images;
 use crate::exit::{Exit, Failure};
 use crate::open;
 use crate::progress::{Meter, rate, seconds};
@@ -59,7 +60,7 @@ pub fn verify(arguments: &Verify, step: u64) -> Result<Outcome, Failure> {
     let mistake = arguments.lockstep_mistake;
     let options = LockstepOptions { tunings, step, memory_from: None, mistake };
     let until = arguments.until.map(Position);
-    let run = replay(file, options, until, &mut watch).map_err(about)?;
+    let run = replay(file, options, until, &arguments.images, &mut watch).map_err(about)?;
     let found = match run.pair.difference() {
         Some(difference) => Some(explain(arguments, &run, difference, options, &mut watch)?),
         None => None,
@@ -102,10 +103,11 @@ fn replay(
     file: File,
     options: LockstepOptions,
     until: Option<Position>,
+    images: &Images,
     watch: &mut Watch,
 ) -> Result<Run, Failure> {
-    let mut replayer = open::replayer(file)?;
-    let machine = open::machine(&mut replayer)?;
+    let mut replayer = open::replayer(file, images)?;
+    let machine = open::machine(&mut replayer, images)?;
     let config = replayer.header().config.clone();
     let mut pair = Lockstep::new(&config, machine, options).map_err(no_room)?;
     let result = replayer.run(&mut pair, &ReplayOptions { until, unverified: false }, watch);
@@ -136,13 +138,13 @@ fn explain(
     if difference.memory {
         // Compared more seldom than the rest: now as often.
         let options = LockstepOptions { memory_from: Some(difference.since), ..options };
-        let nearer = replay(again()?, options, Some(difference.at), watch)?;
+        let nearer = replay(again()?, options, Some(difference.at), &arguments.images, watch)?;
         if let Some(nearer) = nearer.pair.difference() {
             difference = nearer.clone();
         }
     }
-    let mut replayer = open::replayer(again()?)?;
-    let mut machine = open::machine(&mut replayer)?;
+    let mut replayer = open::replayer(again()?, &arguments.images)?;
+    let mut machine = open::machine(&mut replayer, &arguments.images)?;
     machine.set_tuning(options.tunings[0]);
     let until = ReplayOptions { until: Some(difference.since), unverified: true };
     replayer.run(&mut machine, &until, watch)?;

@@ -1,7 +1,6 @@
 //! `dejavm snapshot`: a VMware checkpoint of the machine at a position of a recording.
 
 mod beside;
-mod file;
 mod state;
 
 pub use beside::beside;
@@ -11,6 +10,7 @@ use crate::Outcome;
 use crate::arguments::Snapshot;
 use crate::exit::{Exit, Failure};
 use crate::open;
+use crate::partial::{Partial, check_room};
 use crate::progress::size;
 use crate::record::name;
 use dejavm_cpu::Tuning;
@@ -18,7 +18,6 @@ use dejavm_machine::Machine;
 use dejavm_memory::VGA_WINDOW;
 use dejavm_replay::Header;
 use dejavm_units::Gpa;
-use file::Partial;
 use serde_json::json;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -40,7 +39,7 @@ pub fn run(arguments: &Snapshot) -> Result<Outcome, Failure> {
     let names = names(output, *embed, *compress, *force)?;
     let (state, memory) = (names.state.as_path(), names.memory.as_deref());
     let (timeline, recording, at) =
-        open::at(arguments.file.as_deref(), &arguments.at, Tuning::default())?;
+        open::at(arguments.file.as_deref(), &arguments.at, Tuning::default(), &arguments.images)?;
     let begun = Instant::now();
     let (header, mut machine) = timeline.into_machine();
     let total = machine.ram().layout().total_bytes();
@@ -165,7 +164,8 @@ fn write(
     if !compress {
         let at_most = machine.ram().layout().total_bytes();
         let path = memory.as_ref().unwrap_or(state);
-        file::check_room(path, at_most, || bytes_of_contents(machine)).map_err(at_state)?;
+        let advice = "name a file elsewhere, or --compress it";
+        check_room(path, at_most, || bytes_of_contents(machine), advice).map_err(at_state)?;
     }
     let Some(memory) = memory else {
         let file = Partial::write(state, *compress, |out| {

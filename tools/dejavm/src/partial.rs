@@ -1,7 +1,7 @@
 //! Files that stand under their names only when they are whole.
 
 use crate::progress::size;
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,19 @@ impl Partial {
         self.partial.persist(&self.path).map_err(|failed| failed.error)?;
         Ok(self.bytes_on_disk)
     }
+
+    /// Gives it the name of a file that was there, and that one's permissions; whenever the host dies, one of the two is there.
+    ///
+    /// # Errors
+    /// As the operating system has it.
+    pub fn finish_in_place_of(self, permissions: Permissions) -> io::Result<()> {
+        let file = self.partial.as_file();
+        file.set_permissions(permissions)?;
+        file.sync_all()?;
+        let folder = File::open(folder(&self.path))?;
+        self.finish()?;
+        folder.sync_all()
+    }
 }
 
 /// The folder that a file is in.
@@ -63,7 +76,8 @@ fn folder(path: &Path) -> &Path {
     folder.unwrap_or(Path::new("."))
 }
 
-/// Says if there is no room for a file of at most so many bytes. How many it really needs is asked only then.
+/// Says if there is no room for a file of at most so many bytes, and what to do but make some. How many it really needs is asked
+/// only then.
 ///
 /// # Errors
 /// If there is none, or as the operating system has it.
@@ -71,6 +85,7 @@ pub fn check_room(
     path: &Path,
     at_most: u64,
     needed: impl FnOnce() -> io::Result<u64>,
+    advice: &str,
 ) -> io::Result<()> {
     let system = rustix::fs::statvfs(folder(path))?;
     let left = system.f_bavail.saturating_mul(system.f_frsize);
@@ -82,7 +97,7 @@ pub fn check_room(
         return Ok(());
     }
     let sentence = format!(
-        "it needs {} and its file system has {} left; make room, name a file elsewhere, or --compress it",
+        "it needs {} and its file system has {} left; make room, {advice}",
         size(needed),
         size(left)
     );
