@@ -240,7 +240,8 @@ impl Target for Branching {
              written\n`monitor goto POSITION` ends it and returns to the recording, which stays as it is\n"
         );
         let bits_64 = self.is_64_bit();
-        self.live = Some(Live::new(recorder, world, path, options.header, bits_64));
+        let live = Live::new(recorder, world, path, options.header, bits_64);
+        self.live = Some(live.with_images(options.externals));
         Ok(text)
     }
     fn snapshot(&mut self, name: Option<&str>) -> Result<String, Refusal> {
@@ -248,7 +249,8 @@ impl Target for Branching {
             return live.snapshot(name);
         }
         let timeline = self.replaying.timeline();
-        snapshot::beside(&self.path, timeline.header(), timeline.machine(), name)
+        let images = images(timeline.externals());
+        snapshot::beside(&self.path, timeline.header(), &images, timeline.machine(), name)
             .map_err(Refusal::Failed)
     }
     fn pace(&self) -> Option<u32> {

@@ -8,7 +8,7 @@ use crate::world::HostWorld;
 use dejavm_cpu::{CpuState, Stops};
 use dejavm_machine::{Input, Machine, Stop, register_writes};
 use dejavm_replay::{
-    Advance, Ending, Header, RecordError, Recorded, Recorder, World, is_mark_name,
+    Advance, Ending, External, Header, RecordError, Recorded, Recorder, World, is_mark_name,
 };
 use dejavm_stub::{
     Capabilities, Direction, Inspect, Interrupted, Judge, Lasting, Layout, Mark, Options, Refusal,
@@ -35,6 +35,8 @@ pub struct Live<W> {
     /// The recording.
     path: PathBuf,
     header: Header,
+    /// The images of the machine's drives.
+    images: Vec<External>,
     /// Set by whoever wants a checkpoint.
     snapshot: Arc<AtomicBool>,
     bits_64: bool,
@@ -121,8 +123,26 @@ impl<W: World> Live<W> {
         bits_64: bool,
     ) -> Live<W> {
         let (marks, lasting, ended, failed) = (Vec::new(), Lasting::default(), None, None);
-        let snapshot = Arc::default();
-        Live { recorder, world, path, header, snapshot, bits_64, marks, lasting, ended, failed }
+        let (snapshot, images) = (Arc::default(), Vec::new());
+        Live {
+            recorder,
+            world,
+            path,
+            header,
+            images,
+            snapshot,
+            bits_64,
+            marks,
+            lasting,
+            ended,
+            failed,
+        }
+    }
+
+    /// Checkpoints name the images of the machine's drives.
+    pub fn with_images(mut self, images: Vec<External>) -> Live<W> {
+        self.images = images;
+        self
     }
 
     /// A checkpoint is written whenever `wanted` is set, which is cleared.
@@ -353,7 +373,7 @@ impl<W: World> Target for Live<W> {
     }
 
     fn snapshot(&mut self, name: Option<&str>) -> Result<String, Refusal> {
-        let said = snapshot::beside(&self.path, &self.header, self.machine(), name);
+        let said = snapshot::beside(&self.path, &self.header, &self.images, self.machine(), name);
         // While it was written, no time passed for the machine.
         self.world.resumed();
         said.map_err(Refusal::Failed)

@@ -152,9 +152,9 @@ pub fn run(arguments: &Record) -> Result<Outcome, Failure> {
 fn go_on(checkpoint: &PathBuf, recording: &Recording) -> Result<Outcome, Failure> {
     refuse_to_overwrite(recording, &[Some(checkpoint)])?;
     only_by_software(recording, "a machine goes on from a checkpoint")?;
-    let Restored { mut machine, header } = Restored::from_file(checkpoint)?;
+    let Restored { mut machine, header, images } = Restored::from_file(checkpoint)?;
     machine.set_tuning(recording.tuning.tuning());
-    let options = going_on(recording, header, None, Vec::new());
+    let options = going_on(recording, header, None, images);
     let bits_64 = machine.cpu_state().efer & control::EFER_LMA != 0;
     eprintln!(
         "dejavm: {}: the machine goes on from position {}",

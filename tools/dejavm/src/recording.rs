@@ -4,7 +4,7 @@ use crate::Outcome;
 use crate::arguments::{IdlePolicy, LiveGdb, Recording, Report};
 use crate::console::Console;
 use crate::debugger::Listener;
-use crate::disks::Images;
+use crate::disks::{Images, images};
 use crate::exit::{Exit, Failure};
 use crate::live::{Debugging, Live};
 use crate::pack::pack;
@@ -98,6 +98,7 @@ pub fn live(
             };
             let (path, header) = (recording.output.clone(), options.header.clone());
             Live::new(recorder, world, path, header, bits_64)
+                .with_images(images(&options.externals))
                 .snapshots_on(snapshot)
                 .run(debugging.as_ref(), &stop)
         })

@@ -3,10 +3,12 @@
 mod program;
 
 use program::debian::fetched;
-use program::{Folder, Ran, dejavm, run};
+use program::{Folder, Kept, Ran, command, dejavm, run};
 use serde_json::Value;
 use std::fs;
+use std::io::{Seek, SeekFrom, Write};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Of what the workload reads: computed apart from any guest.
 const VERDICT: &str =
@@ -31,6 +33,26 @@ impl Guest {
         fs::copy(fetched("disk-ext4.img"), &disk).unwrap();
         let file = folder.path("guest.dvr");
         Guest { folder, initrd, disk, file }
+    }
+
+    /// Starts to record the workload, and lets the kernel begin.
+    fn begin(&self) -> Kept {
+        let console = self.folder.path("console");
+        // That of an earlier one says nothing of this one.
+        let _ = fs::remove_file(&console);
+        let append =
+            "console=ttyS0 earlyprintk=ttyS0 panic=-1 cryptomgr.notests dejavm.workload=disk";
+        let kernel = fetched("vmlinuz-cloud-amd64");
+        let mut line = vec!["record", "--kernel", &kernel, "--initrd", &self.initrd];
+        line.extend(["--append", append, "-m", "128", "--disk", &self.disk, "-o", &self.file]);
+        line.extend(["--idle", "skip", "--json", "--console", &console]);
+        let recorder = Kept::new(command(&line).spawn().unwrap());
+        let begin = Instant::now();
+        while !fs::read_to_string(&console).is_ok_and(|said| said.contains("Linux version")) {
+            assert!(begin.elapsed() < Duration::from_secs(120), "the kernel says nothing");
+            std::thread::yield_now();
+        }
+        recorder
     }
 
     /// Records the workload; what it said.
@@ -271,4 +293,104 @@ fn images_that_cannot_be_written_are_not_committed() {
     let refused = dejavm("record --kernel {} -o {} --pack", &[&kernel, &file]);
     assert_eq!(refused.code, 2, "{}", refused.stderr);
     assert!(fs::metadata(&file).is_err());
+}
+
+#[test]
+fn an_image_that_is_deleted_while_the_machine_runs_is_the_machines_still() {
+    let guest = Guest::new("disks_deleted");
+    let recorder = guest.begin();
+    let contents = fs::read(&guest.disk).unwrap();
+    fs::remove_file(&guest.disk).unwrap();
+    let recorded = recorder.wait().ok().json();
+    let console =
+        String::from_utf8_lossy(&fs::read(guest.folder.path("console")).unwrap()).into_owned();
+    assert!(console.contains(VERDICT), "{console}");
+    let missing = guest.verify();
+    assert_eq!(missing.code, 4, "{}", missing.stderr);
+    fs::write(&guest.disk, contents).unwrap();
+    assert_eq!(guest.verify().ok().json()["memory_hash"], recorded["memory_hash"]);
+}
+
+/// What the guest would see then is not what the recording says that the disk holds: the recording ends there, and replays so far.
+#[test]
+fn an_image_that_is_written_while_the_machine_runs_ends_the_recording() {
+    let guest = Guest::new("disks_written");
+    let contents = fs::read(&guest.disk).unwrap();
+    for shorter in [false, true] {
+        let recorder = guest.begin();
+        let mut image = fs::OpenOptions::new().write(true).open(&guest.disk).unwrap();
+        match shorter {
+            true => image.set_len(512).unwrap(),
+            false => {
+                image.seek(SeekFrom::Start(1 << 20)).unwrap();
+                image.write_all(&[0xa5; 4096]).unwrap();
+            }
+        }
+        drop(image);
+        let ran = recorder.wait();
+        assert_eq!(ran.code, 1, "{}", ran.stderr);
+        assert!(ran.sentence().contains("somebody has written to it"), "{}", ran.stderr);
+        fs::write(&guest.disk, &contents).unwrap();
+        let verified = guest.verify();
+        let value = verified.ok().json();
+        assert_eq!(value["complete"], false);
+        assert!(value["position"].as_u64().unwrap() > 1_000_000, "{value}");
+        fs::remove_file(&guest.file).unwrap();
+    }
+}
+
+/// The guest's writes are in the recording's checkpoints: where they have no room, the recording ends, and replays so far.
+#[test]
+fn a_file_system_that_fills_up_ends_the_recording() {
+    let guest = Guest::new("disks_full");
+    let kernel = fetched("vmlinuz-cloud-amd64");
+    // A limit on the file's size stands in for a file system that is full: making a small one takes an administrator.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 30000; exec {} record --kernel {kernel} --initrd {} -m 128 --disk {} -o {} --idle skip \
+         --append 'console=ttyS0 panic=-1 cryptomgr.notests dejavm.workload=disk' --checkpoint-interval 100000000 \
+         --checkpoint-size 1G --digest-interval 10000000 --console {}",
+        env!("CARGO_BIN_EXE_dejavm"),
+        guest.initrd,
+        guest.disk,
+        guest.file,
+        guest.folder.path("console"),
+    );
+    let before = fs::read(&guest.disk).unwrap();
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("could not be written at offset"), "{stderr}");
+    assert!(fs::read(&guest.disk).unwrap() == before);
+    let value = guest.verify().ok().json();
+    assert_eq!(value["complete"], false);
+    assert!(value["position"].as_u64().unwrap() > 1_000_000, "{value}");
+}
+
+/// A checkpoint has what the guest has written, and names the image.
+#[test]
+fn a_machine_goes_on_from_a_checkpoint_with_its_disk() {
+    let guest = Guest::new("disks_from");
+    let (recorded, _) = guest.record(&guest.disk, "", &[]);
+    let end = recorded["position"].as_u64().unwrap();
+    let (state, later) = (guest.folder.path("now.vmss"), guest.folder.path("later.dvr"));
+    let said = guest.folder.path("said");
+    let line = "record --from {} -o {} --idle skip --json --force --console {}";
+    for at in [end / 10 * 7, end / 10 * 9] {
+        let at = at.to_string();
+        dejavm("snapshot {} --at {} -o {} --force", &[&guest.file, &at, &state]).ok();
+        let gone_on = dejavm(line, &[&state, &later, &said]).ok().json();
+        let console = fs::read_to_string(&said).unwrap();
+        assert!(console.contains(VERDICT), "from {at}: {console}");
+        for field in ["position", "machine_hash"] {
+            assert_eq!(gone_on[field], recorded[field], "from {at}: {field}");
+        }
+        let verified = dejavm("verify {} --json", &[&later]).ok().json();
+        assert_eq!(verified["machine_hash"], recorded["machine_hash"]);
+    }
+    let mut other = fs::read(&guest.disk).unwrap();
+    other[12_345] ^= 1;
+    fs::write(&guest.disk, &other).unwrap();
+    let refused = dejavm(line, &[&state, &later, &said]);
+    assert_eq!(refused.code, 4, "{}", refused.stderr);
+    assert!(refused.stderr.contains("disk.img: the disk image has changed"), "{}", refused.stderr);
 }

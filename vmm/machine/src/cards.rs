@@ -10,6 +10,7 @@ mod network;
 use crate::config::ConfigError;
 use crate::hardware::{Card as Kind, Hardware, IdeDrive};
 use crate::input_output::OutputQueue;
+use crate::shadow;
 use crate::state::RestoreError;
 use crate::storage::{Drive, Drives};
 use dejavm_devices::card::{Card, HostFailed, Space, Surroundings, Window};
@@ -22,7 +23,7 @@ use dejavm_devices::virtio::net::Net;
 use dejavm_devices::virtio::rng::Rng;
 use dejavm_devices::virtio::{self, Function};
 use dejavm_devices::{InterruptMessage, PciHost, Vga, vga};
-use dejavm_memory::GuestRam;
+use dejavm_memory::{GuestRam, PageFlags};
 use dejavm_units::{Gpa, GuestNs, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 
@@ -413,11 +414,16 @@ impl Surroundings for Around<'_> {
     }
 
     fn write_memory(&mut self, at: Gpa, from: &[u8]) {
-        if self.ram.write(at, from).is_ok() {
+        let may_be_rom =
+            at < shadow::END && at.0.saturating_add(from.len() as u64) > shadow::START.0;
+        if !may_be_rom && self.ram.write(at, from).is_ok() {
             return;
         }
         for (at, range) in by_page(at, from.len()) {
-            let _nobody_there = self.ram.write(at, &from[range]);
+            let shadowed = (shadow::START..shadow::END).contains(&at);
+            if !shadowed || !self.ram.flags(at.pfn()).intersects(PageFlags::READ_ONLY) {
+                let _nobody_there = self.ram.write(at, &from[range]);
+            }
         }
     }
 
@@ -500,5 +506,26 @@ mod save_restore {
             self.place_windows();
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dejavm_memory::RamLayout;
+
+    #[test]
+    fn a_bus_master_writes_no_rom() {
+        let mut ram = GuestRam::new(RamLayout::new(2 << 20).unwrap()).unwrap();
+        ram.set_read_only(Gpa(0xf_0000).pfn(), true);
+        let mut drives = Drives::default();
+        let mut around = Around { ram: &mut ram, drives: &mut drives, numbers: &[], network: None };
+        around.write_memory(Gpa(0xe_fff0), &[7; 0x2000]);
+        let mut bytes = [0; 0x2020];
+        around.read_memory(Gpa(0xe_fff0), &mut bytes);
+        assert_eq!(bytes[..0x10], [7; 0x10]);
+        assert_eq!(bytes[0x10..0x1010], [0; 0x1000], "that is ROM");
+        assert_eq!(bytes[0x1010..0x2000], [7; 0xff0]);
+        assert_eq!(bytes[0x2000..], [0; 0x20]);
     }
 }

@@ -10,10 +10,10 @@ use dejavm_memory::{GuestRam, storage_page};
 use dejavm_units::{Gpa, PAGE_SIZE, Pfn};
 
 /// Where it begins, and ends.
-const START: u64 = 0xc_0000;
-const END: u64 = 0x10_0000;
+pub(crate) const START: Gpa = Gpa(0xc_0000);
+pub(crate) const END: Gpa = Gpa(0x10_0000);
 /// Pages of the volume.
-pub(crate) const PAGES: u64 = (END - START) / PAGE_SIZE;
+pub(crate) const PAGES: u64 = (END.0 - START.0) / PAGE_SIZE;
 /// Bytes of the ROM that are below 1 MiB.
 const LOW_ROM_BYTES: usize = 128 << 10;
 const FOUR_GIB: u64 = 1 << 32;
@@ -47,7 +47,7 @@ impl Shadow {
 
     /// Puts the ROM's end into RAM that is all zeros.
     pub(crate) fn power_on(&self, ram: &mut GuestRam) {
-        for page in pages(START, END - START) {
+        for page in pages(START.0, END.0 - START.0) {
             self.show_rom(page, ram);
         }
         self.protect(ram);
@@ -114,14 +114,14 @@ impl Shadow {
     }
 
     fn hidden(&self, pfn: Pfn) -> Pfn {
-        storage_page(self.volume, pfn.0 - START / PAGE_SIZE)
+        storage_page(self.volume, pfn.0 - START.0 / PAGE_SIZE)
     }
 
     fn show_rom(&self, pfn: Pfn, ram: &mut GuestRam) {
         let rom = self.rom.bytes();
         let low = &rom[rom.len().saturating_sub(LOW_ROM_BYTES)..];
         let mut page = [0xff; PAGE_SIZE as usize];
-        let first = END - low.len() as u64;
+        let first = END.0 - low.len() as u64;
         if let Some(offset) = pfn.gpa().0.checked_sub(first) {
             page.copy_from_slice(&low[offset as usize..][..PAGE_SIZE as usize]);
         }

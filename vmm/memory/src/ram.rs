@@ -382,6 +382,16 @@ impl GuestRam {
         self.pages().chain(self.storage.not_zero())
     }
 
+    /// The pages of volumes that are not zero, ascending.
+    pub fn volume_pages(&self) -> impl Iterator<Item = Pfn> {
+        self.storage.not_zero()
+    }
+
+    /// Whether a page is one of a volume.
+    pub fn is_volume_page(&self, pfn: Pfn) -> bool {
+        self.storage.has(pfn)
+    }
+
     /// A view of the same RAM as the `vm-memory` traits want it, for loaders. Writing through it
     /// marks nothing dirty: call [`GuestRam::assume_all_written`] afterwards.
     pub fn loader_view(&mut self) -> Result<LoaderView<'_>, RamError> {

@@ -1,11 +1,13 @@
 //! Disk images: which ones a machine has, and how they are opened, named in recordings and found again.
 
+mod checkpointed;
 mod hash;
 mod image;
 mod option;
 mod packed;
 mod vmdk;
 
+pub use checkpointed::checkpointed;
 pub use image::Image;
 pub use option::{Attachment, DiskOption, Format, Images};
 pub use packed::{Tracked, pack_into};

@@ -4,7 +4,7 @@ use super::{Source, names, write};
 use crate::progress::size;
 use crate::record::name as shown;
 use dejavm_machine::Machine;
-use dejavm_replay::Header;
+use dejavm_replay::{External, Header};
 use std::path::Path;
 
 /// Checkpoints of one position that a recording has beside it at most, by name.
@@ -16,6 +16,7 @@ const SAME_POSITION_MAX: u32 = 1000;
 pub fn beside(
     recording: &Path,
     header: &Header,
+    images: &[External],
     machine: &Machine,
     name: Option<&str>,
 ) -> Result<String, String> {
@@ -40,7 +41,7 @@ pub fn beside(
         }
     };
     let names = names(&path, false, false, false).map_err(|failure| failure.sentence)?;
-    let bytes = write(header, &mut Source::Going(machine), &names)
+    let bytes = write(header, images, &mut Source::Going(machine), &names)
         .map_err(|(path, error)| format!("{}: {error}", path.display()))?;
     Ok(format!("{}: the machine at position {at}; {} on disk", shown(&names.state), size(bytes)))
 }

@@ -8,6 +8,7 @@ pub use state::Restored;
 
 use crate::Outcome;
 use crate::arguments::Snapshot;
+use crate::disks::images;
 use crate::exit::{Exit, Failure};
 use crate::open;
 use crate::partial::{Partial, check_room};
@@ -16,7 +17,7 @@ use crate::record::name;
 use dejavm_cpu::Tuning;
 use dejavm_machine::Machine;
 use dejavm_memory::VGA_WINDOW;
-use dejavm_replay::Header;
+use dejavm_replay::{External, Header};
 use dejavm_units::Gpa;
 use serde_json::json;
 use std::io::{self, Write};
@@ -41,12 +42,12 @@ pub fn run(arguments: &Snapshot) -> Result<Outcome, Failure> {
     let (timeline, recording, at) =
         open::at(arguments.file.as_deref(), &arguments.at, Tuning::default(), &arguments.images)?;
     let begun = Instant::now();
+    let images = images(timeline.externals());
     let (header, mut machine) = timeline.into_machine();
     let total = machine.ram().layout().total_bytes();
-    let bytes =
-        write(&header, &mut Source::Ended(&mut machine), &names).map_err(|(path, error)| {
-            Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
-        })?;
+    let bytes = write(&header, &images, &mut Source::Ended(&mut machine), &names).map_err(
+        |(path, error)| Failure::new(Exit::Failed, format!("{}: {error}", path.display())),
+    )?;
     let shown = memory.map_or(String::new(), |memory| format!(" and {}", name(memory)));
     eprintln!(
         "dejavm: {}{shown}: the machine at position {at} of {recording}; {} of memory, {} on disk",
@@ -148,6 +149,7 @@ impl Source<'_> {
 /// Writes all, under other names first; returns the bytes on disk.
 fn write(
     header: &Header,
+    images: &[External],
     source: &mut Source<'_>,
     names: &Names,
 ) -> Result<u64, (PathBuf, io::Error)> {
@@ -160,7 +162,7 @@ fn write(
     let vcpus: Vec<_> = std::iter::once(&saved.cpu).chain(others).map(state::vcpu).collect();
     let mut writer = Writer::new(&product, &vcpus, &regions(machine))
         .map_err(|error| at_state(io::Error::other(error)))?;
-    writer.group(state::GROUP, state::tags(header, &saved));
+    writer.group(state::GROUP, state::tags(header, images, &saved, machine.ram()));
     if !compress {
         let at_most = machine.ram().layout().total_bytes();
         let path = memory.as_ref().unwrap_or(state);
