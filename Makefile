@@ -115,6 +115,8 @@ bench: images ## measures side by side with QEMU: BENCH="--rounds 5 --json"
 	@images/build-bench.sh
 	$(CARGO) build --release -p dejavm -p vmss2core -p dejavm-bench
 	target/release/dejavm-bench $(BENCH)
+	@tests/bench/disk.sh $(DEJAVM)
+	@tests/bench/network.sh $(DEJAVM)
 
 ci: ## what the integration machine runs
 	.ci/run

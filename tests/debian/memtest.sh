@@ -3,7 +3,7 @@
 #
 #   usage: tests/debian/memtest.sh DEJAVM
 #
-# Its last test lets memory fade for minutes of guest time, awake: 330 thousand million instructions, three minutes of the host's twice over.
+# Its last test lets memory fade for minutes of guest time, awake: some 330 thousand million instructions.
 # What comes before takes seconds, and is a test of the program's (tools/dejavm/tests/boots.rs).
 set -euo pipefail
 

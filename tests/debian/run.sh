@@ -68,10 +68,10 @@ grep -a -q 'login:' "$work/console.txt" || die "no login prompt on the serial co
 cat >"$work/sum.c" <<'PROGRAM'
 #include <stdio.h>
 int main(void) {
-    unsigned long sum = 0;
-    for (unsigned long n = 1; n <= 1000000; n++)
+    unsigned long long sum = 0;
+    for (unsigned long long n = 1; n <= 1000000; n++)
         sum += n * n;
-    printf("sum %lu\n", sum);
+    printf("sum %llu\n", sum);
     return 0;
 }
 PROGRAM
