@@ -84,10 +84,11 @@ impl Vmx {
                 ));
             }
         };
+        let connected = self.take_choice(&format!("{device}.startConnected"))?.unwrap_or(true);
         let names_none =
             matches!(file.to_lowercase().as_str(), "" | "auto detect" | "emptybackingstring");
         match kind {
-            Kind::HostCd if names_none || file.eq_ignore_ascii_case("cdrom0") => {
+            Kind::HostCd if names_none || !connected || file.eq_ignore_ascii_case("cdrom0") => {
                 return Ok(format!("{device} is left out, as no disc is in it"));
             }
             Kind::HostCd => {
@@ -97,7 +98,7 @@ impl Vmx {
                 );
                 return Err(refused(&type_key, &named, &why));
             }
-            Kind::Cd if names_none => {
+            Kind::Cd if names_none || !connected => {
                 return Ok(format!("{device} is left out, as no disc is in it"));
             }
             Kind::Disk if names_none => {

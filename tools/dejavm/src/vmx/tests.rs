@@ -127,6 +127,7 @@ fn disks_are_what_there_is_here() {
     for text in [
         "ide1:0.present = \"TRUE\"\nide1:0.deviceType = \"cdrom-raw\"\nide1:0.fileName = \"auto detect\"",
         "ide1:0.present = \"TRUE\"\nide1:0.deviceType = \"atapi-cdrom\"",
+        "ide1:0.present = \"TRUE\"\nide1:0.fileName = \"a.iso\"\nide1:0.startConnected = \"FALSE\"",
         "ide1:0.present = \"TRUE\"\nide1:0.deviceType = \"cdrom-image\"\nide1:0.fileName = \"\"",
     ] {
         assert_eq!(disk(text), (vec![], "ide1:0 is left out, as no disc is in it".into()));
