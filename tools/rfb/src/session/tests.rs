@@ -155,7 +155,9 @@ fn a_part_is_asked_for_and_the_rest_is_not_forgotten() {
     session.receive(&request(1, [199, 0, 0xffff, 0xffff])).unwrap();
     session.update(&changed);
     let part = session.take_output();
-    assert_eq!(part[4..20], [0, 199, 0, 0, 0, 1, 0, 40, 0, 0, 0, 0, 3, 2, 1, 0]);
+    // Beside what it has, and below.
+    assert_eq!(part[..20], [0, 0, 0, 2, 0, 199, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 3, 2, 1, 0]);
+    assert_eq!(part[20..32], [0, 199, 0, 1, 0, 1, 0, 39, 0, 0, 0, 0]);
 }
 
 /// However often it asked, nothing is sent twice.
