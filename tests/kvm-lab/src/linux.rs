@@ -20,7 +20,7 @@ use dejavm_replay::{Ending, ReplayError};
 use dejavm_scenarios::{Desk, tape, verdict};
 use dejavm_units::Position;
 use std::process::ExitCode;
-use watched::{on_kvm, read, replay};
+use watched::{Runs, on_kvm, read, replay};
 
 /// Where `run.sh` puts the guest.
 const KERNEL: &str = "/guest/vmlinuz-cloud-amd64";
@@ -50,6 +50,8 @@ const PARAMETERS: [&str; 8] = [
 ];
 /// Positions between two digests: 100 ms of guest time.
 const DIGEST_INTERVAL: u64 = 100_000;
+/// Kicked as `record` does it.
+const TURN_US: u32 = 10_000;
 /// As the scenarios with this guest have it.
 const RAM_BYTES: u64 = 256 << 20;
 /// Positions between two looks at what the guest says.
@@ -77,14 +79,14 @@ fn boot_and_replay() -> Result<(), String> {
     };
     let host = Host::open().map_err(|error| format!("no KVM: {error}"))?;
 
-    let (mut machine, watch) = on_kvm(&host, boot()?, config().cpu, true)?;
+    let (mut machine, watch) = on_kvm(&host, boot()?, config().cpu, Runs::Live(TURN_US))?;
     let (end, console) = alone(&mut machine);
     println!("linux: {}, {watch}", guest_time(machine.guest_ns().0));
     as_expected(end, &console).map_err(|error| {
         format!("{error} ({})", machine.engine_failure().unwrap_or("its own end"))
     })?;
 
-    let (machine, watch) = on_kvm(&host, boot()?, config().cpu, true)?;
+    let (machine, watch) = on_kvm(&host, boot()?, config().cpu, Runs::Live(TURN_US))?;
     let mut desk = Desk::new();
     let recorded = tape(machine, config(), &mut desk, DIGEST_INTERVAL, None);
     let (at, log) = (recorded.recorded.at, recorded.recorded.log_bytes);

@@ -58,15 +58,27 @@ impl Executor for Watched {
     }
 }
 
-/// A live machine, or one that replays, on KVM.
+/// Who executes on KVM.
+#[derive(Clone, Copy, Debug)]
+pub enum Runs {
+    /// A live machine, kicked when it executes for so many microseconds without an exit.
+    Live(u32),
+    /// One that replays.
+    Replaying,
+}
+
+/// A machine on KVM.
 pub fn on_kvm(
     host: &Host,
     mut machine: Machine,
     model: Model,
-    live: bool,
+    runs: Runs,
 ) -> Result<(Machine, Rc<Watch>), String> {
     let engine = KvmEngine::new(host, model, 0).map_err(|error| error.to_string())?;
-    let engine = if live { engine.leaving_landmarks() } else { engine };
+    let engine = match runs {
+        Runs::Live(turn_us) => engine.leaving_landmarks().kicked_after(turn_us),
+        Runs::Replaying => engine,
+    };
     let watch = Rc::new(Watch { begun: Instant::now(), counts: Cell::default() });
     machine.set_executor(Some(Box::new(Watched { engine, watch: watch.clone() })));
     Ok((machine, watch))
@@ -87,7 +99,7 @@ pub fn replay(
     let mut replayer = Replayer::open(Cursor::new(file)).map_err(|error| error.to_string())?;
     let model = replayer.header().config.cpu;
     let machine = rebuild(&mut replayer).map_err(|error| error.to_string())?;
-    let (mut machine, watch) = on_kvm(host, machine, model, false)?;
+    let (mut machine, watch) = on_kvm(host, machine, model, Runs::Replaying)?;
     let result = replayer.run(&mut machine, &ReplayOptions::default(), &mut Nobody);
     Ok((result, watch))
 }

@@ -5,13 +5,14 @@
 //! to execute from the exit before until the whole state, that of memory included, is the one that was noted.
 
 use crate::bus::Bus;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, control};
 use crate::debugger::{Breakpoint, Stops};
 use crate::flags::rflags;
 use crate::run::Stop;
 use crate::state::CpuState;
 use dejavm_memory::GuestRam;
-use dejavm_units::{Gva, Pfn, Position};
+use dejavm_units::{Gva, PAGE_SIZE, Pfn, Position};
+use iced_x86::{Decoder, DecoderOptions, Mnemonic, RflagsBits};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -42,6 +43,17 @@ pub struct Counted {
 
 /// Instructions within which a landmark is found, or is not there: far more than any processor executes in the time between two.
 const INSTRUCTIONS_MAX: u64 = 1 << 30;
+
+/// The arithmetic flags as iced-x86 numbers them.
+const ARITHMETIC: u32 = RflagsBits::OF
+    | RflagsBits::SF
+    | RflagsBits::ZF
+    | RflagsBits::AF
+    | RflagsBits::CF
+    | RflagsBits::PF;
+
+/// Instructions within which a guest comes to a place that can be found again: one whose every instruction lies in another page is none.
+const PLACES_MAX: u32 = 64;
 
 /// Pages that a landmark holds at most: that registers and so many pages are equal and the others differ, no guest brings about.
 const PAGES_MAX: usize = 1 << 14;
@@ -125,6 +137,75 @@ fn hash(ram: &GuestRam, pfn: Pfn) -> Option<u64> {
 }
 
 impl Cpu {
+    /// Completes instructions, one at least, up to where a landmark can be left: where [`Cpu::find`] stops, and has changed nothing to do
+    /// so. It fetches an instruction before it stops at it; so the next one must lie in a page that was fetched from just now, else the fetch
+    /// would mark it as accessed, or would fail and the stop never be. And no stop is where interrupts are inhibited. Where there is one
+    /// near, the place is behind an instruction that decides all flags, so that none is the engine's that the manuals leave undefined.
+    /// `None` if the machine is there, else what came first: [`Stop::Limit`] if there is no such place near.
+    pub fn run_to_landmark(&mut self, ram: &mut GuestRam, bus: &mut dyn Bus) -> Option<Stop> {
+        let exits = bus.exits();
+        let (mut are_decided, mut is_place) = (false, false);
+        for _ in 0..PLACES_MAX {
+            let fetched = self.fetches_from();
+            let decides = self.decides_flags(ram);
+            let next = Position(self.position().0.saturating_add(1));
+            let stop = self.run_until(ram, bus, next);
+            if stop != Stop::Limit || bus.exits() != exits {
+                return Some(stop);
+            }
+            is_place = self.fetches_from() == fetched && !self.state().interrupt_shadow;
+            are_decided |= decides && is_place;
+            if is_place && are_decided {
+                return None;
+            }
+        }
+        (!is_place).then_some(Stop::Limit)
+    }
+
+    /// Whether the next instruction decides all arithmetic flags.
+    fn decides_flags(&self, ram: &GuestRam) -> bool {
+        let CpuState { seg, rip, efer, cr0, .. } = self.state();
+        let cs = seg[crate::segment::SegReg::Cs as usize];
+        // SDM vol. 3A, 3.4.5: L and D of the code segment.
+        let bits = if efer & control::EFER_LMA != 0 && cs.rights.is_long() {
+            64
+        } else if cr0 & control::CR0_PE != 0 && cs.rights.is_big() {
+            32
+        } else {
+            16
+        };
+        let linear = cs.base.wrapping_add(rip);
+        let Some(at) = self.inspect(ram, Gva(linear), None) else { return false };
+        let mut bytes = [0; 15];
+        let window = bytes.len().min((PAGE_SIZE - at.page_offset()) as usize);
+        if ram.read(at, &mut bytes[..window]).is_err() {
+            return false;
+        }
+        let instruction = Decoder::new(bits, &bytes[..window], DecoderOptions::NONE).decode();
+        // With a count of 0 these decide none.
+        let is_counted = instruction.has_rep_prefix()
+            || instruction.has_repne_prefix()
+            || matches!(
+                instruction.mnemonic(),
+                Mnemonic::Shl
+                    | Mnemonic::Sal
+                    | Mnemonic::Shr
+                    | Mnemonic::Sar
+                    | Mnemonic::Shld
+                    | Mnemonic::Shrd
+            );
+        !is_counted
+            && !instruction.is_invalid()
+            && instruction.rflags_modified() & ARITHMETIC == ARITHMETIC
+    }
+
+    /// The page of the next instruction, and what decides what it is.
+    fn fetches_from(&self) -> impl PartialEq + use<> {
+        let CpuState { seg, rip, cpl, cr0, cr3, cr4, efer, .. } = self.state();
+        let linear = seg[crate::segment::SegReg::Cs as usize].base.wrapping_add(rip);
+        (linear / PAGE_SIZE, cpl, cr0, cr3, cr4, efer)
+    }
+
     /// Executes until the machine is what a landmark says. No exit may come before. Stops of a debugger count for nothing
     /// meanwhile.
     ///

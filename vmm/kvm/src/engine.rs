@@ -34,7 +34,7 @@ use std::time::Duration;
 /// IA32_APIC_BASE
 const APIC_BASE: u32 = 0x1b;
 
-/// A guest that executes for so long without an exit is kicked: so many microseconds pass for it then.
+/// [`KvmEngine::kicked_after`], if nobody says otherwise.
 const TURN_US: u32 = 10_000;
 /// Where it was kicked at a moment that cannot be told to anybody, it is kicked again after this.
 const AGAIN: Duration = Duration::from_micros(100);
@@ -51,6 +51,8 @@ pub struct KvmEngine {
     model: Model,
     kicker: Kicker,
     pub(crate) leaves_landmarks: bool,
+    /// A guest that executes for so long without an exit is kicked: so many microseconds pass for it then.
+    turn_us: u32,
     landmark: Option<(Landmark, u32)>,
     clock: Option<Clock>,
     /// Where the landmark is by the clock.
@@ -58,6 +60,8 @@ pub struct KvmEngine {
     /// Why there is no clock any more.
     clock_failure: Option<PmuError>,
     stops: guest_debug::Stops,
+    /// The state that was taken out of the vCPU last, if it was not put back.
+    taken_out: Option<Box<CpuState>>,
     /// Positions are instructions.
     is_exact: bool,
     debugging: Debugging,
@@ -118,11 +122,13 @@ impl KvmEngine {
             model,
             kicker: Kicker::default(),
             leaves_landmarks: false,
+            turn_us: TURN_US,
             landmark: None,
             clock: None,
             counted: None,
             clock_failure: None,
             stops: guest_debug::Stops::default(),
+            taken_out: None,
             is_exact: false,
             debugging: Debugging::default(),
             debugged: false,
@@ -137,6 +143,23 @@ impl KvmEngine {
     pub fn leaving_landmarks(mut self) -> KvmEngine {
         self.leaves_landmarks = true;
         self
+    }
+
+    /// A guest that executes for so many microseconds of processor time without an exit leaves a landmark: as many pass for it then. Few
+    /// make more landmarks, for trials of them.
+    ///
+    /// # Panics
+    /// If it is 0.
+    #[must_use]
+    pub fn kicked_after(mut self, us: u32) -> KvmEngine {
+        assert_ne!(us, 0, "a timer of no time never runs out");
+        self.turn_us = us;
+        self
+    }
+
+    /// How long a guest executes without an exit before it is kicked.
+    fn turn(&self) -> Duration {
+        Duration::from_micros(self.turn_us.into())
     }
 
     /// With a clock of the guest's retired conditional branches: landmarks are counted then, and come to by the count. A clock that fails
@@ -187,8 +210,7 @@ impl KvmEngine {
             return Ok(Stop::Board);
         }
         if self.leaves_landmarks {
-            let turn = Duration::from_micros(TURN_US.into());
-            self.kicker.arm(turn, turn)?;
+            self.kicker.arm(self.turn(), self.turn())?;
         }
         let at = cpu.position();
         self.with_the_clock(|clock, _| Ok(clock.start(at)?))?;
@@ -223,7 +245,7 @@ impl KvmEngine {
     pub(crate) fn leave_landmark(&mut self, cpu: &Cpu, ram: &GuestRam) {
         let dirty = |pfn: &Pfn| ram.flags(*pfn).intersects(PageFlags::DIRTY);
         let landmark = Landmark::of(&cpu.state(), ram, ram.pages().filter(dirty));
-        self.landmark = Some((landmark, TURN_US));
+        self.landmark = Some((landmark, self.turn_us));
         (self.counted, self.debugged) = (None, false);
         self.clock.as_mut().map(Clock::begin_anew);
         self.counts.landmarks += 1;
@@ -295,6 +317,7 @@ impl KvmEngine {
                     }
                 }
                 if !loaded {
+                    self.forget_if_it_ran_elsewhere(bus, &state)?;
                     registers::load(&self.vcpu, &state, &self.board(bus, state.position))?;
                     loaded = true;
                 }
@@ -341,28 +364,27 @@ impl KvmEngine {
                         continue;
                     }
                     if !self.is_between_instructions(ram)? {
-                        self.kicker.arm(AGAIN, Duration::from_micros(TURN_US.into()))?;
+                        self.kicker.arm(AGAIN, self.turn())?;
                         continue;
                     }
                     let counted = self.with_the_clock(|clock, vcpu| clock.counted(vcpu))?;
                     let written = self.take_out(cpu, ram, bus, &state)?;
                     // Its next instruction may have begun, and have marked pages of page tables as accessed, when the kernel
                     // had to give it a page: it is completed, so that the instant is one that other engines come by.
-                    let before = (bus.exits(), Position(state.position.0.saturating_add(1)));
-                    let stop = cpu.run_until(ram, bus, before.1);
+                    let stop = cpu.run_to_landmark(ram, bus);
                     state = cpu.state();
                     state.position = Position(bus.exits().wrapping_add(ahead));
                     cpu.set_state(&state);
                     (loaded, accessed) = (false, false);
                     ready = registers::takes_interrupts(&state);
                     match stop {
-                        Stop::Limit if bus.exits() == before.0 => {}
-                        // It was an exit.
-                        Stop::Limit | Stop::Halted => continue,
-                        stop => break stop,
+                        None => {}
+                        // It was an exit, or no such instant was near.
+                        Some(Stop::Limit | Stop::Halted) => continue,
+                        Some(stop) => break stop,
                     }
                     let landmark = Landmark::of(&cpu.state(), ram, written.into_iter());
-                    self.landmark = Some((landmark, TURN_US));
+                    self.landmark = Some((landmark, self.turn_us));
                     self.counted = counted.flatten().filter(|_| !self.debugged);
                     self.debugged = false;
                     self.clock.as_mut().map(Clock::begin_anew);
@@ -528,7 +550,27 @@ impl KvmEngine {
         registers::store(&self.vcpu, &mut whole, &board)?;
         let written = self.slots.note_dirty(&self.vm, ram)?;
         cpu.set_state(&whole);
+        self.taken_out = Some(Box::new(cpu.state()));
         Ok(written)
+    }
+
+    /// What the software CPU executed, this vCPU's TLB was not told of.
+    fn forget_if_it_ran_elsewhere(
+        &mut self,
+        bus: &mut dyn Bus,
+        state: &CpuState,
+    ) -> Result<(), KvmError> {
+        let is_as_left = self.taken_out.take().is_some_and(|left| {
+            let CpuState { position, deliveries, halted, .. } = *state;
+            CpuState { position, deliveries, halted, ..*left } == *state
+        });
+        match is_as_left {
+            true => Ok(()),
+            false => {
+                let board = self.board(bus, state.position);
+                registers::forget_translations(&self.vcpu, state, &board)
+            }
+        }
     }
 
     /// Lets the software CPU execute `count` instructions that KVM cannot, or with 0 take what is due; `Some` if the run ends with it.

@@ -4,6 +4,7 @@ use crate::emulated_host::is_qemus;
 use crate::error::{KvmError, refused};
 use crate::extended;
 use dejavm_cpu::{CpuState, Rights, Segment, TableRegister, control, rflags};
+use dejavm_units::PAGE_SIZE;
 use kvm_bindings::{
     KVM_MP_STATE_RUNNABLE, KVM_VCPUEVENT_VALID_SHADOW, KVM_X86_SHADOW_INT_STI, Msrs, kvm_debugregs,
     kvm_dtable, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events,
@@ -66,6 +67,18 @@ pub(crate) fn load(vcpu: &VcpuFd, state: &CpuState, board: &Board) -> Result<(),
     // A halted processor is the board's business: one that is run is to execute.
     let runnable = kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE };
     vcpu.set_mp_state(runnable).map_err(refused("the processor's activity"))
+}
+
+/// Makes the processor forget which linear addresses lead where, before [`load`]: what executed elsewhere may have changed page tables
+/// and told another TLB of it. KVM_SET_SREGS empties the processor's only if CR0, CR3, CR4 or EFER are new; so CR3 is another one for a moment,
+/// in which no guest runs.
+pub(crate) fn forget_translations(
+    vcpu: &VcpuFd,
+    state: &CpuState,
+    board: &Board,
+) -> Result<(), KvmError> {
+    let other = CpuState { cr3: state.cr3 ^ PAGE_SIZE, ..state.clone() };
+    vcpu.set_sregs(&special(&other, board)).map_err(refused("the control registers"))
 }
 
 /// Takes the state out; what KVM does not keep stays as it is.

@@ -41,12 +41,23 @@ impl KvmEngine {
                 Stop::Limit => {
                     let kicked = std::mem::replace(&mut kicks, Kicker::count()) != kicks;
                     let exits = bus.exits();
-                    if self.leaves_landmarks
-                        && kicked
-                        && std::mem::replace(&mut at_kick, exits) == exits
+                    if !self.leaves_landmarks
+                        || !kicked
+                        || std::mem::replace(&mut at_kick, exits) != exits
                     {
-                        self.leave_landmark(cpu, ram);
-                        return Ok(Stop::Board);
+                        continue;
+                    }
+                    let stop = cpu.run_to_landmark(ram, bus);
+                    let position = Position(bus.exits().wrapping_add(ahead));
+                    cpu.set_state(&CpuState { position, deliveries: 0, ..cpu.state() });
+                    match stop {
+                        None => {
+                            self.leave_landmark(cpu, ram);
+                            return Ok(Stop::Board);
+                        }
+                        Some(Stop::Limit | Stop::Halted) => {}
+                        Some(Stop::Board) if !bus.wants_control() => {}
+                        Some(stop) => return Ok(stop),
                     }
                 }
                 stop => return Ok(stop),

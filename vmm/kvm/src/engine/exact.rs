@@ -92,7 +92,10 @@ impl KvmEngine {
         if here.completed == 0 {
             let mut state = here.state.clone();
             state.idtr.limit = 0;
-            registers::load(&self.vcpu, &state, &self.board(bus, state.position))?;
+            let board = self.board(bus, state.position);
+            // The software CPU has executed.
+            registers::forget_translations(&self.vcpu, &state, &board)?;
+            registers::load(&self.vcpu, &state, &board)?;
             guest_debug::set(&self.vcpu, &Stops { step: true, ..Stops::default() })?;
             let run = self.vcpu.get_kvm_run();
             (run.request_interrupt_window, run.cr8) = (0, bus.cr8().into());

@@ -4,7 +4,7 @@
 //! attempt which went too far goes back to; where it wrote elsewhere, there is no going back, and the replay ends with a sentence. The devices
 //! see nothing of an attempt: between two exits there is no access to them, so one that is made is behind the landmark.
 
-use super::{KvmEngine, TURN_US};
+use super::KvmEngine;
 use crate::clock::ClockError;
 use crate::error::{KvmError, refused};
 use crate::exits::Exit;
@@ -16,7 +16,6 @@ use dejavm_memory::GuestRam;
 use dejavm_units::{Gpa, Gva, PAGE_SIZE, Pfn, Position};
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::time::Duration;
 
 /// Attempts, each with a wider margin: more would take longer than to look for the landmark by software.
 const ATTEMPTS: u32 = 3;
@@ -58,8 +57,7 @@ impl KvmEngine {
             rcx: counted.rcx,
             registers: counted.registers,
         };
-        let turn = Duration::from_micros(TURN_US.into());
-        self.kicker.arm(turn, turn)?;
+        self.kicker.arm(self.turn(), self.turn())?;
         let at = start.position;
         let bus = &mut Deaf { bus, accesses: 0 };
         let mut way =
@@ -152,7 +150,9 @@ impl Way<'_> {
     fn restore(&mut self, checkpoint: &Checkpoint, so_far: u64) -> Result<(), ClockError> {
         self.go_back(checkpoint)?;
         let board = self.engine.board(self.bus, self.at);
-        registers::load(&self.engine.vcpu, &checkpoint.state, &board)?;
+        let vcpu = &self.engine.vcpu;
+        registers::forget_translations(vcpu, &checkpoint.state, &board)?;
+        registers::load(vcpu, &checkpoint.state, &board)?;
         // What was executed meanwhile is not counted.
         self.zero = self.zero.wrapping_add(self.counted_so_far()?.wrapping_sub(so_far));
         (self.exits, self.runs) = (0, true);
@@ -178,11 +178,11 @@ impl Way<'_> {
         Ok(())
     }
 
-    /// From where the clock led, executes the instruction before the landmark, as was done when it was recorded. Whether it is the
+    /// From where the clock led, executes what comes before the landmark, as was done when it was recorded. Whether it is the
     /// landmark.
     fn arrive(&mut self, start: &CpuState, landmark: &Landmark) -> Result<bool, KvmError> {
         self.engine.take_out(self.cpu, self.ram, self.bus, start)?;
-        self.cpu.run_until(self.ram, self.bus, Position(self.at.0.saturating_add(1)));
+        self.cpu.run_to_landmark(self.ram, self.bus);
         let state = CpuState { position: self.at, deliveries: 0, ..self.cpu.state() };
         self.cpu.set_state(&state);
         Ok(landmark.is_at(self.cpu, self.ram))
