@@ -11,7 +11,7 @@ pub use desk::{Desk, Typing};
 pub use exits::ByExits;
 pub use guests::{Debian, Kernel, TINY_RAM_BYTES, expected, tiny, tiny_on, verdict};
 pub use random::Random;
-pub use tape::{Replay, Tape, engines, ram_hash, rebuild, replay, tape, tape_with};
+pub use tape::{Replay, Tape, engines, ram_hash, rebuild, replay, tape, tape_of, tape_with};
 
 /// Nanoseconds in a guest second.
 pub const SECOND_NS: u64 = 1_000_000_000;

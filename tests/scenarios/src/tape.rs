@@ -34,9 +34,31 @@ pub fn tape(
     tape_with(machine, config, desk, digest_interval, until, CheckpointPolicy::NONE)
 }
 
+/// As [`tape`], of a machine that stays the caller's.
+pub fn tape_of(
+    machine: &mut Machine,
+    config: MachineConfig,
+    desk: &mut Desk,
+    digest_interval: u64,
+    until: Option<Position>,
+) -> Tape {
+    tape_all(machine, config, desk, digest_interval, until, CheckpointPolicy::NONE)
+}
+
 /// As [`tape`], with checkpoints.
 pub fn tape_with(
     mut machine: Machine,
+    config: MachineConfig,
+    desk: &mut Desk,
+    digest_interval: u64,
+    until: Option<Position>,
+    checkpoints: CheckpointPolicy,
+) -> Tape {
+    tape_all(&mut machine, config, desk, digest_interval, until, checkpoints)
+}
+
+fn tape_all(
+    machine: &mut Machine,
     config: MachineConfig,
     desk: &mut Desk,
     digest_interval: u64,
@@ -60,8 +82,8 @@ pub fn tape_with(
         parent: None,
     };
     let mut file = Vec::new();
-    let recorded = record(&mut machine, desk, &mut file, &options).expect("memory takes all");
-    Tape { file, recorded, state: machine.save(), ram: ram_hash(&machine) }
+    let recorded = record(&mut *machine, desk, &mut file, &options).expect("memory takes all");
+    Tape { file, recorded, state: machine.save(), ram: ram_hash(machine) }
 }
 
 /// A replay, and what the machine was at its end.

@@ -4,6 +4,7 @@
 //! which looks at the chips' outputs, sets the interrupt controllers' inputs and notes when something
 //! will happen next. Between two such events no output changes, so nobody has to look.
 
+use crate::accesses::Accesses;
 use crate::acpi;
 use crate::cards::{Cards, pirq};
 use crate::clock::{self, Clock};
@@ -70,6 +71,7 @@ pub(crate) struct Board {
     on_reset: OnReset,
 
     // Diagnostics, no part of the state.
+    pub(crate) accesses: Accesses,
     /// Accesses to ports where no chip answers.
     pub(crate) unknown_ports: BTreeMap<u16, u64>,
 
@@ -120,6 +122,7 @@ impl Board {
             firmware: firmware::Served::new(config),
             end: None,
             on_reset: config.hardware.on_reset,
+            accesses: Accesses::default(),
             unknown_ports: BTreeMap::new(),
             lines: 0,
             next_deadline: None,
@@ -447,6 +450,7 @@ mod save_restore {
                 cards: _,
                 end,
                 on_reset: _,
+                accesses: _,
                 unknown_ports: _,
                 lines: _,
                 next_deadline: _,

@@ -1,5 +1,6 @@
 //! The board as the CPU sees it.
 
+use crate::accesses::Access;
 use crate::board::Board;
 use dejavm_cpu::Bus;
 use dejavm_units::{Gpa, Position};
@@ -11,6 +12,7 @@ impl Bus for Board {
     fn port_in(&mut self, port: u16, size: u8, at: Position) -> u32 {
         let now = self.clock.at(at);
         let value = self.read_port(port, size, now);
+        self.accesses.note(Access::PortIn(port, size, value));
         self.settle();
         self.count_exits(1);
         value
@@ -18,6 +20,7 @@ impl Bus for Board {
 
     fn port_out(&mut self, port: u16, size: u8, value: u32, at: Position) {
         let now = self.clock.at(at);
+        self.accesses.note(Access::PortOut(port, size, value));
         self.write_port(port, size, value, now);
         self.take_requests();
         self.settle();
@@ -28,6 +31,7 @@ impl Bus for Board {
     fn mmio_read(&mut self, gpa: Gpa, size: u8, at: Position) -> u64 {
         let now = self.clock.at(at);
         let value = self.read_memory(gpa, size, now);
+        self.accesses.note(Access::MemoryRead(gpa, size, value));
         self.settle();
         self.count_exits(1);
         value
@@ -35,6 +39,7 @@ impl Bus for Board {
 
     fn mmio_write(&mut self, gpa: Gpa, size: u8, value: u64, at: Position) {
         let now = self.clock.at(at);
+        self.accesses.note(Access::MemoryWrite(gpa, size, value));
         self.write_memory(gpa, size, value, now);
         self.settle();
         self.notice_memory_wishes();
@@ -73,6 +78,7 @@ impl Bus for Board {
     }
 
     fn halts(&mut self, _at: Position) {
+        self.accesses.note(Access::Halt);
         self.count_exits(1);
     }
 
@@ -85,7 +91,9 @@ impl Bus for Board {
     }
 
     fn acknowledge_interrupt(&mut self, _at: Position) -> u8 {
-        self.acknowledge()
+        let vector = self.acknowledge();
+        self.accesses.note(Access::Acknowledged(vector));
+        vector
     }
 
     fn signal_pending(&self) -> bool {

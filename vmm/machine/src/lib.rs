@@ -4,6 +4,7 @@
 //! source of randomness. The caller decides how far it runs and what enters it where.
 #![forbid(unsafe_code)]
 
+mod accesses;
 mod acpi;
 mod alone;
 mod board;
@@ -30,6 +31,7 @@ mod state;
 mod storage;
 pub mod tail;
 
+pub use accesses::Access;
 pub use boot::{Boot, BootError, Module};
 pub use cards::{CardState, VIRTIO_CONSOLE};
 pub use clock::State as ClockState;
