@@ -7,7 +7,7 @@ CARGO := cargo
 export DEJAVM_CACHE ?= $(CURDIR)/.cache
 export DEJAVM_IMAGES ?= $(DEJAVM_CACHE)/images
 
-.PHONY: help deps build images demo test test-second-build lab lab-exact judges debian fuzz silicon bench ci clean
+.PHONY: help deps build images demo test test-second-build lab lab-exact lab-bench judges debian fuzz silicon bench ci clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -72,6 +72,17 @@ lab-exact: images ## runs a Linux in the lab whose replays on KVM are to be equa
 	    $(CARGO) build --quiet --release -p dejavm -p dejavm-kvm-lab --target x86_64-unknown-linux-gnu --target-dir target/lab
 	@tests/kvm-lab/run.sh -o target/lab/recordings -g vmlinux-586 -g initramfs-586.cpio $(LAB)/dejavm-kvm-lab-exact
 	@tests/kvm-lab/follow.sh $(LAB)/dejavm target/lab/recordings/exact-[1-4].dvr
+
+QEMU_KVM = qemu-system-x86_64-microvm
+# Left out of `test`: times are no test.
+lab-bench: images ## measures what recording costs on a real KVM, and QEMU there, in the lab
+	@tools/install-deps.sh bench lab
+	@images/build-bench.sh
+	RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" \
+	    $(CARGO) build --quiet --release -p dejavm -p dejavm-bench --target x86_64-unknown-linux-gnu --target-dir target/lab
+	@tests/kvm-lab/run.sh -b $(LAB)/dejavm -b $(LAB)/dejavm-bench -g vmlinuz-cloud-amd64 -g initramfs-amd64.gz -g bench/exits.elf \
+	    -l "$$(command -v $(QEMU_KVM))" -l /usr/share/qemu/pvh.bin -l /usr/share/qemu/qboot.rom -l /usr/share/qemu/linuxboot_dma.bin \
+	    tests/kvm-lab/bench
 
 # Left out of `test`: they need tens of megabytes of other people's debuggers, and a package of 855 MB (1.5 GB of disk while
 # it is unpacked, 631 MB afterwards).

@@ -4,7 +4,7 @@
 #   usage: images/build-bench.sh [--refresh]
 #
 # Into .cache/images (or $DEJAVM_IMAGES): initramfs-bench.gz, which is initramfs-amd64.gz and a second archive
-# with the programs of images/bench, as the kernel allows it; and bench/, the same programs for the host.
+# with the programs of images/bench, as the kernel allows it; and bench/, the same programs for the host, and exits.elf, a guest.
 # Apart from the test guests' initramfs because the large program would make each of their boots longer.
 set -eu
 . "$(dirname -- "$0")/cache.sh"
@@ -32,7 +32,8 @@ compile() {
 }
 
 if [ "${1:-}" != --refresh ] && [ -s "$output" ] &&
-    [ -z "$(find "$source_dir" "$images_dir/build-bench.sh" "$images_dir/cpio.sh" "$out_dir/initramfs-amd64.gz" \
+    [ -e "$out_dir/bench/exits.elf" ] &&
+    [ -z "$(find "$source_dir" "$images_dir/guests/common.h" "$images_dir/build-bench.sh" "$images_dir/cpio.sh" "$out_dir/initramfs-amd64.gz" \
         -newer "$output" -type f)" ]; then
     exit 0
 fi
@@ -50,6 +51,9 @@ gcc -O1 -Wall -Wextra -Werror -o "$work/large_gen" "$source_dir/large_gen.c"
 rm "$work/large_gen"
 compile -O1 -Wno-unused-function -o "$work/large" "$work/large.c"
 cp "$source_dir/programs" "$work/programs"
+gcc -m32 -c -o "$work/exits.o" "$source_dir/exits.S"
+ld -m elf_i386 --build-id=none -T "$images_dir/guests/guest.ld" -o "$work/exits.elf" "$work/exits.o"
+rm "$work/exits.o"
 archive "$work" >"$work/cpio"
 gzip -9 -n <"$work/cpio" >"$work/gz"
 cat "$out_dir/initramfs-amd64.gz" "$work/gz" >"$output.new"

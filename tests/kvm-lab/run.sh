@@ -2,9 +2,12 @@
 # The KVM lab: a Debian kernel on QEMU's emulation of AMD SVM is a faithful KVM host on any machine. Builds an initramfs with the
 # programs given, boots it, streams what they say, and fails if one of them fails.
 #
-#   usage: tests/kvm-lab/run.sh [-g FILE]... [-b FILE]... [-o FOLDER] [-s SOCKET] PROGRAM...      static programs, each run without
-#                        arguments; they find each FILE of .cache/images in /guest, and other static programs in /bin; what they print
-#                        as "lab file: NAME" and base64 comes into FOLDER; the Unix socket SOCKET leads to /dev/ttyS1
+#   usage: tests/kvm-lab/run.sh [OPTION VALUE]... PROGRAM...      static programs, each run without arguments
+#   -g FILE    of .cache/images: they find it in /guest
+#   -b FILE    another static program, in /bin
+#   -l FILE    anything else, in /lib; for a program there its libraries too
+#   -o FOLDER  what they print as "lab file: NAME" and base64 comes here
+#   -s SOCKET  a Unix socket that leads to /dev/ttyS1
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 images_dir=$(CDPATH='' cd -- "$here/../../images" && pwd)
@@ -14,12 +17,20 @@ images_dir=$(CDPATH='' cd -- "$here/../../images" && pwd)
 
 guest_files=
 bin_files=
+lib_files=
 output=
 socket=
-while getopts g:b:o:s: option; do
+while getopts g:b:l:o:s: option; do
     case $option in
         g) guest_files="$guest_files $OPTARG" ;;
         b) bin_files="$bin_files $OPTARG" ;;
+        l)
+            lib_files="$lib_files $OPTARG"
+            if [ -x "$OPTARG" ]; then
+                libraries=$(ldd "$OPTARG" | sed -n 's/^[^/]*\(\/[^ ]*\) (0x.*/\1/p') || die "$OPTARG: ldd does not say what it needs"
+                lib_files="$lib_files $(printf '%s' "$libraries" | tr '\n' ' ')"
+            fi
+            ;;
         o) output=$OPTARG ;;
         s) socket=$OPTARG ;;
         *) die "usage: tests/kvm-lab/run.sh [-g FILE]... PROGRAM..." ;;
@@ -41,7 +52,7 @@ modules=lib/modules/${release%:*}/kernel
 dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work" "./$modules/virt/lib/irqbypass.ko" "./$modules/arch/x86/kvm/kvm.ko" "./$modules/arch/x86/kvm/kvm-amd.ko"
 
 archive() {
-    for folder in bin dev proc sys modules tests guest; do
+    for folder in bin lib dev proc sys modules tests guest; do
         cpio_entry $folder 0040755 ''
     done
     cpio_entry bin/busybox 0100755 "$busybox"
@@ -58,6 +69,10 @@ archive() {
     # shellcheck disable=SC2086 # names without spaces: those of images/
     for file in $guest_files; do
         cpio_entry "guest/${file##*/}" 0100644 "$out_dir/$file"
+    done
+    # shellcheck disable=SC2086 # names without spaces: the system's
+    for file in $lib_files; do
+        cpio_entry "lib/${file##*/}" 0100755 "$file"
     done
     # shellcheck disable=SC2086 # names without spaces: those of target/
     for file in $bin_files; do

@@ -7,6 +7,7 @@ mod console;
 mod cores;
 mod cost;
 mod debug;
+mod kvm;
 mod options;
 mod programs;
 mod report;
@@ -115,6 +116,10 @@ fn measure(part: Part, options: &Options) -> Result<Found, String> {
         Part::Breakpoints => {
             let breakpoints = breakpoints::measure(programs, guest, work, limit, rounds)?;
             found(breakpoints.line(), breakpoints.json())
+        }
+        Part::Kvm => {
+            let on_kvm = kvm::measure(programs, work, limit, rounds)?;
+            found(on_kvm.table(), on_kvm.json())
         }
         Part::Cores => {
             let cores = cores::measure(programs, guest, work, limit, rounds)?;

@@ -28,6 +28,7 @@ usage: dejavm-bench [OPTION]...
                       conditions   of breakpoints
                       breakpoints  forward with ten that are never met
                       debug        the last three
+                      kvm          recording on KVM, and QEMU on KVM; in the lab: make lab-bench
                       cores        cores of a checkpoint of 4 GiB (12 GB of disk, or of memory for its cache)
   --cpu             programs and tiers by processor time of the emulators: for a machine that has other work
   --json            the result as JSON on standard output; the table goes to standard error
@@ -71,11 +72,13 @@ pub enum Part {
     Conditions,
     /// Forward speed with breakpoints.
     Breakpoints,
+    /// Recording on KVM beside running on it, ours and QEMU's.
+    Kvm,
     /// Cores of a checkpoint, beside a copy of its memory.
     Cores,
 }
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part::Run,
     Part::Programs,
     Part::Tiers,
@@ -83,6 +86,7 @@ const PARTS: [Part; 8] = [
     Part::Debugging,
     Part::Conditions,
     Part::Breakpoints,
+    Part::Kvm,
     Part::Cores,
 ];
 
@@ -97,6 +101,7 @@ impl Part {
             Part::Debugging => "debugging",
             Part::Conditions => "conditions",
             Part::Breakpoints => "breakpoints",
+            Part::Kvm => "kvm",
             Part::Cores => "cores",
         }
     }
@@ -204,7 +209,7 @@ mod tests {
         assert_eq!(names, ["programs", "debugging", "conditions", "breakpoints"]);
         let names: Vec<&str> = chosen.programs.iter().map(|program| program.name).collect();
         assert_eq!(names, ["gzip", "fib"]);
-        assert_eq!(Chosen::only("run,programs,tiers,cost,debug,cores"), Ok(Chosen::all()));
+        assert_eq!(Chosen::only("run,programs,tiers,cost,debug,kvm,cores"), Ok(Chosen::all()));
         assert!(Chosen::only("run,doom").unwrap_err().contains("--only doom: known are run,"));
     }
 }
