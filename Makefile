@@ -80,7 +80,7 @@ lab-bench: images ## measures what recording costs on a real KVM, and QEMU there
 	@images/build-bench.sh
 	RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" \
 	    $(CARGO) build --quiet --release -p dejavm -p dejavm-bench --target x86_64-unknown-linux-gnu --target-dir target/lab
-	@tests/kvm-lab/run.sh -b $(LAB)/dejavm -b $(LAB)/dejavm-bench -g vmlinuz-cloud-amd64 -g initramfs-amd64.gz -g bench/exits.elf \
+	@tests/kvm-lab/run.sh -t -b $(LAB)/dejavm -b $(LAB)/dejavm-bench -g vmlinuz-cloud-amd64 -g initramfs-amd64.gz -g bench/exits.elf \
 	    -l "$$(command -v $(QEMU_KVM))" -l /usr/share/qemu/pvh.bin -l /usr/share/qemu/qboot.rom -l /usr/share/qemu/linuxboot_dma.bin \
 	    tests/kvm-lab/bench
 

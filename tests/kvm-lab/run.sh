@@ -8,6 +8,7 @@
 #   -l FILE    anything else, in /lib; for a program there its libraries too
 #   -o FOLDER  what they print as "lab file: NAME" and base64 comes here
 #   -s SOCKET  a Unix socket that leads to /dev/ttyS1
+#   -t         no value: the lab's clock goes by the instructions of its processor, whatever else the machine has to do
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 images_dir=$(CDPATH='' cd -- "$here/../../images" && pwd)
@@ -20,7 +21,8 @@ bin_files=
 lib_files=
 output=
 socket=
-while getopts g:b:l:o:s: option; do
+clock=
+while getopts g:b:l:o:s:t option; do
     case $option in
         g) guest_files="$guest_files $OPTARG" ;;
         b) bin_files="$bin_files $OPTARG" ;;
@@ -33,6 +35,7 @@ while getopts g:b:l:o:s: option; do
             ;;
         o) output=$OPTARG ;;
         s) socket=$OPTARG ;;
+        t) clock="-icount shift=0,sleep=off" ;;
         *) die "usage: tests/kvm-lab/run.sh [-g FILE]... PROGRAM..." ;;
     esac
 done
@@ -87,7 +90,7 @@ gzip -1 -n <"$work/cpio" >"$work/initrd"
 second=${socket:+-serial mon:stdio -serial unix:$socket,server=on,wait=off}
 # Nothing of the lab's kernel matters but KVM. On a busy machine its wait for ten interrupts of the timer comes to too few.
 # shellcheck disable=SC2086 # words
-qemu-system-x86_64 -accel tcg -cpu EPYC,+svm,+npt -smp 1 -m 1024 -nographic -no-reboot -nic none $second \
+qemu-system-x86_64 -accel tcg $clock -cpu EPYC,+svm,+npt -smp 1 -m 1024 -nographic -no-reboot -nic none $second \
     -kernel "$kernel" -initrd "$work/initrd" -append "console=ttyS0 panic=-1 quiet no_timer_check" |
     tee "$work/said" | sed -u '/^lab file: /,/^lab file ends/d'
 if [ -n "$output" ]; then
