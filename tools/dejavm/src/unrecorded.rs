@@ -5,18 +5,20 @@ use dejavm_machine::{Idle, Machine, Stop};
 use dejavm_replay::{Ending, IdleAnswer, Moment, Progress, World};
 use dejavm_units::{GuestNs, Position};
 
-/// Instructions between two looks at the world, as when recording.
+/// Positions between two looks at the world, as when recording: instructions, or exits.
 const SLICE: u64 = 4 << 20;
+const SLICE_OF_EXITS: u64 = 10_000;
 
 /// Runs a machine until it ends or the user stops it: why, and where.
 pub fn run(machine: &mut Machine, world: &mut HostWorld<'_>) -> (Ending, Moment) {
+    let slice = if machine.counts_exits() { SLICE_OF_EXITS } else { SLICE };
     loop {
         world.room(machine.frame_room());
         let polled = world.poll();
         for input in &polled.inputs {
             machine.apply(input);
         }
-        let stop = machine.run(Position(machine.position().0.saturating_add(SLICE)));
+        let stop = machine.run(Position(machine.position().0.saturating_add(slice)));
         drop(machine.take_landmarks());
         let output = machine.take_output();
         if !output.is_empty() {

@@ -8,6 +8,7 @@ mod exact;
 mod landing;
 mod stepping;
 mod trials;
+mod turn;
 
 pub use trials::{NoClock, Ring, Stopping, Trial, TrialPlan};
 
@@ -18,7 +19,7 @@ use crate::error::{KvmError, refused};
 use crate::exits::{Exit, answer};
 use crate::guest_debug;
 use crate::host::Host;
-use crate::kick::Kicker;
+use crate::kick::{self, Kicker};
 use crate::msrs;
 use crate::pmu::{Branches, PmuError};
 use crate::registers::{self, Board};
@@ -30,12 +31,11 @@ use dejavm_units::{Pfn, Position};
 use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::{VcpuFd, VmFd};
 use std::time::Duration;
+use turn::Turn;
 
 /// IA32_APIC_BASE
 const APIC_BASE: u32 = 0x1b;
 
-/// [`KvmEngine::kicked_after`], if nobody says otherwise.
-const TURN_US: u32 = 10_000;
 /// Where it was kicked at a moment that cannot be told to anybody, it is kicked again after this.
 const AGAIN: Duration = Duration::from_micros(100);
 /// A debugger's stops in a row after which time passes all the same.
@@ -51,8 +51,7 @@ pub struct KvmEngine {
     model: Model,
     kicker: Kicker,
     pub(crate) leaves_landmarks: bool,
-    /// A guest that executes for so long without an exit is kicked: so many microseconds pass for it then.
-    turn_us: u32,
+    turn: Turn,
     landmark: Option<(Landmark, u32)>,
     clock: Option<Clock>,
     /// Where the landmark is by the clock.
@@ -122,7 +121,7 @@ impl KvmEngine {
             model,
             kicker: Kicker::default(),
             leaves_landmarks: false,
-            turn_us: TURN_US,
+            turn: Turn::default(),
             landmark: None,
             clock: None,
             counted: None,
@@ -152,14 +151,13 @@ impl KvmEngine {
     /// If it is 0.
     #[must_use]
     pub fn kicked_after(mut self, us: u32) -> KvmEngine {
-        assert_ne!(us, 0, "a timer of no time never runs out");
-        self.turn_us = us;
+        self.turn = Turn::always(us);
         self
     }
 
     /// How long a guest executes without an exit before it is kicked.
     fn turn(&self) -> Duration {
-        Duration::from_micros(self.turn_us.into())
+        Duration::from_micros(self.turn.us().into())
     }
 
     /// With a clock of the guest's retired conditional branches: landmarks are counted then, and come to by the count. A clock that fails
@@ -245,7 +243,7 @@ impl KvmEngine {
     pub(crate) fn leave_landmark(&mut self, cpu: &Cpu, ram: &GuestRam) {
         let dirty = |pfn: &Pfn| ram.flags(*pfn).intersects(PageFlags::DIRTY);
         let landmark = Landmark::of(&cpu.state(), ram, ram.pages().filter(dirty));
-        self.landmark = Some((landmark, self.turn_us));
+        self.landmark = Some((landmark, self.turn.us()));
         (self.counted, self.debugged) = (None, false);
         self.clock.as_mut().map(Clock::begin_anew);
         self.counts.landmarks += 1;
@@ -367,6 +365,7 @@ impl KvmEngine {
                         self.kicker.arm(AGAIN, self.turn())?;
                         continue;
                     }
+                    let began = kick::processor_time();
                     let counted = self.with_the_clock(|clock, vcpu| clock.counted(vcpu))?;
                     let written = self.take_out(cpu, ram, bus, &state)?;
                     // Its next instruction may have begun, and have marked pages of page tables as accessed, when the kernel
@@ -384,7 +383,9 @@ impl KvmEngine {
                         Some(stop) => break stop,
                     }
                     let landmark = Landmark::of(&cpu.state(), ram, written.into_iter());
-                    self.landmark = Some((landmark, self.turn_us));
+                    self.landmark = Some((landmark, self.turn.us()));
+                    let spent = kick::processor_time().saturating_sub(began);
+                    self.turn.ended(spent);
                     self.counted = counted.flatten().filter(|_| !self.debugged);
                     self.debugged = false;
                     self.clock.as_mut().map(Clock::begin_anew);
