@@ -46,22 +46,16 @@ impl Executor for ByExits {
             };
             // Pages that are dirty already would be missing from a landmark: all are in it.
             let exits = bus.exits();
-            let mut stop =
+            let stop =
                 cpu.run_until(ram, &mut UntilExit::new(&mut *bus), Position(before.0 + turn));
-            let mut leaves = false;
-            if stop == Stop::Limit && cpu.position() > before && bus.exits() == exits {
-                let found = cpu.run_to_landmark(ram, bus);
-                leaves = found.is_none();
-                stop = found.unwrap_or(stop);
-            }
             let position = Position(ahead + bus.exits());
-            let none_near = stop == Stop::Limit && cpu.position() > before && !leaves;
+            let has_run = cpu.position() > before;
             cpu.set_state(&CpuState { position, deliveries: 0, ..cpu.state() });
-            if (none_near || bus.exits() != exits) && !cpu.is_halted() && !bus.wants_control() {
+            if bus.exits() != exits && !cpu.is_halted() && !bus.wants_control() {
                 continue;
             }
             return Ok(match stop {
-                Stop::Limit if leaves => {
+                Stop::Limit if has_run && bus.exits() == exits => {
                     let pages: Vec<_> = ram.pages().collect();
                     let landmark = Landmark::of(&cpu.state(), ram, pages.into_iter());
                     self.landmark = Some((landmark, LANDMARK_US));
