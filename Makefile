@@ -60,7 +60,7 @@ lab: images ## runs guests on a real KVM, in a host that QEMU emulates
 	    $(LAB)/dejavm-kvm-lab $(LAB)/dejavm-kvm-lab-linux tests/kvm-lab/commands
 	@$(LAB)/dejavm-kvm-lab guests target/lab/recordings
 	@tests/kvm-lab/debug.sh $(LAB)/dejavm target/lab/recordings/counter.dvr target/lab/recordings/counter.elf
-	@tests/kvm-lab/live.sh $(LAB)/dejavm $(LAB)/dejavm-kvm-lab target/lab/recordings target/lab/recordings/counter.elf
+	@timeout 900 tests/kvm-lab/live.sh $(LAB)/dejavm $(LAB)/dejavm-kvm-lab target/lab/recordings target/lab/recordings/counter.elf
 	@tests/kvm-lab/debug.sh $(LAB)/dejavm target/lab/recordings/live.dvr target/lab/recordings/counter.elf
 
 # Left out of `test`: of recordings with hundreds of landmarks some do not replay yet, for what the lab's processor does with flags
