@@ -18,7 +18,7 @@ const MEMORY: &str = "16";
 /// The first run of a guest, which tells how long its rounds take here.
 const TRIAL_ROUNDS: u32 = 20_000;
 /// How long a run is to take, in seconds: long beside the kicks and digests of a recording.
-const RUN_S: f64 = 2.0;
+const RUN_S: f64 = 1.0;
 
 /// A kind of work.
 struct Work {
