@@ -258,6 +258,11 @@ pub(super) fn compare(
             native(&raw mut expected);
             let got = emulate(&mut bench, &before);
             expected.rflags &= ARITHMETIC;
+            for (got, expected) in got.xmm.iter().zip(&mut expected.xmm) {
+                if name.starts_with("dpp") && is_other_nan(*got, *expected, name) {
+                    *expected = *got;
+                }
+            }
             assert_eq!(
                 got, expected,
                 "{name} {instruction:02x?}, seed {seed:#x}\nbefore {before:#x?}\ngot {got:#x?}\nexpected {expected:#x?}"
@@ -266,6 +271,17 @@ pub(super) fn compare(
     }
     // SAFETY: mapped above with this size; `native` is gone.
     unsafe { rustix::mm::munmap(page, 4096).unwrap() };
+}
+
+/// Whether two results of DPPS or DPPD differ only in which of several quiet NaNs the sum is: newer processors of Intel's (those with
+/// AVX-512 FP16) have another one than older ones.
+fn is_other_nan(got: u128, expected: u128, name: &str) -> bool {
+    let bits = if name == "dpps" { 32 } else { 64 };
+    let quiet: u128 = if name == "dpps" { 0x7fc0_0000 } else { 0x7ff8_0000_0000_0000 };
+    (0..128 / bits).all(|lane| {
+        let [got, expected] = [got, expected].map(|all| all >> (lane * bits) & ((1 << bits) - 1));
+        got == expected || got & quiet == quiet && expected & quiet == quiet
+    })
 }
 
 fn emulate(bench: &mut Bench, before: &Registers) -> Registers {

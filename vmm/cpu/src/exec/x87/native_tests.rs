@@ -80,6 +80,8 @@ macro_rules! cases {
     };
 }
 
+/// Underflow's mask in the control word.
+const UNDERFLOW: u16 = 1 << 4;
 const CODES: u16 = C0 | C2 | C3;
 
 cases! { EXACT:
@@ -613,6 +615,12 @@ fn agree(bench: &mut Bench, case: &Case, scene: &Scene) -> bool {
     let remainder = case.name.starts_with("fprem");
     if remainder && native.status & C2 != 0 {
         // How far a partial reduction goes is the implementation's business.
+        return true;
+    }
+    let (x, y) = (scene.fpu.st(0), scene.fpu.st(1));
+    let keeps = remainder && y.is_infinity() || case.name == "fscale" && y.is_zero();
+    if keeps && x.is_denormal() && scene.fpu.control & UNDERFLOW == 0 {
+        // The result is the denormal operand. Older processors of Intel's report that as an underflow, those with AVX-512 FP16 do not.
         return true;
     }
     let mut ours = shown_by_us(bench, case, scene);
