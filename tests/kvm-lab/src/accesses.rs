@@ -1,7 +1,7 @@
 //! What devices see of a guest is the same on KVM and by software: every access to a port and to memory-mapped registers, with width and
 //! value, every halt and every interrupt acknowledged, in one order.
 
-use crate::{READS_THE_COUNTER, boot, config, with};
+use crate::{READS_THE_COUNTER, TURN_US, boot, config, with};
 use dejavm_images::ALL;
 use dejavm_kvm::{Host, KvmEngine};
 use dejavm_machine::{Access, Executor, Input, Machine, Stop};
@@ -61,7 +61,7 @@ fn guest(host: &Host, name: &str, image: &[u8]) -> Result<usize, String> {
         same("on KVM", &alone(with(on_kvm()?, started(image)))?, &expected)?;
     }
     // Both with the same landmarks.
-    let mut live = with(on_kvm()?.leaving_landmarks(), started(image));
+    let mut live = with(on_kvm()?.leaving_landmarks().kicked_after(TURN_US), started(image));
     let file = tape_of(&mut live, config(), &mut Desk::new(), 1000, None).file;
     let recorded = live.take_accesses();
     if recorded.is_empty() {

@@ -4,6 +4,7 @@
 //! conditional branches exactly. Its interrupts it gives as badly as it is asked to: late, later than its skid, never. What is proved is the
 //! engine's way from a recorded count to the landmark, with breakpoints, debug registers and going back; no processor's counter.
 
+use crate::TURN_US;
 use crate::{boot, config};
 use dejavm_cpu::{Bus, Cpu};
 use dejavm_kvm::pmu::{Branches, PmuError};
@@ -203,7 +204,9 @@ pub fn check(host: &Host) -> Result<(), String> {
         machine.ram_mut().write(Gpa(CODE_AT), &CODE).expect("there is RAM");
         machine.set_cpu_state(&CpuState { rip: CODE_AT, ..machine.cpu_state() });
         let manners = Manners { kick_max: 700, ..Manners::default() };
-        let live = engine(host, Some(StandIn::new(manners, seed)))?.leaving_landmarks();
+        let live = engine(host, Some(StandIn::new(manners, seed)))?
+            .leaving_landmarks()
+            .kicked_after(TURN_US);
         let counts = put(&mut machine, live);
         let recorded = tape(machine, config(), &mut Desk::new(), 10, None);
         let landmarks = counts.get().landmarks;

@@ -1,6 +1,7 @@
 //! A debugger on KVM: it stops where it stops on the software CPU, whether debug registers found the place or not, and what it does to
 //! a machine that is recorded is in the recording.
 
+use crate::TURN_US;
 use crate::{boot, by_software, config, replay, with};
 use dejavm_cpu::{Breakpoint, CpuState, SegReg, Stops, WatchKind, Watchpoint, rflags};
 use dejavm_kvm::{Host, KvmEngine};
@@ -168,7 +169,7 @@ fn recorded(host: &Host, image: &[u8], places: &Places, seed: u64) -> Result<usi
     let mut random = Random::new(seed);
     let engine =
         KvmEngine::new_unchecked(host, config().cpu, 0).map_err(|error| error.to_string())?;
-    let machine = with(engine.leaving_landmarks(), boot(image));
+    let machine = with(engine.leaving_landmarks().kicked_after(TURN_US), boot(image));
     let mut header = Header {
         creator: "dejavm-kvm-lab".to_owned(),
         semantics: SEMANTICS,

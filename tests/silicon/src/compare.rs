@@ -146,11 +146,26 @@ fn compare_fx(
                 let is_tiny = |v: u64| lane(v) & 0x7fff_ffff < 0x0100_0000;
                 is_tiny(a) && is_tiny(b) || (lane(a) - lane(b)).abs() <= 0x3000
             };
-            if a != b && !(allowed.approximate && near(0) && near(32)) {
+            let is_other_nan = is_other_nan(a, b, allowed.other_nan_bits);
+            if a != b && !is_other_nan && !(allowed.approximate && near(0) && near(32)) {
                 differ(&format!("xmm{n}.{half}"), a, b);
             }
         }
     }
+}
+
+/// Whether the lanes of `bits` that differ are quiet NaNs on both sides.
+fn is_other_nan(native: u64, soft: u64, bits: u32) -> bool {
+    let quiet: u64 = match bits {
+        32 => 0x7fc0_0000,
+        64 => 0x7ff8_0000_0000_0000,
+        _ => return false,
+    };
+    (0..64 / bits).all(|lane| {
+        let [native, soft] =
+            [native, soft].map(|both| both >> (lane * bits) & (u64::MAX >> (64 - bits)));
+        native == soft || native & quiet == quiet && soft & quiet == quiet
+    })
 }
 
 fn compare_x87(

@@ -11,6 +11,7 @@ mod family;
 mod host;
 pub mod layout;
 pub mod native;
+mod newer;
 pub mod random;
 pub mod report;
 pub mod shared;

@@ -1,6 +1,7 @@
 //! What the architecture leaves open, and what the two vendors do differently: masked, each with its
 //! reason. Everything else must agree.
 
+use crate::newer;
 use crate::shared::{COMPLETED, Outcome};
 use crate::test_case::Test;
 use iced_x86::{Mnemonic, OpKind, Register, RflagsBits};
@@ -27,6 +28,8 @@ pub struct Allowance {
     pub everything: bool,
     /// Lanes of XMM registers are approximations.
     pub approximate: bool,
+    /// Lanes of XMM registers that have so many bits may be other quiet NaNs; 0: none may.
+    pub other_nan_bits: u32,
 }
 
 const ARITHMETIC_AND_DF: u64 = 0xcd5;
@@ -41,6 +44,7 @@ impl Allowance {
             ulps: 0,
             memory: None,
             approximate: false,
+            other_nan_bits: 0,
             fault: false,
             x87: false,
             everything: false,
@@ -51,6 +55,7 @@ impl Allowance {
 /// What to compare after a test that ended in `native`.
 pub fn allowance(test: &Test, native: &Outcome) -> Allowance {
     let mut allowed = Allowance { flags: ARITHMETIC_AND_DF, ..Allowance::exact() };
+    newer::allow(test, native, &mut allowed);
     if native.vector != COMPLETED {
         exceptions(test, native, &mut allowed);
         return allowed;

@@ -232,6 +232,9 @@ fn is_simd(i: &Instruction) -> bool {
             | Mnemonic::Cvtpi2ps
             | Mnemonic::Cvtpi2pd
             // Other registers are operands too.
+            // Processors differ in which of several NaNs the sum is.
+            | Mnemonic::Dpps
+            | Mnemonic::Dppd
             | Mnemonic::Maskmovdqu
             | Mnemonic::Pblendvb
             | Mnemonic::Blendvps
