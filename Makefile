@@ -101,12 +101,12 @@ judges: images ## runs the slow judges: VS Code's debug adapters; gdb, crash and
 	$(CARGO) test --release -p vmss2core --test judge_lldb
 
 # Left out of `test`: each of two disks takes five minutes and 400 MB to build, a run three.
-debian: deps ## records a Debian disk from BIOS to power-off, with work over ssh in it, and replays that: with virtio, then two CPUs, then IDE and e1000, then with 32 bits; and the first pass of memtest86+
+debian: deps ## records a Debian disk from BIOS to power-off, with work over ssh in it, and replays that: with virtio and a reboot, then two CPUs, then IDE and e1000, then with 32 bits; and the first pass of memtest86+
 	@tools/install-deps.sh debian
 	@images/build-debian-disk.sh amd64
 	@images/build-debian-disk.sh i386
 	$(CARGO) build --release -p dejavm
-	@DEJAVM_KERNEL=cloud tests/debian/run.sh $(DEJAVM) virtio
+	@DEJAVM_KERNEL=cloud DEJAVM_REBOOT=yes tests/debian/run.sh $(DEJAVM) virtio
 	@tests/debian/run.sh $(DEJAVM) smp --smp 2
 	@DEJAVM_DISK_IF=ide DEJAVM_NIC=e1000 tests/debian/run.sh $(DEJAVM) ide
 	@DEJAVM_ARCH=i386 tests/debian/run.sh $(DEJAVM) i386

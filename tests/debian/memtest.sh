@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Records memtest86+ until its first pass is over, and replays that.
+# Records memtest86+ until its first pass is over, and replays that. One line says what was proved.
 #
 #   usage: tests/debian/memtest.sh DEJAVM
 #
@@ -23,10 +23,8 @@ trap '[ -z "$recorder" ] || kill "$recorder" 2>/dev/null || true' EXIT
 "$dejavm" record --kernel /boot/memtest86+x64.bin --append "nopause console=ttyS0,115200" -m 8 --display --rtc-epoch 1577836800 \
     -o "$work/run.dvr" </dev/null >"$work/console.txt" 2>"$work/record.err" &
 recorder=$!
-until grep -a -q 'Pass:  *1 ' "$work/console.txt"; do
-    kill -0 "$recorder" 2>/dev/null || die "the recorder ended: $(cat "$work/record.err")"
-    sleep 1
-done
+"$project_dir/tests/debian/heard.py" 7200 'Pass:  *1 ' < <(tail -c +1 -f --pid="$recorder" "$work/console.txt") ||
+    die "no first pass in two hours: $(tail -c 400 "$work/console.txt" "$work/record.err")"
 kill -INT "$recorder"
 wait "$recorder" || die "the recorder ended with $?"
 recorder=
@@ -34,4 +32,5 @@ recorder=
 "$dejavm" verify "$work/run.dvr" >"$work/verify.txt" 2>&1 || die "it does not replay: $(cat "$work/verify.txt")"
 "$dejavm" screenshot "$work/run.dvr" "$work/screen.png" --text >"$work/screen.txt" 2>/dev/null
 grep -q 'Pass: *1 ' "$work/screen.txt" || die "the screen does not say so: $(cat "$work/screen.txt")"
-printf 'memtest: the first pass is over, without errors; %s; %s\n' "$(tail -n 1 "$work/record.err")" "$(tail -n 1 "$work/verify.txt")"
+printf 'memtest: the first pass of memtest86+ is over, without errors, and its screen says so too; %s; %s\n' \
+    "$(tail -n 1 "$work/record.err")" "$(tail -n 1 "$work/verify.txt")"
