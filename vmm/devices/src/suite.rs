@@ -12,6 +12,8 @@
 //! Each failure prints its seed. Seeds are fixed; a longer run is a larger `SEEDS`.
 
 use crate::RestoreError;
+use crate::card::Card;
+use crate::vga::Vga;
 use dejavm_units::GuestNs;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -392,6 +394,19 @@ macro_rules! device_suite {
     };
 }
 
+/// The suite for a card, in a machine of its own with a drive of so many bytes, whose guest does anything.
+macro_rules! card_suite {
+    ($name:ident: $card:ty = $new:expr, drive $drive:expr, host $host:expr) => {
+        device_suite!($name: crate::testing::Machine<$card> =
+                crate::testing::Machine::new($new, 0x2000, $drive),
+            regs &[0, 1],
+            read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
+            write 60, |chip, _, value, now| chip.anything(value, now),
+            host $host,
+            outputs |chip| chip.outputs());
+    };
+}
+
 device_suite!(pic: Pic = Pic::new(), regs &[0, 1, 2, 3, 4, 5],
     host |chip, n| match n % 4 {
         0 => u64::from(chip.acknowledge()),
@@ -551,53 +566,37 @@ device_suite!(system_control: SystemControl = SystemControl::new(), regs &[0, 1]
     },
     outputs |chip| vec![chip.a20().into()]);
 
-device_suite!(virtio_block:
-    crate::testing::Machine<crate::virtio::Function<crate::virtio::block::Block>> =
-        crate::testing::Machine::new(
-            crate::virtio::Function::new(crate::virtio::block::Block::new(0x2000, false, "suite")),
-            0x2000,
-            0x2000,
-        ),
-    regs &[0, 1],
-    read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
-    write 60, |chip, reg, value, now| {
-        let _ = reg;
-        chip.anything(value, now)
-    },
-    host |chip, n| {
-        use crate::virtio::driver::{offer, start};
-        // A driver that knows what it does, mostly.
-        let now = GuestNs(n >> 50);
-        match n % 8 {
-            0 | 1 => start(chip, n >> 8 & 0x3000_0000, 0),
-            _ => {
-                let kind = (n >> 8) as u8 % 5;
-                let header = [kind, 0, 0, 0, 0, 0, 0, 0, (n >> 16) as u8 % 20, 0, 0, 0, 0, 0, 0, 0];
-                chip.memory.bytes[0x400..0x410].copy_from_slice(&header);
-                let bytes = 512 * (n >> 24 & 3) as u32;
-                let data = (0x1000 + (n >> 26 & 0x1000), bytes, kind != 1);
-                offer(chip, 0, (n >> 32) as u16 % 8, &[(0x400, 16, false), data, (0x500, 1, true)], now);
-            }
+card_suite!(virtio_block: crate::virtio::Function<crate::virtio::block::Block> =
+    crate::virtio::Function::new(crate::virtio::block::Block::new(0x2000, false, "suite")),
+drive 0x2000,
+host |chip, n| {
+    use crate::virtio::driver::{offer, start};
+    // A driver that knows what it does, mostly.
+    let now = GuestNs(n >> 50);
+    match n % 8 {
+        0 | 1 => start(chip, n >> 8 & 0x3000_0000, 0),
+        _ => {
+            let kind = (n >> 8) as u8 % 5;
+            let header = [kind, 0, 0, 0, 0, 0, 0, 0, (n >> 16) as u8 % 20, 0, 0, 0, 0, 0, 0, 0];
+            chip.memory.bytes[0x400..0x410].copy_from_slice(&header);
+            let bytes = 512 * (n >> 24 & 3) as u32;
+            let data = (0x1000 + (n >> 26 & 0x1000), bytes, kind != 1);
+            offer(chip, 0, (n >> 32) as u16 % 8, &[(0x400, 16, false), data, (0x500, 1, true)], now);
         }
-        0
-    },
-    outputs |chip| chip.outputs());
+    }
+    0
+});
 
-device_suite!(ide: crate::testing::Machine<crate::ide::Ide> = {
+card_suite!(ide: crate::ide::Ide = {
     use crate::ide::{Ide, Media};
     let disk = Media::Disk { sectors: 16, read_only: false };
     let cd = Media::Cd { sectors: 4 };
     let mut ide = Ide::new([Some(disk), Some(cd), None, Some(disk)]);
     ide.enable();
-    // Each of the card's drives is the one that the test's memory has.
-    crate::testing::Machine::new(ide, 0x2000, 0x2000)
+    ide
 },
-    regs &[0, 1],
-    read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
-    write 60, |chip, reg, value, now| {
-        let _ = reg;
-        chip.anything(value, now)
-    },
+    // Each of the card's drives is this one.
+    drive 0x2000,
     host |chip, n| {
         use crate::card::Card;
         // A driver that knows what it does, mostly.
@@ -641,129 +640,183 @@ device_suite!(ide: crate::testing::Machine<crate::ide::Ide> = {
                 chip.card.read(4, master + 2, 1, now)
             }
         }
-    },
-    outputs |chip| chip.outputs());
+    });
 
-device_suite!(virtio_net:
-    crate::testing::Machine<crate::virtio::Function<crate::virtio::net::Net>> =
-        crate::testing::Machine::new(
-            crate::virtio::Function::new(crate::virtio::net::Net::new([2, 0, 0, 0, 0, 1])),
-            0x2000,
-            0,
-        ),
-    regs &[0, 1],
-    read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
-    write 60, |chip, reg, value, now| {
-        let _ = reg;
-        chip.anything(value, now)
-    },
-    host |chip, n| {
-        use crate::virtio::driver::{offer, start};
-        let now = GuestNs(n >> 50);
-        let (first, bytes) = ((n >> 32) as u16 % 8, (n >> 8) as u32 & 0x7ff);
-        match n % 8 {
-            0 => start(chip, n >> 8 & 0x3000_8000, (n >> 4) as u16 & 1),
-            1 | 2 => offer(chip, 0, first, &[(0x1000, bytes, true)], now),
-            3 | 4 => offer(chip, 1, first, &[(0x400, 12, false), (0x1000, bytes, false)], now),
-            5 => chip.card.device_mut().set_link(n >> 8 & 3 != 0, now),
-            _ => chip.card.device_mut().receive(&vec![n as u8; bytes as usize], now),
-        }
-        chip.card.device().room() as u64
-    },
-    outputs |chip| chip.outputs());
+card_suite!(virtio_net: crate::virtio::Function<crate::virtio::net::Net> =
+    crate::virtio::Function::new(crate::virtio::net::Net::new([2, 0, 0, 0, 0, 1])),
+drive 0,
+host |chip, n| {
+    use crate::virtio::driver::{offer, start};
+    let now = GuestNs(n >> 50);
+    let (first, bytes) = ((n >> 32) as u16 % 8, (n >> 8) as u32 & 0x7ff);
+    match n % 8 {
+        0 => start(chip, n >> 8 & 0x3000_8000, (n >> 4) as u16 & 1),
+        1 | 2 => offer(chip, 0, first, &[(0x1000, bytes, true)], now),
+        3 | 4 => offer(chip, 1, first, &[(0x400, 12, false), (0x1000, bytes, false)], now),
+        5 => chip.card.device_mut().set_link(n >> 8 & 3 != 0, now),
+        _ => chip.card.device_mut().receive(&vec![n as u8; bytes as usize], now),
+    }
+    chip.card.device().room() as u64
+});
 
-device_suite!(virtio_rng:
-    crate::testing::Machine<crate::virtio::Function<crate::virtio::rng::Rng>> =
-        crate::testing::Machine::new(
-            crate::virtio::Function::new(crate::virtio::rng::Rng::new(7)),
-            0x2000,
-            0,
-        ),
-    regs &[0, 1],
-    read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
-    write 60, |chip, reg, value, now| {
-        let _ = reg;
-        chip.anything(value, now)
-    },
-    host |chip, n| {
-        use crate::virtio::driver::{offer, start};
-        let now = GuestNs(n >> 50);
-        match n % 4 {
-            0 => start(chip, n >> 8 & 0x3000_0000, 0),
-            _ => offer(chip, 0, (n >> 32) as u16 % 8, &[(0x1000, (n >> 8) as u32 & 0x1fff, true)], now),
+card_suite!(virtio_rng: crate::virtio::Function<crate::virtio::rng::Rng> =
+    crate::virtio::Function::new(crate::virtio::rng::Rng::new(7)),
+drive 0,
+host |chip, n| {
+    use crate::virtio::driver::{offer, start};
+    let now = GuestNs(n >> 50);
+    match n % 4 {
+        0 => start(chip, n >> 8 & 0x3000_0000, 0),
+        _ => offer(chip, 0, (n >> 32) as u16 % 8, &[(0x1000, (n >> 8) as u32 & 0x1fff, true)], now),
+    }
+    0
+});
+
+card_suite!(virtio_console: crate::virtio::Function<crate::virtio::console::Console> =
+    crate::virtio::Function::new(crate::virtio::console::Console::default()),
+drive 0,
+host |chip, n| {
+    use crate::virtio::driver::{offer, start};
+    let now = GuestNs(n >> 50);
+    let (first, bytes) = ((n >> 32) as u16 % 8, (n >> 8) as u32 & 0x7ff);
+    match n % 8 {
+        0 => start(chip, n >> 8 & 0x3000_0000, (n >> 4) as u16 & 1),
+        1 | 2 => offer(chip, 0, first, &[(0x1000, bytes, true)], now),
+        3 | 4 => offer(chip, 1, first, &[(0x1000, bytes, false)], now),
+        5 => return chip.card.device_mut().take_transmitted().iter().map(|byte| u64::from(*byte)).sum(),
+        _ => chip.card.device_mut().receive(&vec![n as u8; bytes as usize], now),
+    }
+    0
+});
+
+card_suite!(e1000: crate::e1000::E1000 = crate::e1000::E1000::new([2, 0, 0, 0, 0, 1]),
+drive 0,
+host |chip, n| {
+    use crate::card::Card;
+    use crate::pci::Width;
+    let now = GuestNs(n >> 50);
+    let value = n >> 8 & 0xffff_ffff;
+    let mut write = |register: u64, value: u64| chip.card.write(0, register, 4, value, now);
+    match n % 16 {
+        // A driver that sets its rings up, moves their tails, plays with EEPROM and PHY, resets.
+        0 | 1 => {
+            for (register, value) in [
+                (0x2800, 0x400), (0x2808, 128), (0x2818, 7),
+                (0x3800, 0x800), (0x3808, 128), (0x400, 2), (0xd0, 0xff),
+                (0x100, 2 | value & 0x0603_803c),
+            ] {
+                write(register, value);
+            }
+            chip.card.config_write(4, Width::Word, 7, now);
         }
+        2 | 3 => write(0x2818, value % 8),
+        4 | 5 => write(0x3818, value % 8),
+        6 | 7 => write(0x10, value),
+        8 => write([0x14, 0x20][value as usize & 1], value),
+        9 => write([0x5200, 0x5404, 0x1000, 0xc8, 0xd8][value as usize % 5], value),
+        10 if value < 1 << 26 => write(0, 1 << 26 | 1 << 31),
+        11 => chip.card.set_link(value & 3 != 0),
+        _ => {
+            let mut frame = vec![n as u8; value as usize & 0x7ff];
+            frame.iter_mut().zip([2, 0, 0, 0, 0, 1]).for_each(|(to, from)| *to = from);
+            chip.card.receive(&frame, now);
+        }
+    }
+    chip.card.room() as u64
+});
+
+device_suite!(fw_cfg: FwCfg = {
+    let mut items = crate::fw_cfg::Items::new();
+    items.add_file("etc/suite", [1, 2, 3, 4, 5].as_slice().into());
+    FwCfg::new(items)
+},
+    regs &[0, 1, 1, 4, 8, 10, 11],
+    // A descriptor, and the copy that it asks for: what is in memory afterwards.
+    host |chip, n| {
+        const ITEMS: [u8; 4] = [0x00, 0x01, 0x19, 0x20];
+        if n >> 60 == 0 {
+            chip.reset();
+        }
+        let mut memory = crate::testing::Memory::new(0x400);
+        let words = [
+            u32::from(ITEMS[(n >> 8) as usize % 4]) << 16 | n as u32 & 0x1f,
+            (n >> 16) as u32 & 0x7f,
+            0,
+            (n >> 24) as u32 & 0x3ff,
+        ];
+        for (at, word) in (0x100..).step_by(4).zip(words) {
+            memory.bytes[at..at + 4].copy_from_slice(&word.to_be_bytes());
+        }
+        for (reg, byte) in (4..).zip(0x100u64.to_be_bytes()) {
+            chip.write(reg, byte, GuestNs(0));
+        }
+        chip.service(&mut memory);
+        memory.bytes.iter().fold(0, |sum: u64, byte| sum.wrapping_mul(31) ^ u64::from(*byte))
+    },
+    outputs |chip| vec![chip.wants_service().into()]);
+
+/// A display whose memory nobody touches: it is the board's to bring over, and not in the state.
+struct Screen(Vga);
+
+impl Screen {
+    /// The window and the offset in it of a number: ports, the extension's, and those that are mapped into memory.
+    fn place(reg: u64) -> (u8, u64) {
+        match reg >> 12 & 3 {
+            0 => (2, 0x400 + reg % 0x118),
+            1 => (10, reg % 4),
+            _ => (9, reg % 0x30),
+        }
+    }
+
+    fn deadline(&self) -> Option<GuestNs> {
+        Card::deadline(&self.0)
+    }
+
+    fn advance(&mut self, _now: GuestNs) {}
+
+    fn save(&self) -> crate::vga::State {
+        self.0.save()
+    }
+
+    fn restore(&mut self, state: crate::vga::State) -> Result<(), RestoreError> {
+        self.0.restore(state)
+    }
+}
+
+device_suite!(vga: Screen = Screen(Vga::new()),
+    regs &[
+        0x2010, 0x2014, 0x2015, 0x2016, 0x2017, 0x2018, 0x2019, 0x201c, 0x201e, 0x201f, 0x2024, 0x2025, 0x202a, 0x1000, 0x1001,
+        0x0000, 0x0100,
+    ],
+    read |chip, reg, now| {
+        let (region, offset) = Screen::place(reg);
+        chip.0.read(region, offset, 1, now)
+    },
+    // Index and data at once.
+    write 16, |chip, reg, value, now| {
+        let (region, offset) = Screen::place(reg);
+        // No mode clears memory, which takes long.
+        let kept = if let (2, 0x500..) | (10, 1..) = (region, offset) { 0x80 } else { 0 };
+        chip.0.write(region, offset, 2, value | kept, now);
         0
     },
-    outputs |chip| chip.outputs());
-
-device_suite!(virtio_console:
-    crate::testing::Machine<crate::virtio::Function<crate::virtio::console::Console>> =
-        crate::testing::Machine::new(
-            crate::virtio::Function::new(crate::virtio::console::Console::default()),
-            0x2000,
-            0,
-        ),
-    regs &[0, 1],
-    read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
-    write 60, |chip, reg, value, now| {
-        let _ = reg;
-        chip.anything(value, now)
-    },
     host |chip, n| {
-        use crate::virtio::driver::{offer, start};
-        let now = GuestNs(n >> 50);
-        let (first, bytes) = ((n >> 32) as u16 % 8, (n >> 8) as u32 & 0x7ff);
-        match n % 8 {
-            0 => start(chip, n >> 8 & 0x3000_0000, (n >> 4) as u16 & 1),
-            1 | 2 => offer(chip, 0, first, &[(0x1000, bytes, true)], now),
-            3 | 4 => offer(chip, 1, first, &[(0x1000, bytes, false)], now),
-            5 => return chip.card.device_mut().take_transmitted().iter().map(|byte| u64::from(*byte)).sum(),
-            _ => chip.card.device_mut().receive(&vec![n as u8; bytes as usize], now),
-        }
-        0
-    },
-    outputs |chip| chip.outputs());
-
-device_suite!(e1000:
-    crate::testing::Machine<crate::e1000::E1000> =
-        crate::testing::Machine::new(crate::e1000::E1000::new([2, 0, 0, 0, 0, 1]), 0x2000, 0),
-    regs &[0, 1],
-    read |chip, reg, now| chip.anything(reg.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !7, now),
-    write 60, |chip, reg, value, now| {
-        let _ = reg;
-        chip.anything(value, now)
-    },
-    host |chip, n| {
-        use crate::card::Card;
         use crate::pci::Width;
-        let now = GuestNs(n >> 50);
-        let value = n >> 8 & 0xffff_ffff;
-        let mut write = |register: u64, value: u64| chip.card.write(0, register, 4, value, now);
-        match n % 16 {
-            // A driver that sets its rings up, moves their tails, plays with EEPROM and PHY, resets.
-            0 | 1 => {
-                for (register, value) in [
-                    (0x2800, 0x400), (0x2808, 128), (0x2818, 7),
-                    (0x3800, 0x800), (0x3808, 128), (0x400, 2), (0xd0, 0xff),
-                    (0x100, 2 | value & 0x0603_803c),
-                ] {
-                    write(register, value);
+        let now = GuestNs(0);
+        match n % 4 {
+            0 => chip.0.config_write((n >> 8) as u8 & 0x3c, Width::Dword, (n >> 16) as u32, now),
+            1 if n >> 60 == 0 => chip.0.reset(),
+            1 | 2 => {
+                // A linear mode; what memory holds stays.
+                let depth = [4, 8, 15, 16, 24, 32][(n >> 8) as usize % 6];
+                let size = [n >> 16 & 0x7ff, n >> 32 & 0x3ff];
+                for (register, value) in [(4, 0), (1, size[0]), (2, size[1]), (3, depth), (4, 0xc1)] {
+                    chip.0.write(10, 0, 2, register, now);
+                    chip.0.write(10, 1, 2, value, now);
                 }
-                chip.card.config_write(4, Width::Word, 7, now);
             }
-            2 | 3 => write(0x2818, value % 8),
-            4 | 5 => write(0x3818, value % 8),
-            6 | 7 => write(0x10, value),
-            8 => write([0x14, 0x20][value as usize & 1], value),
-            9 => write([0x5200, 0x5404, 0x1000, 0xc8, 0xd8][value as usize % 5], value),
-            10 if value < 1 << 26 => write(0, 1 << 26 | 1 << 31),
-            11 => chip.card.set_link(value & 3 != 0),
-            _ => {
-                let mut frame = vec![n as u8; value as usize & 0x7ff];
-                frame.iter_mut().zip([2, 0, 0, 0, 0, 1]).for_each(|(to, from)| *to = from);
-                chip.card.receive(&frame, now);
-            }
+            _ => {}
         }
-        chip.card.room() as u64
+        chip.0.config_read((n >> 8) as u8 & 0x3c, Width::Dword, now).into()
     },
-    outputs |chip| chip.outputs());
+    outputs |chip| chip.0.windows().iter().map(|window| window.first).collect());
