@@ -48,6 +48,14 @@ const EXTENSION_FIRST: u64 = 0x1ce;
 /// Offset of port 0x3c0 among the ports.
 const PORT_3C0: u16 = 0x10;
 
+/// Configuration space at power-on.
+fn header() -> PciHeader {
+    PciHeader::new(0x1234, 0x1111, CLASS, 2)
+        .subsystem(0x1af4, 0x1100)
+        .with_bar(0, Space::Memory, MEMORY_BYTES as u32)
+        .with_bar(2, Space::Memory, 0x1000)
+}
+
 /// The card.
 #[derive(Clone)]
 pub struct Vga {
@@ -76,12 +84,8 @@ impl Default for Vga {
 impl Vga {
     /// The card at power-on.
     pub fn new() -> Vga {
-        let header = PciHeader::new(0x1234, 0x1111, CLASS, 2)
-            .subsystem(0x1af4, 0x1100)
-            .with_bar(0, Space::Memory, MEMORY_BYTES as u32)
-            .with_bar(2, Space::Memory, 0x1000);
         Vga {
-            header,
+            header: header(),
             registers: Registers::default(),
             memory: vec![0; MEMORY_BYTES].into(),
             written: vec![false; MEMORY_BYTES / PAGE_BYTES].into(),
@@ -271,7 +275,7 @@ impl Card for Vga {
     fn service(&mut self, _now: GuestNs, _around: &mut dyn Surroundings) {}
 
     fn reset(&mut self) {
-        self.header = Vga::new().header;
+        self.header = header();
         self.registers = Registers::default();
     }
 }
