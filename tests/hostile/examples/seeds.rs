@@ -1,7 +1,6 @@
 //! Writes what fuzzers begin with: `seeds FOLDER` fills `FOLDER/TARGET` for each target of `tests/fuzz`.
 
-use dejavm_hostile::devices::{self, Device, random_script};
-use dejavm_hostile::{Seed, seed_recording};
+use dejavm_hostile::{Seed, devices, seed_recording};
 use std::path::{Path, PathBuf};
 
 /// What debuggers say, a packet a line. The first byte is the target's: live or a replay.
@@ -50,11 +49,6 @@ fn checkpoints() -> std::io::Result<Vec<(&'static str, Vec<u8>)>> {
     Ok(all)
 }
 
-/// Scripts for a device.
-fn scripts<D: Device>() -> Vec<Vec<u8>> {
-    (1..40).map(random_script::<D>).collect()
-}
-
 fn main() -> std::io::Result<()> {
     let folder = PathBuf::from(std::env::args().nth(1).expect("usage: seeds FOLDER"));
     let write = |target: &str, name: &str, bytes: &[u8]| {
@@ -86,27 +80,10 @@ fn main() -> std::io::Result<()> {
             write("windows_guest", &format!("guest-{guest}-{kind}"), &[guest, kind])?;
         }
     }
-    let devices = [
-        ("device_virtio_block", scripts::<devices::VirtioBlock>()),
-        ("device_virtio_net", scripts::<devices::VirtioNet>()),
-        ("device_virtio_rng", scripts::<devices::VirtioRng>()),
-        ("device_ide", scripts::<devices::IdeFunction>()),
-        ("device_e1000", scripts::<devices::E1000Card>()),
-        ("device_vga", scripts::<devices::VgaCard>()),
-        ("device_i8042", scripts::<devices::Keyboard>()),
-        ("device_uart", scripts::<devices::SerialPort>()),
-        ("device_pit", scripts::<devices::Timer>()),
-        ("device_rtc", scripts::<devices::RealTimeClock>()),
-        ("device_pic", scripts::<devices::Pics>()),
-        ("device_lapic", scripts::<devices::LocalApic>()),
-        ("device_ioapic", scripts::<devices::IoApicChip>()),
-        ("device_acpi_pm", scripts::<devices::AcpiBlock>()),
-        ("device_pci_host", scripts::<devices::PciBridges>()),
-        ("device_fw_cfg", scripts::<devices::FirmwareConfig>()),
-    ];
-    for (target, scripts) in devices {
-        for (number, script) in scripts.iter().enumerate() {
-            write(target, &format!("script-{number}"), script)?;
+    for device in devices::ALL {
+        for seed in 1..40 {
+            let script = (device.random_script)(seed);
+            write(&format!("device_{}", device.name), &format!("script-{seed}"), &script)?;
         }
     }
     for (number, client) in VIEWERS.iter().enumerate() {

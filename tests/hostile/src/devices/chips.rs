@@ -272,8 +272,17 @@ impl Device for FirmwareConfig {
     fn begin(script: &mut super::Script, variant: u64) {
         // Select the directory or a file, and copy: the numbers' highest byte comes first.
         let item = [0x19, 0x21][(variant & 1) as usize];
-        let length = (variant >> 1) as u8;
-        script.memory(0x100, &[0, item, 0, 0x0a, 0, 0, 0, length, 0, 0, 0, 0, 0, 0, 0x20, 0]);
+        Self::request(script, 0x0a | item << 5 | (variant >> 1 & 0xff) << 11, &Memory::new());
+    }
+
+    fn request(script: &mut super::Script, number: u64, _memory: &Memory) {
+        let (control, item) = (number as u8 & 0x1f, (number >> 5) as u8 & 0x3f);
+        let [length, long, to, ..] = (number >> 11).to_le_bytes();
+        let long = if long < 16 { long } else { 0 };
+        script.memory(
+            0x100,
+            &[0, item, 0, control, 0, long >> 2, long << 6, length, 0, 0, 0, 0, 0, 0, to, 0],
+        );
         for (register, byte) in [(8, 0), (9, 0), (10, 1), (11, 0)] {
             script.write(0, register, 1, byte);
         }

@@ -2,6 +2,7 @@
 
 use dejavm_devices::card::{HostFailed, Surroundings};
 use dejavm_units::Gpa;
+use std::cell::Cell;
 
 /// Bytes of memory.
 pub const MEMORY_BYTES: usize = 64 << 10;
@@ -15,13 +16,32 @@ pub struct Memory {
     drive: Vec<u8>,
     /// Bytes that were moved: the work that a card made.
     pub(super) moved: u64,
+    /// Bytes of memory that were read.
+    read: Cell<u64>,
     /// Hash over the frames that were sent, in order.
     sent: u64,
 }
 
 impl Memory {
     pub(super) fn new() -> Memory {
-        Memory { bytes: vec![0; MEMORY_BYTES], drive: vec![0xd5; DRIVE_BYTES], moved: 0, sent: 0 }
+        Memory {
+            bytes: vec![0; MEMORY_BYTES],
+            drive: vec![0xd5; DRIVE_BYTES],
+            moved: 0,
+            read: Cell::new(0),
+            sent: 0,
+        }
+    }
+
+    /// What a card had to do, in bytes.
+    pub(super) fn work(&self) -> u64 {
+        self.moved + self.read.get()
+    }
+
+    /// The guest reads 16 bits.
+    pub(super) fn word(&self, at: u16) -> u16 {
+        let at = usize::from(at);
+        self.bytes.get(at..at + 2).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]))
     }
 
     /// The guest writes.
@@ -48,6 +68,7 @@ impl Surroundings for Memory {
         let bytes = there.len().min(into.len());
         into[..bytes].copy_from_slice(&there[..bytes]);
         into[bytes..].fill(0xff);
+        self.read.set(self.read.get() + into.len() as u64);
     }
 
     fn write_memory(&mut self, at: Gpa, from: &[u8]) {

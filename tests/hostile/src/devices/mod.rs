@@ -8,12 +8,16 @@
 //!
 //! `tests/devices.rs` runs scripts from seeds, `../../fuzz` those that a fuzzer finds.
 
+mod all;
 mod cards;
 mod chips;
 mod memory;
 mod script;
 
-pub use cards::{E1000Card, IdeFunction, VgaCard, VirtioBlock, VirtioNet, VirtioRng};
+pub use all::{ALL, Entry};
+pub use cards::{
+    E1000Card, IdeFunction, VgaCard, VirtioBlock, VirtioConsole, VirtioNet, VirtioRng,
+};
 pub use chips::{
     AcpiBlock, FirmwareConfig, IoApicChip, Keyboard, LocalApic, PciBridges, Pics, RealTimeClock,
     SerialPort, SystemPorts, Timer,
@@ -36,7 +40,7 @@ const STEPS_MAX: usize = 2000;
 const DEADLINES_MAX: usize = 64;
 /// Bytes that one call of `service` may move.
 const MOVED_MAX: u64 = 48 << 20;
-/// Bytes that all of a script may move: then it is over.
+/// Bytes that all of a script may move and read: then it is over.
 const SCRIPT_MOVED_MAX: u64 = 64 << 20;
 
 /// A device as the harness sees it.
@@ -47,11 +51,17 @@ pub trait Device: Sized {
     /// Registers that scripts prefer: the set, and the offset in it.
     const REGISTERS: &'static [(u8, u32)];
 
+    /// Restores of a script at most: a few where each takes long.
+    const RESTORES_MAX: usize = STEPS_MAX;
+
     /// The device at power-on.
     fn power_on() -> Self;
 
     /// What a driver does at first, as a script, in one of several ways: fuzzers and seeds begin with it.
     fn begin(_script: &mut Script, _variant: u64) {}
+
+    /// What a driver does when all is set up as [`Device::begin`] does it: one request, in one of many ways.
+    fn request(_script: &mut Script, _number: u64, _memory: &Memory) {}
 
     /// A guest's access, if that can reach the device; what it reads.
     fn read(&mut self, region: u8, offset: u64, size: u8, now: GuestNs) -> u64;
@@ -98,6 +108,8 @@ struct Run<D> {
     now: GuestNs,
     /// What was seen of it.
     seen: Vec<u64>,
+    /// How often it was restored.
+    restored: usize,
 }
 
 /// Runs a script on a device. See the module's documentation; returns how much was seen of the device.
@@ -120,20 +132,35 @@ pub fn run<D: Device>(bytes: &[u8]) -> usize {
 
 impl<D: Device> Run<D> {
     fn new() -> Run<D> {
-        Run { device: D::power_on(), memory: Memory::new(), now: GuestNs(0), seen: Vec::new() }
+        Run {
+            device: D::power_on(),
+            memory: Memory::new(),
+            now: GuestNs(0),
+            seen: Vec::new(),
+            restored: 0,
+        }
     }
 
     fn go(&mut self, bytes: &[u8], restores: bool) {
-        let mut script = script::Reader::new(bytes, D::REGISTERS);
+        let mut reader = script::Reader::new(bytes, D::REGISTERS);
         for _ in 0..STEPS_MAX {
-            let Some(step) = script.next_step() else { break };
-            if self.memory.moved > SCRIPT_MOVED_MAX {
+            let Some(step) = reader.next_step() else { break };
+            if self.memory.work() > SCRIPT_MOVED_MAX {
                 break;
             }
             self.step(step, restores);
             let outputs = self.device.outputs();
             self.seen.extend(outputs);
             self.seen.push(self.device.deadline().map_or(u64::MAX, |deadline| deadline.0));
+        }
+    }
+
+    /// A driver's steps, among which is no driver.
+    fn drive(&mut self, script: Script) {
+        let bytes = script.into_bytes();
+        let mut reader = script::Reader::new(&bytes, D::REGISTERS);
+        while let Some(step) = reader.next_step() {
+            self.step(step, false);
         }
     }
 
@@ -158,12 +185,23 @@ impl<D: Device> Run<D> {
             Step::Advance { ns } => self.advance(GuestNs(now.0.saturating_add(ns))),
             Step::Wait { ns } => self.now = GuestNs(now.0.saturating_add(ns)),
             Step::Restore => {
-                if restores {
+                if restores && self.restored < D::RESTORES_MAX {
+                    self.restored += 1;
                     self.restore();
                 }
             }
             Step::Host { what, bytes } => self.seen.push(self.device.host(what, &bytes, now)),
             Step::Reset => self.device.reset(),
+            Step::Begin { variant } => {
+                let mut script = Script::default();
+                D::begin(&mut script, variant);
+                self.drive(script);
+            }
+            Step::Request { number } => {
+                let mut script = Script::default();
+                D::request(&mut script, number, &self.memory);
+                self.drive(script);
+            }
         }
     }
 

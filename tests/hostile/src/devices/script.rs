@@ -37,6 +37,14 @@ pub(super) enum Step {
         bytes: Vec<u8>,
     },
     Reset,
+    /// What a driver does at first.
+    Begin {
+        variant: u64,
+    },
+    /// What a driver does then.
+    Request {
+        number: u64,
+    },
 }
 
 /// Values that mean something somewhere: bounds, one beyond them, addresses of what is no memory.
@@ -155,7 +163,12 @@ impl<'s> Reader<'s> {
                 let at = self.address().wrapping_add(2 * u64::from(high));
                 Step::Memory { at, bytes: self.value().to_le_bytes()[..2].to_vec() }
             }
-            kind::TO_DEADLINE | 10 => Step::ToDeadline,
+            kind::TO_DEADLINE => Step::ToDeadline,
+            // Of so many bytes a fuzzer finds none by itself.
+            10 => match high {
+                0..3 => Step::Begin { variant: self.number(4) },
+                _ => Step::Request { number: self.number(6) },
+            },
             11 => match high {
                 0..12 => Step::Advance { ns: 1 << (self.byte() & 31) },
                 _ => Step::Wait { ns: 1 << (self.byte() & 31) },

@@ -1,7 +1,7 @@
 //! The e1000.
 
 use super::{Kind, MAC, frame};
-use crate::devices::{CONFIG, Script};
+use crate::devices::{CONFIG, Memory, Script};
 use dejavm_devices::RestoreError;
 use dejavm_devices::e1000::{self, E1000};
 use dejavm_units::GuestNs;
@@ -78,6 +78,51 @@ impl Kind for E1000Kind {
             script.write(0, register, 4, value);
         }
         script.to_deadline().host(1, &[7; 30]).to_deadline();
+    }
+
+    fn request(script: &mut Script, number: u64, _memory: &Memory) {
+        let bits = |from: u32, count: u32| number >> from & ((1 << count) - 1);
+        let slot = bits(0, 3) as u16;
+        match bits(3, 3) {
+            // Buffers for what arrives, and how much of it is taken.
+            0 => {
+                script.write(0, 0x2818, 4, slot.into());
+                script.write(0, 0x100, 4, 2 | bits(8, 32) & 0x0603_803c);
+                script.host(1, &[number as u8; 30]);
+            }
+            // An interrupt's causes and masks, EEPROM, PHY.
+            1 => {
+                let register = [0xc0, 0xc8, 0xd0, 0xd8, 0x10, 0x14, 0x20, 0x00][slot as usize];
+                script.write(0, register, 4, bits(8, 32));
+            }
+            // A context, a piece of a packet that it is for, one without: then the tail behind it.
+            kind => {
+                let lengths = [0, 1, 14, 54, 60, 64, 200, 0x5dc, 0x5ea, 0x800, 0x2000, 0xffff];
+                let length: u16 = lengths[bits(6, 4) as usize % lengths.len()];
+                let mut bytes = [0; 16];
+                if kind < 4 {
+                    // Where the sums begin, go and end; the whole length, the headers' and a segment's.
+                    bytes[..6].copy_from_slice(&[14, 24, 33, 34, 50, 0]);
+                    bytes[bits(10, 3) as usize] = bits(13, 8) as u8;
+                    bytes[8..10].copy_from_slice(&length.to_le_bytes());
+                    bytes[11] = 0x20 | bits(21, 4) as u8;
+                    bytes[13] = [54, 0, 14, 200][bits(25, 2) as usize];
+                    bytes[14..].copy_from_slice(&(bits(27, 11) as u16).to_le_bytes());
+                } else {
+                    bytes[1] = 0x20;
+                    bytes[8..10].copy_from_slice(&length.to_le_bytes());
+                    bytes[10] = bits(10, 8) as u8;
+                    bytes[11] = if kind < 7 { 0x20 } else { 0 } | bits(18, 4) as u8;
+                    bytes[13] = bits(22, 2) as u8;
+                }
+                if kind < 7 {
+                    bytes[11] |= (bits(24, 1) as u8) << 2 | 0x20;
+                }
+                script.memory(0x800 + 16 * slot, &bytes);
+                script.write(0, 0x3818, 4, u64::from(slot + 1) % 8);
+            }
+        }
+        script.to_deadline();
     }
 
     fn host(chip: &mut E1000, what: u8, bytes: &[u8], now: GuestNs) -> u64 {

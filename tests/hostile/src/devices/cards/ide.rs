@@ -2,7 +2,7 @@
 
 use super::Kind;
 use crate::devices::memory::DRIVE_BYTES;
-use crate::devices::{CONFIG, Script};
+use crate::devices::{CONFIG, Memory, Script};
 use dejavm_devices::RestoreError;
 use dejavm_devices::ide::{self, Ide, Media};
 
@@ -86,6 +86,54 @@ impl Kind for IdeKind {
                 script.to_deadline();
             }
         }
+    }
+
+    fn request(script: &mut Script, number: u64, _memory: &Memory) {
+        const COMMANDS: [u8; 32] = [
+            0x20, 0x24, 0x29, 0xc4, 0xc8, 0x25, 0x30, 0x34, 0x39, 0xc5, 0xca, 0x35, 0xec, 0xa0,
+            0xa0, 0xa0, 0xa0, 0xa1, 0xa1, 0xc6, 0xc6, 0xef, 0xe7, 0xea, 0x40, 0x42, 0x08, 0x90,
+            0x91, 0xf8, 0x27, 0xe1,
+        ];
+        const PACKETS: [u8; 16] = [
+            0x28, 0x28, 0xa8, 0xbe, 0x12, 0x25, 0x43, 0x5a, 0x03, 0x00, 0x1b, 0x1e, 0x46, 0x4a,
+            0x51, 0x52,
+        ];
+        let bits = |from: u32, count: u32| number >> from & ((1 << count) - 1);
+        let region = bits(0, 1) as u8 * 2;
+        let command = COMMANDS[bits(1, 5) as usize];
+        for (register, value) in [
+            (6, 0xe0 | bits(6, 1) << 4),
+            (1, bits(7, 1)),
+            // Twice: what was there before counts for large disks.
+            (2, bits(8, 2)),
+            (2, bits(10, 4)),
+            (3, bits(14, 7)),
+            (4, if bits(7, 1) == 0 { 0 } else { 8 * bits(14, 7) }),
+            (5, bits(21, 1) * 8),
+            (7, command.into()),
+        ] {
+            script.write(region, register, 1, value);
+        }
+        if command == 0xa0 {
+            let packet = u64::from(PACKETS[bits(22, 4) as usize]);
+            let (sector, count) = (bits(14, 5) << 8, bits(10, 2) << 8);
+            for word in [packet | bits(26, 8) << 8, 0, sector, count << 8 & 0xff00, count, 0] {
+                script.write(region, 0, 2, word);
+            }
+        }
+        // A table of pieces, of which the last may lack; to memory or from there.
+        let last = 0x80 * bits(34, 1) as u8;
+        let length = [0, 2, 4, 8][bits(35, 2) as usize];
+        script.memory(0x100, &[0, 0x10, 0, 0, 0, length, 0, 0, 0, 0x20, 0, 0, 0, 8, 0, last]);
+        script.write(4, u32::from(region) * 4 + 4, 4, 0x100);
+        if bits(37, 1) != 0 {
+            script.write(4, u32::from(region) * 4, 1, 1 | bits(38, 1) << 3);
+        }
+        script.to_deadline();
+        for _ in 0..bits(39, 3) * 32 {
+            script.write(region, 0, 4, number);
+        }
+        script.to_deadline();
     }
 
     fn save(chip: &Ide) -> ide::State {

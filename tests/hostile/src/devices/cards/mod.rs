@@ -5,6 +5,7 @@ mod ide;
 mod vga;
 mod virtio;
 mod virtio_block;
+mod virtio_console;
 mod virtio_net;
 mod virtio_rng;
 
@@ -30,8 +31,16 @@ pub trait Kind {
     fn power_on() -> Self::Chip;
     /// See [`Device::begin`].
     fn begin(script: &mut Script, variant: u64);
+    /// See [`Device::request`].
+    fn request(script: &mut Script, number: u64, memory: &Memory);
+    /// See [`Device::RESTORES_MAX`].
+    const RESTORES_MAX: usize = usize::MAX;
     /// See [`Device::host`].
     fn host(_chip: &mut Self::Chip, _what: u8, _bytes: &[u8], _now: GuestNs) -> u64 {
+        0
+    }
+    /// What it has for the host, which takes it whenever the device was served.
+    fn output(_chip: &mut Self::Chip) -> u64 {
         0
     }
     /// Its state.
@@ -53,10 +62,14 @@ type Pages = BTreeMap<u64, Vec<u8>>;
 pub struct OnBus<K: Kind> {
     chip: K::Chip,
     pages: Pages,
+    /// Hash over what the host took of it.
+    output: u64,
 }
 
 /// A virtio disk.
 pub type VirtioBlock = OnBus<virtio_block::BlockKind>;
+/// A virtio console.
+pub type VirtioConsole = OnBus<virtio_console::ConsoleKind>;
 /// A virtio network card.
 pub type VirtioNet = OnBus<virtio_net::NetKind>;
 /// A virtio source of random bytes.
@@ -90,13 +103,18 @@ impl<K: Kind> OnBus<K> {
 impl<K: Kind> Device for OnBus<K> {
     type State = K::State;
     const REGISTERS: &'static [(u8, u32)] = K::REGISTERS;
+    const RESTORES_MAX: usize = K::RESTORES_MAX;
 
     fn power_on() -> Self {
-        OnBus { chip: K::power_on(), pages: Pages::new() }
+        OnBus { chip: K::power_on(), pages: Pages::new(), output: 0 }
     }
 
     fn begin(script: &mut Script, variant: u64) {
         K::begin(script, variant);
+    }
+
+    fn request(script: &mut Script, number: u64, memory: &Memory) {
+        K::request(script, number, memory);
     }
 
     fn read(&mut self, region: u8, offset: u64, size: u8, now: GuestNs) -> u64 {
@@ -126,6 +144,7 @@ impl<K: Kind> Device for OnBus<K> {
 
     fn outputs(&mut self) -> Vec<u64> {
         let mut outputs = vec![self.chip.interrupt().into(), self.chip.isa_lines().into()];
+        outputs.push(std::mem::take(&mut self.output));
         while let Some(message) = self.chip.take_message() {
             outputs.push(message.vector.into());
             assert!(outputs.len() < 100, "messages do not end");
@@ -140,6 +159,7 @@ impl<K: Kind> Device for OnBus<K> {
     fn service(&mut self, now: GuestNs, memory: &mut Memory) {
         if self.chip.deadline().is_some_and(|deadline| deadline <= now) {
             self.chip.service(now, memory);
+            self.output = self.output.rotate_left(1) ^ K::output(&mut self.chip);
         }
     }
 
@@ -157,6 +177,7 @@ impl<K: Kind> Device for OnBus<K> {
 
     fn bring(&mut self, from: &mut Self) {
         self.pages = std::mem::take(&mut from.pages);
+        self.output = from.output;
         K::bring(&mut self.chip, &mut from.chip, &mut self.pages);
     }
 

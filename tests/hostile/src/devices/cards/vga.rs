@@ -1,7 +1,7 @@
 //! The display.
 
 use super::{Kind, Pages};
-use crate::devices::{CONFIG, Script};
+use crate::devices::{CONFIG, Memory, Script};
 use dejavm_devices::RestoreError;
 use dejavm_devices::vga::{self, PAGE_BYTES, Vga};
 
@@ -64,6 +64,24 @@ impl Kind for VgaKind {
         }
         script.write(8, 0x100, 4, 0x0102_0304);
     }
+
+    fn request(script: &mut Script, number: u64, _memory: &Memory) {
+        // A register of some set, and then something is drawn.
+        let (index, value) = (number & 0x1f, number >> 5 & 0xff);
+        match number >> 13 & 7 {
+            0 => script.write(9, 0x14, 2, index & 7 | value << 8),
+            1 | 2 => script.write(9, 0x1e, 2, index & 15 | value << 8),
+            3 => script.write(9, 0x24, 2, index | value << 8),
+            4 => script.write(9, 0x10, 1, index).write(9, 0x10, 1, value),
+            5 => script.write(9, 0x18, 1, value).write(9, 0x19, 1, index),
+            6 => script.write(10, 0, 2, index & 15).write(10, 1, 2, number >> 16 & 0x7ff),
+            _ => script.write(2, 0x500 + 2 * (index as u32 & 15), 2, number >> 16 & 0x7ff),
+        };
+        let at = (number >> 27) as u32 & 0x1_ffff;
+        script.write([8, 0][(number >> 44) as usize & 1], at, 4, number >> 16);
+    }
+
+    const RESTORES_MAX: usize = 3;
 
     fn save(chip: &Vga) -> vga::State {
         chip.save()

@@ -1,6 +1,6 @@
 //! A driver of virtio cards: what scripts do to set one up and to use it.
 
-use crate::devices::{CONFIG, Script};
+use crate::devices::{CONFIG, Memory, Script};
 
 /// Entries of the queues that a script's driver sets up.
 const SIZE: u16 = 8;
@@ -54,9 +54,33 @@ pub(super) fn offer(
         descriptor.extend((number + 1).to_le_bytes());
         script.memory(descriptors + 16 * number, &descriptor);
     }
-    script.memory(available + 4 + 2 * ((count - 1) % SIZE), &first.to_le_bytes());
+    script.memory(available + 4 + 2 * (count.wrapping_sub(1) % SIZE), &first.to_le_bytes());
     script.memory(available + 2, &count.to_le_bytes());
     script.write(0, 0x3000 + 4 * u32::from(queue), 2, queue.into());
+}
+
+/// A request behind those that were made: pieces as the number says, of lengths that mean something, behind `first` if that is one.
+pub(super) fn request(
+    script: &mut Script,
+    number: u64,
+    queue: u16,
+    first: Option<(u16, u32, bool)>,
+    memory: &Memory,
+) {
+    const LENGTHS: [u32; 16] =
+        [0, 1, 2, 12, 13, 26, 60, 64, 512, 1024, 1526, 2048, 0x1000, 0x1_0000, 0x10_0000, u32::MAX];
+    let mut pieces: Vec<_> = first.into_iter().collect();
+    // What the device reads comes first, as it has to, mostly.
+    let (reads, writes) = (number & 3, number >> 2 & 3);
+    for n in 0..(reads + writes).max(1) {
+        let bits = number >> (4 + 8 * n);
+        let length = LENGTHS[(bits & 15) as usize];
+        let at = 0x4000 + (bits as u16 >> 4 & 15) * 0x800;
+        pieces.push((at, length, n >= reads));
+    }
+    let [_, available, _] = queue_at(queue);
+    let count = memory.word(available + 2).wrapping_add(1);
+    offer(script, queue, (number >> 40) as u16 % 3, count, &pieces);
 }
 
 /// The common registers, the device's own, notifications, the MSI-X table, configuration space.

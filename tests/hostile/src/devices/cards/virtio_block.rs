@@ -1,9 +1,9 @@
 //! The virtio disk.
 
 use super::Kind;
-use super::virtio::{REGISTERS, features, offer, start};
-use crate::devices::Script;
+use super::virtio::{REGISTERS, features, offer, request, start};
 use crate::devices::memory::DRIVE_BYTES;
+use crate::devices::{Memory, Script};
 use dejavm_devices::RestoreError;
 use dejavm_devices::virtio::block::{self, Block};
 use dejavm_devices::virtio::{self, Function};
@@ -28,6 +28,17 @@ impl Kind for BlockKind {
         script.to_deadline();
         script.memory(0x2020, &[1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
         offer(script, 0, 3, 2, &[(0x2020, 16, false), (0x3100, 512, false), (0x2100, 1, true)]);
+        script.to_deadline();
+    }
+
+    fn request(script: &mut Script, number: u64, memory: &Memory) {
+        // Reads, writes, a flush, what it is called, discards, what there is not, mostly within the disk.
+        const KINDS: [u8; 8] = [0, 0, 1, 1, 4, 8, 11, 13];
+        let mut header = [0; 16];
+        header[0] = KINDS[(number & 7) as usize];
+        header[8..10].copy_from_slice(&((number >> 3) as u16 & 0x8f).to_le_bytes());
+        script.memory(0x2040, &header);
+        request(script, number >> 11, 0, Some((0x2040, 16, false)), memory);
         script.to_deadline();
     }
 

@@ -1,8 +1,8 @@
 //! The virtio network card.
 
-use super::virtio::{REGISTERS, features, offer, start};
+use super::virtio::{REGISTERS, features, offer, request, start};
 use super::{Kind, MAC, frame};
-use crate::devices::Script;
+use crate::devices::{Memory, Script};
 use dejavm_devices::RestoreError;
 use dejavm_devices::virtio::net::{self, Net};
 use dejavm_devices::virtio::{self, Function};
@@ -27,6 +27,11 @@ impl Kind for NetKind {
         script.host(1, &[7; 30]);
         script.to_deadline();
         offer(script, 1, 0, 1, &[(0x5000, 12, false), (0x5100, 64, false)]);
+        script.to_deadline();
+    }
+
+    fn request(script: &mut Script, number: u64, memory: &Memory) {
+        request(script, number >> 1, (number & 1) as u16, None, memory);
         script.to_deadline();
     }
 

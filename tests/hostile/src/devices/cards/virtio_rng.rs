@@ -1,8 +1,8 @@
 //! The virtio source of random bytes.
 
 use super::Kind;
-use super::virtio::{REGISTERS, features, offer, start};
-use crate::devices::Script;
+use super::virtio::{REGISTERS, features, offer, request, start};
+use crate::devices::{Memory, Script};
 use dejavm_devices::RestoreError;
 use dejavm_devices::virtio::rng::{self, Rng};
 use dejavm_devices::virtio::{self, Function};
@@ -22,6 +22,11 @@ impl Kind for RngKind {
     fn begin(script: &mut Script, variant: u64) {
         start(script, features(variant), 1);
         offer(script, 0, 0, 1, &[(0x4000, 0x40, true), (0x4100, 0x40, true)]);
+        script.to_deadline();
+    }
+
+    fn request(script: &mut Script, number: u64, memory: &Memory) {
+        request(script, number, 0, None, memory);
         script.to_deadline();
     }
 
