@@ -37,15 +37,7 @@ main:
 
 /* An xorshift whose numbers choose words of a table: 14 instructions a round. */
 compute:
-        mov     edx, eax
-        shl     edx, 13
-        xor     eax, edx
-        mov     edx, eax
-        shr     edx, 17
-        xor     eax, edx
-        mov     edx, eax
-        shl     edx, 5
-        xor     eax, edx
+        xorshift32
         mov     edx, eax
         and     edx, TABLE_BYTES - 4
         add     [table + edx], eax

@@ -234,6 +234,61 @@ pit_init:
         pop     esi
         .endm
 
+/* COM1 interrupts when a byte has arrived. Changes EAX and EDX. */
+        .macro  com1_interrupts
+        mov     dx, COM1 + 4
+        mov     al, 0x0b                /* DTR, RTS, OUT2: on a PC OUT2 gates the interrupt line */
+        out     dx, al
+        mov     dx, COM1 + 1
+        mov     al, 1                   /* received data available */
+        out     dx, al
+        .endm
+
+/* Halts until a handler has made the word at \count another than EBX. */
+        .macro  halt_while_ebx_is count
+773:    cli
+        cmp     ebx, [\count]
+        jne     774f
+        sti                             /* the instruction after STI is never interrupted before it */
+        hlt
+        jmp     773b
+774:    sti
+        .endm
+
+/* The next number of Marsaglia's xorshift, in EAX; never 0. Changes EDX. */
+        .macro  xorshift32
+        mov     edx, eax
+        shl     edx, 13
+        xor     eax, edx
+        mov     edx, eax
+        shr     edx, 17
+        xor     eax, edx
+        mov     edx, eax
+        shl     edx, 5
+        xor     eax, edx
+        .endm
+
+/* Where other processors start, to be copied to a page of the first megabyte: they go on at `entry`, in protected mode. */
+        .macro  trampoline_to entry
+        .code16
+        .att_syntax
+trampoline:
+        cli
+        movw    %cs, %ax
+        movw    %ax, %ds
+        lgdtl   trampoline_gdtr - trampoline
+        movl    %cr0, %eax
+        orb     $1, %al
+        movl    %eax, %cr0
+        ljmpl   $CODE32, $\entry
+trampoline_gdtr:
+        .word   gdt_end - gdt - 1
+        .long   gdt
+trampoline_end:
+        .intel_syntax noprefix
+        .code32
+        .endm
+
         .macro  gate vector, handler
         push    eax
         push    ebx

@@ -29,12 +29,7 @@ main:
         gate    0x2c, moved
         mov     eax, 0xefe9             /* IRQs 1, 2 (the second controller), 4, 12 */
         call    pic_init
-        mov     dx, COM1 + 4
-        mov     al, 0x0b                /* DTR, RTS, OUT2: on a PC OUT2 gates the interrupt line */
-        out     dx, al
-        mov     dx, COM1 + 1
-        mov     al, 1                   /* received data available */
-        out     dx, al
+        com1_interrupts
 1:      in      al, STATUS              /* what firmware left */
         test    al, 1
         jz      2f
@@ -70,13 +65,7 @@ main:
         print   "\n"
         xor     ebx, ebx                /* taken so far */
         xor     ecx, ecx                /* bytes of a packet */
-1:      cli
-        cmp     ebx, [stored]
-        jne     2f
-        sti                             /* the instruction after STI is never interrupted before it */
-        hlt
-        jmp     1b
-2:      sti
+1:      halt_while_ebx_is stored
         movzx   eax, bl
         mov     ax, [ring + 2 * eax]
         inc     ebx

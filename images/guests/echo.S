@@ -5,21 +5,10 @@ main:
         gate    0x24, received
         mov     eax, 0xffef             /* IRQ 4 alone */
         call    pic_init
-        mov     dx, COM1 + 4
-        mov     al, 0x0b                /* DTR, RTS, OUT2: on a PC OUT2 gates the interrupt line */
-        out     dx, al
-        mov     dx, COM1 + 1
-        mov     al, 1                   /* received data available */
-        out     dx, al
+        com1_interrupts
         print   "echo ready\n"
         xor     ebx, ebx                /* taken so far */
-1:      cli
-        cmp     ebx, [stored]
-        jne     2f
-        sti                             /* the instruction after STI is never interrupted before it */
-        hlt
-        jmp     1b
-2:      sti
+1:      halt_while_ebx_is stored
         movzx   eax, bl
         mov     al, [ring + eax]
         inc     ebx

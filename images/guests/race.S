@@ -95,18 +95,4 @@ other32:
         hlt
         jmp     1b
 
-        .code16
-        .att_syntax
-trampoline:
-        cli
-        movw    %cs, %ax
-        movw    %ax, %ds
-        lgdtl   trampoline_gdtr - trampoline
-        movl    %cr0, %eax
-        orb     $1, %al
-        movl    %eax, %cr0
-        ljmpl   $CODE32, $other32
-trampoline_gdtr:
-        .word   gdt_end - gdt - 1
-        .long   gdt
-trampoline_end:
+        trampoline_to other32

@@ -115,24 +115,7 @@ main:
         xor     ebx, ebx
         jmp     enter_long
 
-/* Where the others start, copied to a page of the first megabyte. */
-        .code16
-        .att_syntax
-trampoline:
-        cli
-        movw    %cs, %ax
-        movw    %ax, %ds
-        lgdtl   trampoline_gdtr - trampoline
-        movl    %cr0, %eax
-        orb     $1, %al
-        movl    %eax, %cr0
-        ljmpl   $CODE32, $other32
-trampoline_gdtr:
-        .word   gdt_end - gdt - 1
-        .long   gdt
-trampoline_end:
-        .intel_syntax noprefix
-        .code32
+        trampoline_to other32
 other32:
         mov     eax, DATA32
         mov     ds, eax

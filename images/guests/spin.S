@@ -7,15 +7,7 @@ main:
         mov     eax, 0x12345678
         xor     ebx, ebx
         mov     ecx, ROUNDS
-1:      mov     edx, eax                /* xorshift32 */
-        shl     edx, 13
-        xor     eax, edx
-        mov     edx, eax
-        shr     edx, 17
-        xor     eax, edx
-        mov     edx, eax
-        shl     edx, 5
-        xor     eax, edx
+1:      xorshift32
         lea     ebx, [ebx + ebx * 2]
         add     ebx, eax
         dec     ecx
