@@ -54,6 +54,7 @@ fn config() -> MachineConfig {
             Card::VirtioRng { seed: 7 },
             Card::E1000 { mac: world::E1000_MAC },
             Card::Ide { drives: [ide(1, false), ide(2, true), None, None] },
+            Card::VirtioConsole,
         ],
         // For its configuration device, and ROM to aim at; nobody executes it.
         firmware: Some(Firmware { rom: vec![0xf4; 64 << 10].into(), video_rom: Vec::new().into() }),

@@ -1,8 +1,6 @@
 //! Programs from a seed: anything to anything.
 
-use super::attacks::place::{
-    BLOCK, BUS_MASTER, E1000, NET, NO_RAM, RNG, VGA_MEMORY, VGA_REGISTERS,
-};
+use super::attacks::place::{BUS_MASTER, E1000, NO_RAM, VGA_MEMORY, VGA_REGISTERS, VIRTIO_CARDS};
 use super::attacks::place_cards;
 use super::program::Program;
 use crate::Random;
@@ -57,7 +55,7 @@ fn value(random: &mut Random) -> u32 {
 
 fn register(random: &mut Random) -> u32 {
     match random.below(8) {
-        0..5 => some(&[BLOCK, NET, RNG], random) + some(&VIRTIO, random),
+        0..5 => some(&VIRTIO_CARDS, random).1 + some(&VIRTIO, random),
         5 => E1000 + some(&E1000_REGISTERS, random),
         6 => VGA_REGISTERS + random.below(0x600) as u32,
         _ => some(&[VGA_MEMORY, 0xa_0000, 0xfec0_0000], random) + random.below(0x40) as u32,
@@ -81,8 +79,10 @@ fn step(program: &mut Program, random: &mut Random) {
         }
         8 => program.input(some(&PORTS, random), some(&[1, 4], random)),
         9 => {
-            let (device, function) =
-                some(&[(3, 0), (4, 0), (5, 0), (6, 0), (2, 0), (1, 1), (1, 0), (0, 0)], random);
+            let (device, function) = some(
+                &[(3, 0), (4, 0), (5, 0), (6, 0), (7, 0), (2, 0), (1, 1), (1, 0), (0, 0)],
+                random,
+            );
             let offset = match random.below(3) {
                 0 => random.below(0x100) as u8,
                 1 => 4,
@@ -105,7 +105,7 @@ fn step(program: &mut Program, random: &mut Random) {
         13 => program.wait(random.below(40) as u32),
         14 => {
             // A queue that a driver would set up, so that something is done.
-            let card = some(&[BLOCK, NET, RNG], random);
+            let (_, card) = some(&VIRTIO_CARDS, random);
             for (offset, size, value) in [
                 (20, 1, 0),
                 (20, 1, 3),

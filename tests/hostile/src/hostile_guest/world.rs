@@ -1,7 +1,7 @@
 //! A world that sends something at every look: frames for both network cards, keys, serial bytes; cables that come and go.
 
 use crate::Random;
-use dejavm_machine::{Input, Output};
+use dejavm_machine::{Input, Output, VIRTIO_CONSOLE};
 use dejavm_replay::{IdleAnswer, Polled, Progress, World};
 use dejavm_units::GuestNs;
 
@@ -29,7 +29,10 @@ impl Traffic {
                 extended: random.below(2) == 0,
                 pressed: random.below(2) == 0,
             },
-            1 => Input::Serial { port: 0, bytes: vec![random.next_u64() as u8; random.below(40)] },
+            1 => Input::Serial {
+                port: [0, VIRTIO_CONSOLE][random.below(2)],
+                bytes: vec![random.next_u64() as u8; random.below(40)],
+            },
             2 => Input::Link { card, up: random.below(3) != 0 },
             _ => {
                 let frames = (0..1 + random.below(4)).map(|_| {

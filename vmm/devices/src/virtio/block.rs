@@ -246,9 +246,6 @@ impl Device for Block {
     }
 
     fn service(&mut self, now: GuestNs, transport: &mut Transport, around: &mut dyn Surroundings) {
-        if self.due.is_none_or(|due| due > now) {
-            return;
-        }
         // Where the host has failed the machine ends.
         let Ok((cost, more)) = self.look(transport, around) else { return self.due = None };
         let free_at = now.0.checked_add(cost / BYTES_PER_NS).map(GuestNs);

@@ -146,21 +146,10 @@ impl Device for Console {
     }
 
     fn service(&mut self, now: GuestNs, transport: &mut Transport, around: &mut dyn Surroundings) {
-        if self.due.is_none_or(|due| due > now) {
-            return;
-        }
         self.due = None;
-        match self.look(transport, around) {
-            Ok(more) => {
-                if more {
-                    self.due = now.0.checked_add(PAUSE_NS).map(GuestNs);
-                }
-                for queue in [RECEIVE, TRANSMIT].map(usize::from) {
-                    transport.listen(queue, around);
-                    transport.tell(queue, around);
-                }
-            }
-            Err(Broken) => transport.needs_reset(),
+        let look = self.look(transport, around);
+        if transport.looked(look, around) == Some(true) {
+            self.due = now.0.checked_add(PAUSE_NS).map(GuestNs);
         }
     }
 

@@ -31,7 +31,7 @@ pub trait Device {
     fn notified(&mut self, queue: u16, now: GuestNs);
     /// See [`Card::deadline`].
     fn deadline(&self) -> Option<GuestNs>;
-    /// See [`Card::service`]. Only called while the driver is ready.
+    /// See [`Card::service`]. Only called while the driver is ready, and when the deadline has come.
     fn service(&mut self, now: GuestNs, transport: &mut Transport, around: &mut dyn Surroundings);
     /// The driver, or the reset pin, resets the device.
     fn reset(&mut self);
@@ -136,7 +136,7 @@ impl<D: Device> Card for Function<D> {
     }
 
     fn service(&mut self, now: GuestNs, around: &mut dyn Surroundings) {
-        if self.transport.is_running() {
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.device.service(now, &mut self.transport, around);
         }
     }

@@ -222,24 +222,13 @@ impl Device for Net {
     }
 
     fn service(&mut self, now: GuestNs, transport: &mut Transport, around: &mut dyn Surroundings) {
-        if self.due.is_none_or(|due| due > now) {
-            return;
-        }
         self.due = None;
         if std::mem::take(&mut self.link_changed) {
             transport.config_changed();
         }
-        match self.look(transport, around) {
-            Ok((cost, more)) => {
-                if more {
-                    self.due = now.0.checked_add((cost / BYTES_PER_NS).max(1)).map(GuestNs);
-                }
-                for queue in [RECEIVE, TRANSMIT].map(usize::from) {
-                    transport.listen(queue, around);
-                    transport.tell(queue, around);
-                }
-            }
-            Err(Broken) => transport.needs_reset(),
+        let look = self.look(transport, around);
+        if let Some((cost, true)) = transport.looked(look, around) {
+            self.due = now.0.checked_add((cost / BYTES_PER_NS).max(1)).map(GuestNs);
         }
     }
 

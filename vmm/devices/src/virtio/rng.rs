@@ -101,19 +101,10 @@ impl Device for Rng {
     }
 
     fn service(&mut self, now: GuestNs, transport: &mut Transport, around: &mut dyn Surroundings) {
-        if self.due.is_none_or(|due| due > now) {
-            return;
-        }
         self.due = None;
-        match self.look(transport, around) {
-            Ok(more) => {
-                if more {
-                    self.notified(0, now);
-                }
-                transport.listen(0, around);
-                transport.tell(0, around);
-            }
-            Err(Broken) => transport.needs_reset(),
+        let look = self.look(transport, around);
+        if transport.looked(look, around) == Some(true) {
+            self.notified(0, now);
         }
     }
 

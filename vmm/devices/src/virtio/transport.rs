@@ -12,7 +12,7 @@
 //!
 //! and register 1 the MSI-X table.
 
-use super::queue::{Queue, SIZE_MAX};
+use super::queue::{Broken, Queue, SIZE_MAX};
 use crate::RestoreError;
 use crate::card::{Space, Surroundings, Window};
 use crate::interrupt_message::InterruptMessage;
@@ -229,6 +229,28 @@ impl Transport {
     pub fn listen(&mut self, number: usize, around: &mut dyn Surroundings) {
         let event_index = self.has(feature::RING_EVENT_IDX);
         self.queues[number].ask_for_notification(event_index, around);
+    }
+
+    /// Ends a look at all queues, in order: asks for notifications, and tells the driver of what was given back. `None` if one of
+    /// them is broken, which the driver is told instead.
+    pub fn looked<T>(
+        &mut self,
+        look: Result<T, Broken>,
+        around: &mut dyn Surroundings,
+    ) -> Option<T> {
+        match look {
+            Ok(found) => {
+                for queue in 0..self.queues.len() {
+                    self.listen(queue, around);
+                    self.tell(queue, around);
+                }
+                Some(found)
+            }
+            Err(Broken) => {
+                self.needs_reset();
+                None
+            }
+        }
     }
 
     /// Says that the device's own registers have changed.

@@ -15,10 +15,13 @@ pub(super) mod place {
     pub const NET: u32 = 0xe010_0000;
     pub const RNG: u32 = 0xe020_0000;
     pub const E1000: u32 = 0xe030_0000;
+    pub const CONSOLE: u32 = 0xe050_0000;
     pub const VGA_REGISTERS: u32 = 0xe040_0000;
     pub const VGA_MEMORY: u32 = 0xe100_0000;
     pub const E1000_PORTS: u16 = 0xc000;
     pub const BUS_MASTER: u16 = 0xc100;
+    /// Each virtio card's device on the bus, and its registers.
+    pub const VIRTIO_CARDS: [(u8, u32); 4] = [(3, BLOCK), (4, NET), (5, RNG), (7, CONSOLE)];
     /// What is not RAM: nowhere, both APICs, the display's window, ROM, a card's registers, the last page of all.
     pub const NO_RAM: [u64; 9] = [
         0xd000_0000,
@@ -32,7 +35,7 @@ pub(super) mod place {
         0xffff_ffff_ffff_f000,
     ];
 }
-use place::{BLOCK, BUS_MASTER, E1000, NET, RNG};
+use place::{BUS_MASTER, E1000, VIRTIO_CARDS};
 
 /// The machine's RAM ends here.
 const RAM_END: u64 = super::RAM_BYTES;
@@ -60,7 +63,7 @@ pub const ATTACKS: [Attack; 8] = [
 
 /// Gives every card its place and makes it master of the bus.
 pub(super) fn place_cards(program: &mut Program) {
-    for (device, place) in [(3, BLOCK), (4, NET), (5, RNG)] {
+    for (device, place) in VIRTIO_CARDS {
         program.config(device, 0, 0x10, place);
         program.config(device, 0, 0x14, place + 0x8000);
         program.config(device, 0, 4, 7);

@@ -1,6 +1,6 @@
 //! Virtio queues that are none.
 
-use super::place::{BLOCK, NET, NO_RAM, RNG};
+use super::place::{NO_RAM, VIRTIO_CARDS};
 use super::{DATA, PATIENCE_US, RAM_END, RINGS, TABLE, place_cards};
 use crate::hostile_guest::program::Program;
 
@@ -106,7 +106,7 @@ pub(super) fn queues(program: &mut Program) {
             descriptor(p, d(0), 0xd000_0000, 0xffff_fff0, INDIRECT, 0);
         },
     ];
-    for card in [BLOCK, NET, RNG] {
+    for (_, card) in VIRTIO_CARDS {
         for case in cases {
             program.fill(RINGS, 0, 0x1000);
             start(program, card, &USUAL, 8);
@@ -142,7 +142,7 @@ pub(super) fn queues(program: &mut Program) {
 pub(super) fn rings(program: &mut Program) {
     place_cards(program);
     let all = |at: u64| Rings { descriptors: at, available: at, used: at };
-    for card in [BLOCK, NET, RNG] {
+    for (device, card) in VIRTIO_CARDS {
         for at in NO_RAM.into_iter().chain([RINGS.into(), RAM_END - 64, RAM_END - 1, 0x1001]) {
             for size in [0, 3, 8, 256, 0xffff] {
                 program.fill(RINGS, 0x0001_0001, 0x40);
@@ -173,7 +173,6 @@ pub(super) fn rings(program: &mut Program) {
             program.load(card + offset);
         }
         for offset in (0x40..0x100).step_by(4) {
-            let device = 3 + [BLOCK, NET, RNG].iter().position(|at| *at == card).unwrap_or(0) as u8;
             program.config(device, 0, offset as u8, 0xffff_fffc);
             program.read_config(device, 0, offset as u8);
         }
