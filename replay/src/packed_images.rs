@@ -47,6 +47,15 @@ impl PackedImages {
         self.blocks.range((drive, 0)..=(drive, u64::MAX)).next().is_some()
     }
 
+    /// Which blocks of which drives it has: drives by their numbers.
+    pub fn drives(&self) -> BTreeMap<u16, BTreeSet<u64>> {
+        let mut drives: BTreeMap<u16, BTreeSet<u64>> = BTreeMap::new();
+        for &(drive, block) in self.blocks.keys() {
+            drives.entry(drive).or_default().insert(block);
+        }
+        drives
+    }
+
     /// Reads a block; whether it is there.
     pub fn read(
         &mut self,

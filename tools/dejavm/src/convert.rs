@@ -18,7 +18,7 @@ pub fn run(arguments: &Convert) -> Result<Outcome, Failure> {
         let sentence = format!("{from}: its positions are instructions already");
         return Err(Failure::new(Exit::Usage, sentence));
     }
-    let sink = OpenOptions::new().write(true).create_new(true).open(&arguments.output);
+    let sink = OpenOptions::new().read(true).write(true).create_new(true).open(&arguments.output);
     let mut sink = sink.map_err(|error| {
         Failure::new(Exit::Failed, format!("{to}: the recording cannot be made: {error}"))
     })?;

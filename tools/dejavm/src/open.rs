@@ -84,13 +84,15 @@ fn no_room(error: io::Error) -> Failure {
     Failure::new(Exit::Failed, format!("there is no room for what it counts: {error}"))
 }
 
-/// Lets the software CPU follow a recording whose positions are exits, and record that with instructions for positions.
+/// Lets the software CPU follow a recording whose positions are exits, and record that with instructions for positions. What was packed
+/// into it is in the new one too, which is opened for reading and writing.
 pub fn follow(
     mut replayer: Replayer<File>,
     sink: &mut File,
     images: &Images,
 ) -> Result<Recorded, Failure> {
     let machine = machine(&mut replayer, images)?;
+    let packed = disks::packed_images(replayer.source())?;
     let mut header = replayer.header().clone();
     header.set_positions_are_exits(false);
     let options = RecordOptions {
@@ -105,16 +107,20 @@ pub fn follow(
         Failure::new(Exit::Environment, format!("signals cannot be handled: {error}"))
     })?;
     let mut meter = Meter::new(false, false);
-    let result = transcribe(replayer, machine, sink, &options, &mut |at| {
+    let result = transcribe(replayer, machine, &mut *sink, &options, &mut |at| {
         meter.show(at, None);
         !stop.load(Ordering::Relaxed)
     });
     meter.finish();
-    result.map_err(|error| match error {
+    let recorded = result.map_err(|error| match error {
         TranscribeError::Stopped => Failure::new(Exit::Failed, "stopped"),
         TranscribeError::Replay(error) => error.into(),
         TranscribeError::Record(error) => no_room(io::Error::other(error)),
-    })
+    })?;
+    if let Some(packed) = packed {
+        disks::hand_on(packed, sink)?;
+    }
+    Ok(recorded)
 }
 
 /// The recorded machine in its start state.
@@ -218,5 +224,96 @@ fn position(timeline: &Timeline<File>, text: &str) -> Result<Position, Failure> 
             );
             Err(Failure::new(Exit::NotFound, sentence))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dejavm_machine::{Card, Drive, MachineConfig, TimeBase};
+    use dejavm_memory::RamLayout;
+    use dejavm_replay::{Header, IMAGE_BLOCK, SEMANTICS, append_image, record};
+    use dejavm_scenarios::{ByExits, Desk};
+    use std::collections::BTreeSet;
+    use std::io::{Seek, SeekFrom};
+    use std::sync::Arc;
+
+    /// A disk that nobody reads while it is recorded.
+    struct Blank;
+
+    impl dejavm_machine::Storage for Blank {
+        fn read(&self, _offset: u64, into: &mut [u8]) -> io::Result<()> {
+            into.fill(0);
+            Ok(())
+        }
+    }
+
+    /// Of a machine with a disk, by an engine that counts exits. The image that it names does not exist.
+    fn recording_by_exits() -> File {
+        let ram = RamLayout::new(2 << 20).unwrap();
+        let mut config = MachineConfig { time_base: TimeBase::Exits, ..MachineConfig::new(ram) };
+        let bytes = 8 * IMAGE_BLOCK as u64;
+        config.hardware.drives.push(Drive { bytes, read_only: false });
+        config.hardware.cards.push(Card::VirtioBlock { drive: 0 });
+        let boot = Boot { image: dejavm_images::COUNTER, initrd: None, cmdline: "" };
+        let mut machine = Machine::boot(&config, &boot).unwrap();
+        machine.set_storages(vec![Arc::new(Blank)]);
+        machine.set_executor(Some(Box::new(ByExits::live(1, 200_000))));
+        let mut header = Header {
+            creator: "test".into(),
+            semantics: SEMANTICS,
+            config,
+            guest: Vec::new(),
+            digest_interval: 500,
+        };
+        header.set_positions_are_exits(true);
+        let image = External {
+            role: External::drive_role(0, "raw"),
+            path: "/nowhere/disk.img".into(),
+            bytes,
+            blake3: [1; 32],
+        };
+        let options = RecordOptions {
+            header,
+            externals: vec![image],
+            embed_pages: true,
+            until: None,
+            checkpoints: CheckpointPolicy::NONE,
+            parent: None,
+        };
+        let mut file = tempfile::tempfile().unwrap();
+        record(&mut machine, &mut Desk::new(), &mut file, &options).unwrap();
+        file
+    }
+
+    /// Instructions are counted in a file of their own, which has to hold the blocks too.
+    #[test]
+    fn a_packed_recording_whose_positions_are_exits_needs_no_image() {
+        let mut file = recording_by_exits();
+        let blocks = BTreeSet::from([2, 5]);
+        let read = |block: u64, into: &mut [u8]| {
+            into.fill(block as u8);
+            Ok(())
+        };
+        append_image(&file, 0, &blocks, read).unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        let mut replayer = replayer(file, &Images::default()).unwrap();
+        assert!(!replayer.header().positions_are_exits());
+        let machine = machine(&mut replayer, &Images::default()).unwrap();
+        let mut contents = [0; IMAGE_BLOCK];
+        for block in blocks {
+            machine.read_drive(0, block * IMAGE_BLOCK as u64, &mut contents).unwrap();
+            assert_eq!(contents, [block as u8; IMAGE_BLOCK]);
+        }
+        assert!(machine.read_drive(0, 0, &mut contents).is_err(), "nobody read that");
+    }
+
+    /// As before: it is looked for.
+    #[test]
+    fn without_what_was_packed_the_image_is_missed() {
+        let mut file = recording_by_exits();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        let failure = replayer(file, &Images::default()).err().unwrap();
+        assert!(failure.to_string().contains("/nowhere/disk.img"), "{failure}");
     }
 }

@@ -10,7 +10,7 @@ mod vmdk;
 pub use checkpointed::checkpointed;
 pub use image::Image;
 pub use option::{Attachment, DiskOption, Format, Images};
-pub use packed::{Tracked, pack_into};
+pub use packed::{Tracked, hand_on, pack_into};
 
 use crate::arguments::Record;
 use crate::exit::{Exit, Failure};
@@ -150,7 +150,7 @@ pub fn again(replayer: &Replayer<File>, images: &Images) -> Result<Storages, Fai
 }
 
 /// What a recording holds of images. It is read apart from the rest, at places of its own.
-fn packed_images(file: &File) -> Result<Option<PackedImages>, Failure> {
+pub fn packed_images(file: &File) -> Result<Option<PackedImages>, Failure> {
     let again = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|error| {
         Failure::new(Exit::Failed, format!("the recording cannot be opened again: {error}"))
     })?;

@@ -49,6 +49,24 @@ pub fn pack_into(file: &File, tracked: &[Arc<Tracked>]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Adds what a recording holds of images to another, which is of the same run.
+pub fn hand_on(mut packed: PackedImages, to: &File) -> Result<(), Failure> {
+    for (drive, blocks) in packed.drives() {
+        let read = |block: u64, into: &mut [u8]| {
+            let into = into.as_mut_array().expect("blocks have one length");
+            match packed.read(drive, block, into).map_err(io::Error::other)? {
+                true => Ok(()),
+                false => {
+                    Err(io::Error::other(format!("block {block} in the recording is damaged")))
+                }
+            }
+        };
+        append_image(to, drive, &blocks, read)
+            .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    }
+    Ok(())
+}
+
 /// What a recording holds of an image.
 pub struct Packed {
     images: Arc<Mutex<PackedImages>>,
