@@ -69,9 +69,14 @@ impl Cpu {
         }
         let base = (self.msr.star >> 48) as u16;
         let flags = self.gpr[11];
+        let traps = flags & rflags::TF != 0;
+        if traps {
+            // Only where an instruction runs alone is anything looked for behind it.
+            self.require_alone()?;
+        }
         let keep = !(rflags::RF | rflags::VM);
         self.set_rflags(flags & keep);
-        if flags & rflags::TF != 0 {
+        if traps {
             // The trap comes right after SYSRET, not one instruction later.
             self.earn_single_step();
         }
@@ -162,6 +167,7 @@ impl Cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mmu::{Engine, Tuning};
     use crate::run::Stop;
     use crate::testing::{Bench, CODE, STACK};
 
@@ -206,6 +212,23 @@ mod tests {
             assert_eq!((state.seg[1].selector, state.seg[1].rights.0), (cs, rights));
             assert_eq!(state.seg[2].selector, 0x2b);
             assert_eq!(state.rflags, 0x3246, "RF is cleared");
+        }
+    }
+
+    /// Also where the instruction is one of a block, as it is unless single steps were on before.
+    #[test]
+    fn sysret_that_sets_tf_traps_before_the_next_instruction() {
+        for engine in [Engine::Reference, Engine::Interpreter, Engine::Translator] {
+            let mut bench = bench();
+            bench.cpu.set_tuning(Tuning { engine, translate_after: 0, ..Tuning::default() });
+            bench.poke(CODE + 0x40, &[0x90, 0x90]);
+            bench.change(|state| {
+                state.gpr[gpr::RCX] = CODE + 0x40;
+                state.gpr[11] = 0x102;
+            });
+            assert_eq!(bench.run_to_halt(&SYSRETQ), Some(1), "{engine:?}");
+            assert_eq!(bench.stack64(0), CODE + 0x40, "{engine:?}");
+            assert_eq!(bench.cpu.dr[6], 0xffff_4ff0, "{engine:?}");
         }
     }
 
