@@ -156,6 +156,8 @@ impl Cpu {
                 },
                 Combined::Shutdown => {
                     self.abort = AbortReason::Shutdown;
+                    // In a block it was cleared before the instruction that led here.
+                    self.clear_idle_resume_flag();
                     break;
                 }
             };
@@ -507,6 +509,7 @@ impl Cpu {
 mod tests {
     use super::*;
     use crate::cpu::gpr;
+    use crate::mmu::{Engine, Tuning};
     use crate::run::Stop;
     use crate::segment::{Rights, Segment};
     use crate::testing::{Bench, CODE, STACK, gate_descriptor, segment_descriptor, tables};
@@ -669,6 +672,21 @@ mod tests {
         bench.change(|state| state.idtr.limit = 0);
         assert_eq!(bench.run(&UD2, 5), Stop::Shutdown);
         assert_eq!(bench.cpu.position.0, 0);
+    }
+
+    /// The state at the end is the same, whether the instruction that led there was one of a block or not.
+    #[test]
+    fn a_shutdown_leaves_the_same_flags_by_every_engine() {
+        for engine in [Engine::Reference, Engine::Interpreter, Engine::Translator] {
+            let mut bench = Bench::protected().with_tables();
+            bench.cpu.set_tuning(Tuning { engine, translate_after: 0, ..Tuning::default() });
+            bench.change(|state| {
+                state.idtr.limit = 0;
+                state.rflags = 0x1_0002;
+            });
+            assert_eq!(bench.run(&UD2, 5), Stop::Shutdown);
+            assert_eq!(bench.cpu.rflags(), 2, "{engine:?}");
+        }
     }
 
     #[test]
