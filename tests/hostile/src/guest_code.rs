@@ -26,6 +26,8 @@ impl Mode {
 const GDT: u64 = 0x500;
 const IDT: u64 = 0x1000;
 const HANDLER: u64 = 0x2000;
+/// Room for each of them.
+const HANDLER_BYTES: u64 = 0x20;
 const DATA: u64 = 0x3000;
 const CODE: u64 = 0x4000;
 const STACK_TOP: u64 = 0xf000;
@@ -131,7 +133,17 @@ fn write(ram: &mut GuestRam, at: u64, bytes: &[u8]) {
     ram.write(Gpa(at), bytes).expect("it lies in RAM");
 }
 
-/// Descriptor tables, handlers that return, page tables.
+/// Which handler a vector has: one that returns (0), one that goes on a byte behind the instruction that faulted, which would do so
+/// again for ever (1), and that with an error code on the stack (2).
+fn handler_of(mode: Mode, vector: u64) -> usize {
+    match vector {
+        8 | 10..=14 | 17 | 21 if mode != Mode::Real => 2,
+        0 | 5..=14 | 16 | 17 | 19 => 1,
+        _ => 0,
+    }
+}
+
+/// Descriptor tables, handlers, page tables.
 fn write_surroundings(mode: Mode, ram: &mut GuestRam) {
     let code = if mode == Mode::Long { 0x00af_9b00_0000_ffffu64 } else { 0x00cf_9b00_0000_ffff };
     let gdt =
@@ -140,23 +152,33 @@ fn write_surroundings(mode: Mode, ram: &mut GuestRam) {
         write(ram, GDT + 8 * index as u64, &u64::to_le_bytes(*descriptor));
     }
     for vector in 0..256 {
+        let handler = HANDLER + HANDLER_BYTES * handler_of(mode, vector) as u64;
+        let gate = (0x8e00 << 32 | 0x10 << 16 | handler).to_le_bytes();
         match mode {
-            Mode::Real => write(ram, 4 * vector, &(HANDLER as u32).to_le_bytes()),
-            Mode::Protected | Mode::Paged => {
-                write(ram, IDT + 8 * vector, &(0x8e00 << 32 | 0x10 << 16 | HANDLER).to_le_bytes());
-            }
-            Mode::Long => {
-                write(ram, IDT + 16 * vector, &(0x8e00 << 32 | 0x10 << 16 | HANDLER).to_le_bytes());
-            }
+            Mode::Real => write(ram, 4 * vector, &(handler as u32).to_le_bytes()),
+            Mode::Protected | Mode::Paged => write(ram, IDT + 8 * vector, &gate),
+            Mode::Long => write(ram, IDT + 16 * vector, &gate),
         }
     }
-    // Handlers know no error codes: the stack runs askew, as it may. They complete an instruction before
-    // they fault themselves, so that the budget ends them long before they are taken for endless.
-    let handler: &[u8] = match mode {
-        Mode::Real | Mode::Protected | Mode::Paged => &[0x90, 0xcf],
-        Mode::Long => &[0x90, 0x48, 0xcf],
+    // They complete an instruction before they fault themselves, so that the budget ends them long before they are taken for
+    // endless.
+    let handlers: [&[u8]; 3] = match mode {
+        // nop; iret. nop; push bp; mov bp, sp; inc word [bp + 2]; pop bp; iret.
+        Mode::Real => [&[0x90, 0xcf], b"\x90\x55\x89\xe5\xff\x46\x02\x5d\xcf", &[]],
+        // nop; iretd. nop; inc dword [esp]; iretd. nop; add esp, 4; inc dword [esp]; iretd.
+        Mode::Protected | Mode::Paged => {
+            [&[0x90, 0xcf], b"\x90\xff\x04\x24\xcf", b"\x90\x83\xc4\x04\xff\x04\x24\xcf"]
+        }
+        // The same of 64 bits.
+        Mode::Long => [
+            &[0x90, 0x48, 0xcf],
+            b"\x90\x48\xff\x04\x24\x48\xcf",
+            b"\x90\x48\x83\xc4\x08\x48\xff\x04\x24\x48\xcf",
+        ],
     };
-    write(ram, HANDLER, handler);
+    for (at, handler) in (HANDLER..).step_by(HANDLER_BYTES as usize).zip(handlers) {
+        write(ram, at, handler);
+    }
     match mode {
         Mode::Real | Mode::Protected => {}
         Mode::Paged => {

@@ -2,7 +2,7 @@
 
 use dejavm_hostile::{Mode, Random, guest_code, translated_code};
 
-const PROGRAMS: u64 = 2000;
+const PROGRAMS: u64 = 500;
 const INSTRUCTIONS: u64 = 2000;
 
 /// Opcodes that random bytes rarely hit: each is a way into the privileged and the odd.
@@ -79,7 +79,7 @@ fn translations_do_what_the_reference_semantics_do() {
         eprintln!("seed {seed:#x}, program {program}, {mode:?}");
         executed += translated_code(mode, &code, INSTRUCTIONS);
     }
-    assert!(executed > 300 * 5, "{executed}");
+    assert!(executed > 300 * 50, "{executed}");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn no_program_harms_the_host() {
         eprintln!("seed {seed:#x}, program {program}, {:?}", Mode::ALL[which]);
         executed[which] += guest_code(Mode::ALL[which], &code, INSTRUCTIONS);
     }
-    // Random code dies soon, but not at once, in any mode.
-    let least = PROGRAMS / 4 * 5;
+    // Handlers go on behind what faults, so that random code comes far, in any mode.
+    let least = PROGRAMS / 4 * 50;
     assert!(executed.iter().all(|&count| count > least), "{executed:?}");
 }
