@@ -57,7 +57,7 @@ VMX
 
 "$dejavm" record --vmx "$work/Debian 12.vmx" --rtc-epoch 1577836800 -o "$work/run.dvr" </dev/null 2>"$work/record.err" &
 recorder=$!
-"$here/heard.py" 120 "COM1 is at the socket" < <(tail -c +1 -f --pid="$recorder" "$work/record.err") || die "COM1 is no socket"
+"$here/heard.py" 120 "serial port 1 is at the socket" < <(tail -c +1 -f --pid="$recorder" "$work/record.err") || die "nothing said that COM1 is a socket"
 python3 - "$work/com1" "$work/com1.txt" <<'PROGRAM' || die "no login prompt"
 import socket, sys
 com1 = socket.socket(socket.AF_UNIX)
