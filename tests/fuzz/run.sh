@@ -20,7 +20,8 @@ fi
 
 PATH=$PATH:$tools/bin
 if ! cargo fuzz --version >/dev/null 2>&1; then
-    cargo install --quiet --locked cargo-fuzz --root "$tools" --target-dir "$tools/target"
+    # It only starts others: how fast it is does not matter, how soon it is built does.
+    cargo install --quiet --debug --locked cargo-fuzz --root "$tools" --target-dir "$tools/target"
     rm -rf "$tools/target"
 fi
 cargo run --quiet --release -p dejavm-hostile --example seeds -- tests/fuzz/corpus
@@ -33,8 +34,9 @@ for target; do
     # A guest with a little memory.
     [ "$target" != checkpoint_file ] || max_len=1048576
     options=(-max_total_time="$seconds" -len_control=0 -max_len=$max_len -timeout=120 -print_final_stats=1)
-    if [ -f "tests/fuzz/$target.dict" ]; then
-        options+=(-dict="$project_dir/tests/fuzz/$target.dict")
+    words=tests/fuzz/${target/translated/guest}.dict
+    if [ -f "$words" ]; then
+        options+=(-dict="$project_dir/$words")
     fi
     echo "== $target, $seconds s"
     nice cargo fuzz run --fuzz-dir tests/fuzz --sanitizer "${SANITIZER:-none}" "$target" -- "${options[@]}"

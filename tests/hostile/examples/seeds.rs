@@ -19,6 +19,9 @@ const VIEWERS: [&[u8]; 2] = [
     b"\x10RFB 003.008\n\x01\x01\x02\0\0\x01\0\0\0\x05\x03\0\0\0\0\0\xff\xff\xff\xff\x04\x01\0\0\0\0\0A\x05\x01\0\x10\0\x10",
 ];
 
+/// Where in its file a guest's own code begins, about: before it is what all have.
+const OWN_CODE: usize = 0x1130;
+
 /// Larger files are nothing for a fuzzer.
 const CHECKPOINT_BYTES_MAX: usize = 1 << 20;
 
@@ -63,10 +66,12 @@ fn main() -> std::io::Result<()> {
     for (name, guest) in guests {
         // The target puts the file's first 16 bytes there itself.
         write("recording_file", name, &seed_recording(guest)[16..])?;
-        // An ELF image as code, in each mode: what matters is that there is much of it.
+    }
+    for (name, guest) in dejavm_images::ALL {
+        // What each guest has of its own, as code, in each mode: what matters is that there is much of it.
         for mode in 0..4u8 {
-            let code: Vec<u8> =
-                std::iter::once(mode).chain(guest.iter().copied().skip(0x1000)).take(512).collect();
+            let own = guest.iter().copied().skip(OWN_CODE).take(512);
+            let code: Vec<u8> = std::iter::once(mode).chain(own).collect();
             write("guest_code", &format!("{name}-{mode}"), &code)?;
             write("translated_code", &format!("{name}-{mode}"), &code)?;
         }
