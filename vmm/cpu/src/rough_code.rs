@@ -198,7 +198,9 @@ fn random_instructions_with_loops_and_calls() {
     let mut completed = 0;
     for seed in 1..=6u64 {
         completed +=
-            compare(seed * 0x9e37_79b9_7f4a_7c15, false, &tunings(), 1500, |round| 1 + round % 300);
+            compare(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), false, &tunings(), 1500, |round| {
+                1 + round % 300
+            });
     }
     assert!(completed > 50_000, "only {completed} instructions completed");
 }
@@ -207,7 +209,8 @@ fn random_instructions_with_loops_and_calls() {
 fn random_bytes() {
     let mut completed = 0;
     for seed in 1..=3u64 {
-        completed += compare(seed * 0x5851_f42d_4c95_7f2d, true, &tunings(), 1500, |_| 50);
+        completed +=
+            compare(seed.wrapping_mul(0x5851_f42d_4c95_7f2d), true, &tunings(), 1500, |_| 50);
     }
     assert!(completed > 2_000, "only {completed} instructions completed");
 }
