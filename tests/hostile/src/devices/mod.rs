@@ -41,7 +41,7 @@ const DEADLINES_MAX: usize = 64;
 /// Bytes that one call of `service` may move.
 const MOVED_MAX: u64 = 48 << 20;
 /// Bytes that all of a script may move and read: then it is over.
-const SCRIPT_MOVED_MAX: u64 = 64 << 20;
+const SCRIPT_MOVED_MAX: u64 = 8 << 20;
 
 /// A device as the harness sees it.
 pub trait Device: Sized {
