@@ -99,10 +99,10 @@ impl Descriptor {
 
 /// The ones' complement sum of bytes, as IP has it.
 fn sum(bytes: &[u8]) -> u16 {
-    let mut sum = 0u32;
-    for pair in bytes.chunks(2) {
-        let word = u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
-        sum += u32::from(word);
+    let (pairs, last) = bytes.as_chunks::<2>();
+    let words = pairs.iter().map(|pair| u64::from(u16::from_be_bytes(*pair)));
+    let mut sum = words.sum::<u64>() + last.first().map_or(0, |byte| u64::from(*byte) << 8);
+    while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
@@ -267,6 +267,13 @@ impl E1000 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_carry_around_and_an_odd_byte_is_a_high_one() {
+        assert_eq!([sum(&[]), sum(&[0; 4]), sum(&[0xff; 4])], [0, 0, 0xffff]);
+        assert_eq!([sum(&[0x12]), sum(&[0xff; 3])], [0x1200, 0xff00]);
+        assert_eq!(sum(&[0xff; 0x1_0000]), 0xffff);
+    }
 
     #[test]
     fn a_checksum_goes_where_it_belongs() {
