@@ -10,8 +10,11 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 
-/// Leaves with subleaves, and how many a model has.
-const SUBLEAVES: [(u32, u32); 4] = [(0x4, 4), (0x7, 1), (0xb, 3), (0xd, 2)];
+/// Leaves with subleaves, and how many a model has. Where a model has none (leaf 12H), the kernel must not find one all the same: it sets bits of
+/// subleaf 1 of SGX's leaf (`kvm_vcpu_after_set_cpuid`), which an entry for every subleaf is too.
+const SUBLEAVES: [(u32, u32); 5] = [(0x4, 4), (0x7, 1), (0xb, 3), (0xd, 2), (SGX, 1)];
+/// SGX's leaf: no model has it.
+const SGX: u32 = 0x12;
 /// Beyond the model's own there are none.
 const LEAVES_MAX: u32 = 64;
 /// A register of a leaf.
@@ -53,7 +56,7 @@ fn has_tzcnt() -> bool {
 pub(crate) fn freeze(vcpu: &VcpuFd, model: Model, apic_id: u8) -> Result<(), KvmError> {
     let entries: Vec<_> = leaves(model, apic_id)
         .map(|(function, index, leaf)| {
-            let has_index = SUBLEAVES.iter().any(|&(leaf, _)| leaf == function);
+            let has_index = subleaves(function).is_some();
             kvm_cpuid_entry2 {
                 function,
                 index,
@@ -70,6 +73,11 @@ pub(crate) fn freeze(vcpu: &VcpuFd, model: Model, apic_id: u8) -> Result<(), Kvm
     vcpu.set_cpuid2(&table).map_err(refused("the model's CPUID"))
 }
 
+/// How many subleaves a model has of a leaf, if there it is the subleaf that matters.
+fn subleaves(leaf: u32) -> Option<u32> {
+    SUBLEAVES.iter().find(|&&(of, _)| of == leaf).map(|&(_, count)| count)
+}
+
 /// Every leaf and subleaf of a model.
 fn leaves(model: Model, apic_id: u8) -> impl Iterator<Item = (u32, u32, Cpuid)> {
     let ranges = [0u32, 0x4000_0000, 0x8000_0000].into_iter().flat_map(move |first| {
@@ -77,9 +85,8 @@ fn leaves(model: Model, apic_id: u8) -> impl Iterator<Item = (u32, u32, Cpuid)> 
         first..=last.min(first + LEAVES_MAX)
     });
     ranges.flat_map(move |leaf| {
-        let subleaves =
-            SUBLEAVES.iter().find(|&&(of, _)| of == leaf).map_or(1, |&(_, count)| count);
-        (0..subleaves).map(move |index| (leaf, index, model.cpuid(leaf, index, apic_id, false)))
+        (0..subleaves(leaf).unwrap_or(1))
+            .map(move |index| (leaf, index, model.cpuid(leaf, index, apic_id, false)))
     })
 }
 
@@ -111,4 +118,20 @@ pub(crate) fn check(host: &Host, model: Model, apic_id: u8) -> Result<(), KvmErr
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SGX, leaves, subleaves};
+
+    /// `kvm_vcpu_after_set_cpuid` sets ECX bits 0 and 1 in the entry that it finds for subleaf 1 of leaf 12H; one that has no
+    /// significant index it finds for every subleaf.
+    #[test]
+    fn the_kernel_finds_no_subleaf_of_sgx_to_change() {
+        let model = "dejavm-v2".parse().expect("a model that there is");
+        let sgx: Vec<_> = leaves(model, 0).filter(|&(leaf, ..)| leaf == SGX).collect();
+        assert!(matches!(sgx[..], [(_, 0, _)]), "{} entries", sgx.len());
+        assert_eq!(subleaves(SGX), Some(1));
+        assert_eq!(subleaves(1), None);
+    }
 }
