@@ -4,6 +4,7 @@
 use crate::child;
 use crate::console::{Clocks, Console};
 use crate::create;
+use crate::report::median;
 use crate::subject::Programs;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -148,18 +149,12 @@ fn command(programs: &Programs, way: Way, guest: &Path, append: &str, work: &Pat
     command
 }
 
-fn median(seconds: &[f64]) -> Option<f64> {
-    let mut sorted = seconds.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
-}
-
 impl Found {
     /// One way's median over another's.
     fn ratio(&self, way: Way, over: Way) -> Option<f64> {
         let of = |way| {
             let index = WAYS.iter().position(|(other, _)| *other == way).expect("all are there");
-            median(&self.seconds[index])
+            median(self.seconds[index].iter().copied())
         };
         Some(of(way)? / of(over)?)
     }

@@ -19,6 +19,8 @@ pub struct Allowance {
     pub ulps: u64,
     /// Bytes of the first memory operand that are not compared.
     pub memory: Option<std::ops::Range<u32>>,
+    /// What the instruction pushes is not compared.
+    pub pushed: bool,
     /// The operand faults, but how the CPU tells of it is its own affair: vector, error code and CR2
     /// are not compared.
     pub fault: bool,
@@ -43,6 +45,7 @@ impl Allowance {
             status: u16::MAX,
             ulps: 0,
             memory: None,
+            pushed: false,
             approximate: false,
             other_nan_bits: 0,
             fault: false,
@@ -283,12 +286,12 @@ fn exceptions(test: &Test, native: &Outcome, allowed: &mut Allowance) {
 }
 
 /// Some of these x87 exceptions are unmasked.
-fn has_unmasked(test: &Test, exceptions: u8) -> bool {
+pub(crate) fn has_unmasked(test: &Test, exceptions: u8) -> bool {
     !test.case.fx[0] & exceptions != 0
 }
 
-/// Sign and exponent of an x87 register on the way in.
-fn exponent(test: &Test, n: usize) -> u16 {
+/// The biased exponent of an x87 register on the way in; that of denormals is 0.
+pub(crate) fn exponent(test: &Test, n: usize) -> u16 {
     let at = 32 + 16 * n + 8;
     u16::from_le_bytes([test.case.fx[at], test.case.fx[at + 1]]) & 0x7fff
 }

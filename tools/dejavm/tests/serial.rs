@@ -6,12 +6,17 @@ mod program;
 use program::debian::fetched;
 use program::recorder::until;
 use program::{Folder, Kept, Ran, command, dejavm};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{ChildStderr, Command};
+
+/// So long a guest may take to answer, beside other tests.
+const PATIENCE: Timespec = Timespec { tv_sec: 240, tv_nsec: 0 };
 
 /// A recorder, its messages, and its files.
 struct Recorder {
@@ -82,9 +87,11 @@ impl Recorder {
 }
 
 /// Somebody at the other end of a line.
-struct Talk<S: Read + Write> {
-    stream: BufReader<S>,
+struct Talk<S: Read + Write + AsFd> {
+    stream: S,
     heard: String,
+    /// So much of it was expected.
+    expected: usize,
 }
 
 impl Talk<UnixStream> {
@@ -94,24 +101,33 @@ impl Talk<UnixStream> {
     }
 }
 
-impl<S: Read + Write> Talk<S> {
+impl<S: Read + Write + AsFd> Talk<S> {
     fn with(stream: S) -> Talk<S> {
-        Talk { stream: BufReader::new(stream), heard: String::new() }
+        Talk { stream, heard: String::new(), expected: 0 }
     }
 
+    /// Waits for a line with `text`.
     fn hear(&mut self, text: &str) {
         loop {
-            let mut line = String::new();
-            assert!(self.stream.read_line(&mut line).unwrap() > 0, "no {text:?} in {}", self.heard);
-            self.heard.push_str(&line);
-            if line.contains(text) {
+            let rest = &self.heard[self.expected..];
+            if let Some(at) = rest.find(text)
+                && let Some(end) = rest[at..].find('\n')
+            {
+                self.expected += at + end + 1;
                 return;
             }
+            let mut ready = [PollFd::new(&self.stream, PollFlags::IN)];
+            let waited = poll(&mut ready, Some(&PATIENCE)).unwrap();
+            assert!(waited > 0, "for minutes no {text:?} after {:?}", self.heard);
+            let mut piece = [0; 4096];
+            let length = self.stream.read(&mut piece).unwrap();
+            assert!(length > 0, "the end, and no {text:?} after {:?}", self.heard);
+            self.heard.push_str(str::from_utf8(&piece[..length]).unwrap());
         }
     }
 
     fn say(&mut self, text: &str) {
-        self.stream.get_mut().write_all(text.as_bytes()).unwrap();
+        self.stream.write_all(text.as_bytes()).unwrap();
     }
 }
 

@@ -231,10 +231,10 @@ fn is_simd(i: &Instruction) -> bool {
             // They switch the x87 registers to MMX: the host's, not the guest's.
             | Mnemonic::Cvtpi2ps
             | Mnemonic::Cvtpi2pd
-            // Other registers are operands too.
             // Processors differ in which of several NaNs the sum is.
             | Mnemonic::Dpps
             | Mnemonic::Dppd
+            // Other registers are operands too.
             | Mnemonic::Maskmovdqu
             | Mnemonic::Pblendvb
             | Mnemonic::Blendvps
