@@ -7,8 +7,9 @@ use program::debian::fetched;
 use program::recorder::until;
 use program::{Folder, Kept, Ran, command, dejavm};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -148,7 +149,9 @@ fn four_ports_and_a_console_lead_elsewhere_and_the_recording_replays() {
     let mut second = Talk::to(&com2);
     let line = recorder.message("serial port 3 is ");
     let terminal = line.trim().rsplit(' ').next().unwrap();
-    let open = OpenOptions::new().read(true).write(true).open(terminal);
+    // It must not become this program's own: that would be told when it is hung up.
+    let how = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let open = rustix::fs::open(terminal, how, Mode::empty()).map(File::from);
     let mut third = Talk::with(open.unwrap());
 
     second.hear("ttyS1 ready");

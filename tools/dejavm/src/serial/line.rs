@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes that wait for a reader at most; more are lost.
 const PENDING_MAX: usize = 1 << 20;
+/// Bytes that wait for the first reader to come at most; then older ones are lost.
+const EARLY_MAX: usize = 1 << 16;
 /// Pieces of input that wait for the guest at most; then the sender has to. And what a piece is at most.
 const PIECES_MAX: usize = 16;
 const PIECE_BYTES: usize = 256;
@@ -56,8 +58,21 @@ struct Outgoing {
     bytes: VecDeque<u8>,
     /// Somebody is there to take it.
     connected: bool,
+    /// Somebody was there before: what is sent now, with nobody there, is for nobody.
+    came: bool,
     /// Since when nothing more comes.
     finished: Option<Instant>,
+}
+
+impl Outgoing {
+    fn set_connected(&mut self, connected: bool) {
+        if self.connected && !connected {
+            // What was meant for one who has left.
+            self.bytes.clear();
+        }
+        self.connected = connected;
+        self.came |= connected;
+    }
 }
 
 fn lock(outgoing: &Mutex<Outgoing>) -> MutexGuard<'_, Outgoing> {
@@ -91,7 +106,8 @@ impl Line {
         let how = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = Arc::new(eventfd(0, how).map_err(|error| cannot(error.into()))?);
         let connected = peer.is_always_there();
-        let outgoing = Arc::new(Mutex::new(Outgoing { connected, ..Outgoing::default() }));
+        let outgoing =
+            Arc::new(Mutex::new(Outgoing { connected, came: connected, ..Outgoing::default() }));
         let (sender, arrivals) = bounded(PIECES_MAX);
         let sender = reads.then_some(sender);
         let name = port.to_string();
@@ -137,6 +153,11 @@ impl Served {
     fn write(&mut self, bytes: &[u8]) {
         let mut outgoing = lock(&self.outgoing);
         if !outgoing.connected {
+            if !outgoing.came {
+                outgoing.bytes.extend(bytes);
+                let over = outgoing.bytes.len().saturating_sub(EARLY_MAX);
+                outgoing.bytes.drain(..over);
+            }
             return;
         }
         let room = PENDING_MAX.saturating_sub(outgoing.bytes.len()).min(bytes.len());
@@ -180,7 +201,7 @@ fn serve(
     loop {
         let (pending, finished) = {
             let outgoing = lock(outgoing);
-            (!outgoing.bytes.is_empty(), outgoing.finished)
+            (outgoing.connected && !outgoing.bytes.is_empty(), outgoing.finished)
         };
         if finished.is_some_and(|since| !pending || since.elapsed() >= PATIENCE) {
             return;
@@ -193,7 +214,7 @@ fn serve(
         let ready = peer.wait(wake, room.is_some(), pending, time);
         let mut counted = [0; 8];
         let _ = rustix::io::read(wake, &mut counted);
-        lock(outgoing).connected = ready.connected;
+        lock(outgoing).set_connected(ready.connected);
         if ready.read
             && let Some(sender) = room
             && let Some(bytes) = peer.read(&mut buffer)
@@ -205,16 +226,11 @@ fn serve(
         let wrote = match ready {
             ready if ready.write => write(&mut peer, outgoing),
             ready if ready.connected => Ok(()),
-            // What was meant for one who has left.
-            _ => {
-                lock(outgoing).bytes.clear();
-                Ok(())
-            }
+            _ => Ok(()),
         };
         if let Err(error) = wrote {
             let mut outgoing = lock(outgoing);
-            outgoing.bytes.clear();
-            outgoing.connected = false;
+            outgoing.set_connected(false);
             if !peer.lose() {
                 eprintln!(
                     "\ndejavm: {name} can no longer be written: {error}; the recording goes on, and has what the guest sends"
@@ -235,6 +251,7 @@ fn write(peer: &mut Peer, outgoing: &Mutex<Outgoing>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{Mode, OFlags};
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
@@ -259,6 +276,40 @@ mod tests {
         assert!(told(&line), "more than waits, and than a pipe holds");
         drop(line);
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_was_sent_before_anybody_came_is_kept_for_the_first_and_nothing_for_the_next() {
+        let (peer, path) = Peer::pty().unwrap();
+        let path = path.unwrap();
+        let mut line = Line::of(Port::COM1, peer, true).unwrap();
+        line.write(&vec![b'x'; EARLY_MAX]);
+        line.write(b"early\n");
+        let open = || {
+            let how = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+            File::from(rustix::fs::open(&path, how, Mode::empty()).unwrap())
+        };
+        let mut first = open();
+        let mut got = vec![0; EARLY_MAX];
+        first.read_exact(&mut got).unwrap();
+        assert!(got.starts_with(b"xxx") && got.ends_with(b"xearly\n"));
+        drop(first);
+        let connected = |line: &Line| match line {
+            Line::Served(served) => lock(&served.outgoing).connected,
+            Line::File { .. } => false,
+        };
+        while connected(&line) {
+            thread::yield_now();
+        }
+        line.write(b"for nobody\n");
+        let mut second = open();
+        while !connected(&line) {
+            thread::yield_now();
+        }
+        line.write(b"late\n");
+        let mut got = [0; 5];
+        second.read_exact(&mut got).unwrap();
+        assert_eq!(got, *b"late\n");
     }
 
     #[test]

@@ -20,8 +20,13 @@ const GONE: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
 
 /// The other end of a line.
 pub enum Peer {
-    /// A pseudo-terminal, of which this is the master.
-    Pty(File),
+    /// A pseudo-terminal.
+    Pty {
+        /// Its master.
+        master: File,
+        /// It was seen that somebody has the terminal open.
+        open: bool,
+    },
     /// A socket, and the client that is there.
     Unix {
         /// The socket.
@@ -93,7 +98,7 @@ impl Peer {
         rustix::io::ioctl_fionbio(&master, true).map_err(cannot)?;
         // Opened and closed once, it tells from then on whether anybody has it open.
         make_raw(open(Path::new(&path))?.as_fd()).map_err(cannot)?;
-        Ok((Peer::Pty(File::from(master)), Some(path)))
+        Ok((Peer::Pty { master: File::from(master), open: false }, Some(path)))
     }
 
     /// A socket that is listened on.
@@ -147,11 +152,17 @@ impl Peer {
         events.set(PollFlags::OUT, write);
         let wake = || PollFd::new(wake, PollFlags::IN);
         match self {
-            Peer::Pty(master) => {
+            Peer::Pty { master, open } => {
                 let there = polled(&mut [PollFd::new(master, events)], Duration::ZERO);
-                if there.contains(PollFlags::HUP) {
+                let is_open = !there.contains(PollFlags::HUP);
+                let was_open = std::mem::replace(open, is_open);
+                if !is_open {
                     polled(&mut [wake()], time.min(LOOK_AGAIN));
                     return Ready::default();
+                }
+                if !was_open {
+                    // At once: who has just come is not kept waiting for what may be there for him.
+                    return Ready { connected: true, ..Ready::default() };
                 }
                 Ready::of(polled(&mut [PollFd::new(master, events), wake()], time))
             }
@@ -192,7 +203,7 @@ impl Peer {
     /// Reads what is there; `None`: nothing. An end is seen by the next `wait`.
     pub fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
         let read = match self {
-            Peer::Pty(file) => file.read(buffer),
+            Peer::Pty { master, .. } => master.read(buffer),
             Peer::Device { file, silent } => {
                 let read = file.read(buffer);
                 *silent |= matches!(read, Ok(0));
@@ -211,7 +222,7 @@ impl Peer {
     /// Writes what fits; an error is that of a peer that is gone.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let wrote = match self {
-            Peer::Pty(file) | Peer::Device { file, .. } => file.write(bytes),
+            Peer::Pty { master: file, .. } | Peer::Device { file, .. } => file.write(bytes),
             Peer::Unix { client: Some(client), .. } => client.write(bytes),
             Peer::Unix { client: None, .. } => return Ok(0),
         };
@@ -225,7 +236,7 @@ impl Peer {
     /// Lets a peer go that refused to be written to; whether another may come.
     pub fn lose(&mut self) -> bool {
         match self {
-            Peer::Pty(_) => true,
+            Peer::Pty { .. } => true,
             Peer::Unix { client, .. } => {
                 *client = None;
                 true
