@@ -109,6 +109,7 @@ fn a_viewer_types_and_sees_what_a_screenshot_shows() {
     // In replay: what comes at the end is waited for; keys are not heard.
     let at = port();
     let replay = starts(&["replay", &recording, "--vnc", &at.to_string(), "--json", "--quiet"]);
+    // Who hangs up at once is no viewer, and the replay goes on waiting for one.
     until("it listens", || std::net::TcpStream::connect(("127.0.0.1", at)).is_ok());
     viewer(at, &["type:nobody hears this", &format!("expect:{shot}")]);
     let replayed = replay.wait().ok();

@@ -112,6 +112,12 @@ impl Session {
         std::mem::take(&mut self.output)
     }
 
+    /// Whether the client has said all that comes before the screen: it is a viewer, not somebody who only looks whether one is
+    /// listened for.
+    pub fn is_initialised(&self) -> bool {
+        self.stage == Stage::Messages
+    }
+
     /// Whether the client waits for a picture.
     pub fn wants_update(&self) -> bool {
         self.request.is_some()

@@ -27,7 +27,6 @@ pub fn serve(
     let (sender, arrived) = bounded(CHUNKS_WAITING);
     thread::Builder::new().name("viewer's bytes".into()).spawn(move || read(reader, &sender))?;
     thread::Builder::new().name("viewer".into()).spawn(move || {
-        shared.viewers.fetch_add(1, Ordering::Relaxed);
         shared.arrived.store(true, Ordering::Relaxed);
         // Where the machine is held, what was shown last has to do.
         let _ = news.recv_timeout(PATIENCE);
@@ -38,7 +37,9 @@ pub fn serve(
                 break;
             }
         }
-        shared.viewers.fetch_sub(1, Ordering::Relaxed);
+        if session.is_initialised() {
+            shared.viewers.fetch_sub(1, Ordering::Relaxed);
+        }
     })?;
     Ok(())
 }
@@ -74,7 +75,12 @@ fn talk(
         select! {
             recv(arrived) -> bytes => {
                 let Ok(bytes) = bytes else { return };
-                match session.receive(&bytes) {
+                let was_initialised = session.is_initialised();
+                let received = session.receive(&bytes);
+                if !was_initialised && session.is_initialised() {
+                    shared.viewers.fetch_add(1, Ordering::Relaxed);
+                }
+                match received {
                     Ok(happened) => for event in happened {
                         if events.send(event).is_err() {
                             return;

@@ -47,6 +47,7 @@ struct Shared {
     wanted: AtomicBool,
     /// A viewer has just come, and wants to begin with what is shown now.
     arrived: AtomicBool,
+    /// Those that have begun to look.
     viewers: AtomicUsize,
     /// How each viewer is told of a new picture.
     news: Mutex<Vec<Sender<()>>>,

@@ -47,8 +47,10 @@ fn a_client_of_version_3_8() {
     assert_eq!(session.take_output(), [1, 1]);
     session.receive(&[1]).unwrap();
     assert_eq!(session.take_output(), [0, 0, 0, 0]);
+    assert!(!session.is_initialised());
     session.receive(&[0]).unwrap();
     assert_eq!(session.take_output(), HELLO);
+    assert!(session.is_initialised());
 }
 
 #[test]
