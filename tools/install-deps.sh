@@ -4,7 +4,7 @@
 #   usage: tools/install-deps.sh [build] [test] [lab] [judges] [debian] [fuzz] [bench]      default: build
 #
 # build: a C compiler and binutils (guests are assembled), what Rust links with, apt and dpkg-deb
-# test:  SeaBIOS; GRUB, ISOLINUX and memtest86+, which it starts, and what makes CDs; gdb, crash, makedumpfile and a VNC viewer, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
+# test:  SeaBIOS; GRUB, ISOLINUX, SYSLINUX and memtest86+, which it starts, and what makes CDs and floppies; gdb, crash, makedumpfile and a VNC viewer, which tests drive; Python for judges that tests/judges/install.sh fetches; zstd, which unpacks ours; QEMU, whose dumps are read
 # lab: what builds a Linux kernel
 # judges: the newest LLDB there is, and npm, for debug adapters
 # debian: what builds a Debian disk, starts it and leads into it
@@ -33,6 +33,7 @@ for group; do
         test)
             want gdb command -v gdb
             want passt command -v passt
+            want iproute2 command -v ip
             want crash command -v crash
             want gvncviewer command -v gvnccapture
             want makedumpfile command -v makedumpfile
@@ -43,6 +44,8 @@ for group; do
             want grub-common command -v grub-mkimage
             want grub-pc-bin test -e /usr/lib/grub/i386-pc/boot.img
             want isolinux test -e /usr/lib/ISOLINUX/isolinux.bin
+            want syslinux command -v syslinux
+            want mtools command -v mformat
             want syslinux-common test -e /usr/lib/syslinux/modules/bios/mboot.c32
             want xorriso command -v xorriso
             want memtest86+ test -e /usr/lib/memtest86+/memtest86+x64.iso

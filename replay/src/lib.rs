@@ -25,7 +25,8 @@ pub use digest::{Digest, Hash128};
 pub use divergence::Divergence;
 pub use file::{
     Bytes, CheckpointChunk, Chunk, ChunkPlace, Ending, External, FORMAT_VERSION, FileError, Header,
-    Kind, Located, Mark, Moment, Parent, ReadError, Reader, SEMANTICS, Stamped, Start, Writer,
+    Kind, Located, Mark, Moment, Parent, ReadError, Reader, SEMANTICS, SEMANTICS_OLDEST, Stamped,
+    Start, Writer,
 };
 pub use guest::Guest;
 pub use marks::{MARK_NAME_MAX, MarkError, add_mark, is_mark_name};

@@ -4,7 +4,7 @@ use crate::digest::{Digest, Hash128};
 use crate::divergence::Divergence;
 use crate::file::{
     Chunk, ChunkPlace, EndChunk, Ending, External, FileError, Header, Kind, Moment, Parent,
-    ReadError, Reader, SEMANTICS, Stamped, from_bytes, to_bytes,
+    ReadError, Reader, SEMANTICS, SEMANTICS_OLDEST, Stamped, from_bytes, to_bytes,
 };
 use crate::guest::Guest;
 use crate::pages::{FilePage, PageLoader, PageStoreError};
@@ -209,7 +209,7 @@ impl<R: Read + Seek> Replayer<R> {
             },
             None => return Err(FileError::Truncated { offset, end: offset }.into()),
         };
-        if header.semantics != SEMANTICS {
+        if !(SEMANTICS_OLDEST..=SEMANTICS).contains(&header.semantics) {
             return Err(ReplayError::Semantics {
                 recorded: header.semantics,
                 known: SEMANTICS,

@@ -4,8 +4,8 @@ mod toy;
 
 use dejavm_machine::{End, Input};
 use dejavm_replay::{
-    CutShort, Ending, IdleAnswer, Observer, Polled, Progress, ReplayOptions, Replayer, Summary,
-    World, record,
+    CutShort, Ending, IdleAnswer, Observer, Polled, Progress, ReplayOptions, Replayer, SEMANTICS,
+    SEMANTICS_OLDEST, Summary, World, record,
 };
 use dejavm_units::{GuestNs, Position};
 use std::io::{self, Cursor, Write};
@@ -213,4 +213,29 @@ fn a_summary_tells_what_is_in_a_file() {
     assert_eq!(summary.ending, None);
     assert_eq!(summary.cut_short, Some(CutShort::Ends { offset: file.len() as u64 / 2 }));
     assert!(summary.last < recorded.at);
+}
+
+/// A recording of an older machine is tried, one of a machine that nobody knows here is not.
+#[test]
+fn recordings_of_machines_that_behave_otherwise() {
+    let made_by = |semantics: u32| {
+        let mut options = options(500);
+        options.header.semantics = semantics;
+        options.until = Some(Position(3000));
+        let mut file = Vec::new();
+        record(&mut Toy::new(1), &mut RandomWorld::new(1), &mut file, &options).unwrap();
+        file
+    };
+    for semantics in SEMANTICS_OLDEST..=SEMANTICS {
+        let file = made_by(semantics);
+        let replayer = Replayer::open(Cursor::new(&file[..])).unwrap();
+        assert_eq!(replayer.header().corrected_since().is_some(), semantics < SEMANTICS);
+        let (replayed, ..) = replay(&file, Mistake::default()).unwrap();
+        assert!(replayed.ending.is_some());
+    }
+    for semantics in [SEMANTICS_OLDEST - 1, SEMANTICS + 1] {
+        let refused = Replayer::open(Cursor::new(made_by(semantics))).err().expect("it is refused");
+        let known = format!("machine behaviour {semantics}; this dejavm has {SEMANTICS}");
+        assert!(refused.to_string().contains(&known), "{refused}");
+    }
 }

@@ -10,9 +10,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Version of the machine's behaviour. A recording replays only on the behaviour it was made on:
-/// raise this with every change that a guest could notice.
-pub const SEMANTICS: u32 = 1;
+/// Version of the machine's behaviour. A recording replays on the behaviour it was made on: raise this with every change that a
+/// guest could notice, and say in [`Header::corrected_since`] what it is; if most guests do, raise [`SEMANTICS_OLDEST`] too.
+pub const SEMANTICS: u32 = 2;
+
+/// The oldest behaviour whose recordings are replayed. What was corrected since is met by so few guests that theirs are tried: where it
+/// matters, a digest differs.
+pub const SEMANTICS_OLDEST: u32 = 1;
 
 /// A point of a run: a position, and where in the idle stretch at that position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -77,6 +81,17 @@ impl From<Header> for HeaderInFile {
 const POSITIONS: (&str, &str) = ("positions", "exits");
 
 impl Header {
+    /// What this program's machine does otherwise than the recording's did, if anything.
+    pub fn corrected_since(&self) -> Option<&'static str> {
+        match self.semantics {
+            1 => Some(
+                "a trap behind a SYSRET that sets TF, the flag RF where a guest shuts down, DPPS and DPPD of several NaNs, a device's NMI \
+                 to a processor that halted with interrupts off",
+            ),
+            _ => None,
+        }
+    }
+
     /// Whether positions are exits, and not instructions: an engine recorded that cannot count those.
     pub fn positions_are_exits(&self) -> bool {
         self.guest.iter().any(|(role, text)| (role.as_str(), text.as_str()) == POSITIONS)

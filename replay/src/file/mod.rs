@@ -9,7 +9,7 @@ mod writer;
 pub use bytes::Bytes;
 pub use chunk::{
     CheckpointChunk, Chunk, EndChunk, Ending, External, Header, ImageBlocks, Kind, Mark, Moment,
-    Parent, SEMANTICS, Stamped, Start,
+    Parent, SEMANTICS, SEMANTICS_OLDEST, Stamped, Start,
 };
 pub(crate) use chunk::{from_bytes, to_bytes};
 pub use frame::{FORMAT_VERSION, FileError};

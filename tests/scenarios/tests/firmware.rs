@@ -143,3 +143,55 @@ fn a_reset_leads_through_the_firmware_again() {
         }
     }
 }
+
+/// A disk whose boot sector asks the display's ROM for 640 by 480 in 16 colours and for two pixels.
+fn drawing_disk() -> Vec<u8> {
+    const CODE: &[u8] = &[
+        0xb8, 0x12, 0x00, 0xcd, 0x10, 0x31, 0xdb, // mov ax, 0x12; int 0x10; xor bx, bx
+        0xb8, 0x04, 0x0c, 0xb9, 0x7f, 0x02, 0xba, 0xdf,
+        0x01, // mov ax, 0xc04: red; mov cx, 639; mov dx, 479
+        0xcd, 0x10, // int 0x10
+        0xb8, 0x0e, 0x0c, 0xb9, 0x2b, 0x00, 0xba, 0x64,
+        0x00, // mov ax, 0xc0e: yellow; mov cx, 43; mov dx, 100
+        0xcd, 0x10, // int 0x10
+        0xb0, 0x10, 0xe6, 0xf4, 0xeb, 0xfe, // mov al, 0x10; out 0xf4, al; jmp to itself
+    ];
+    let mut disk = vec![0; 1 << 20];
+    disk[..CODE.len()].copy_from_slice(CODE);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk
+}
+
+/// 640x480x16 as the display's own ROM sets it and draws in it.
+#[test]
+fn sixteen_colours_by_the_rom() {
+    let mut config = seabios();
+    let disk = drawing_disk();
+    config.hardware.cards.push(Card::VirtioBlock { drive: 0 });
+    config.hardware.drives.push(Drive { bytes: disk.len() as u64, read_only: false });
+    let storage: Arc<dyn Storage> = Arc::new(disk);
+    let mut machine = Machine::power_on(&config).unwrap();
+    machine.set_storages(vec![Arc::clone(&storage)]);
+    let mut desk = Desk::new();
+    let tape = tape(machine, config, &mut desk, 1_500_000, Some(Position(100_000_000)));
+    assert_eq!(
+        tape.recorded.ending,
+        Ending::Guest(End::DebugExit(0x10)),
+        "{}",
+        desk.debug_console()
+    );
+
+    let mut replayer = Replayer::open(Cursor::new(&tape.file[..])).unwrap();
+    let mut machine = rebuild(&mut replayer).unwrap();
+    machine.set_storages(vec![storage]);
+    replayer.run(&mut machine, &ReplayOptions::default(), &mut Nobody).unwrap();
+    assert!(machine.save() == tape.state && ram_hash(&machine) == tape.ram);
+    assert_eq!(machine.screen_text(), None);
+    let picture = machine.picture().expect("there is a display");
+    assert_eq!((picture.width, picture.height), (640, 480));
+    let lit: Vec<(usize, &[u8])> =
+        picture.rgb.chunks_exact(3).enumerate().filter(|(_, dot)| *dot != [0, 0, 0]).collect();
+    let expected: [(usize, &[u8]); 2] =
+        [(100 * 640 + 43, &[0xff, 0xff, 0x55]), (479 * 640 + 639, &[0xaa, 0, 0])];
+    assert_eq!(lit, expected);
+}

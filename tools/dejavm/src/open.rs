@@ -8,8 +8,8 @@ use crate::world::stop_on_signals;
 use dejavm_cpu::Tuning;
 use dejavm_machine::{Boot, Machine};
 use dejavm_replay::{
-    CheckpointPolicy, External, Reached, RecordOptions, Recorded, Replayer, Timeline,
-    TimelineOptions, TranscribeError, transcribe,
+    CheckpointPolicy, External, Header, Reached, RecordOptions, Recorded, Replayer, SEMANTICS,
+    Timeline, TimelineOptions, TranscribeError, transcribe,
 };
 use dejavm_units::Position;
 use std::fs::File;
@@ -93,7 +93,7 @@ pub fn follow(
 ) -> Result<Recorded, Failure> {
     let machine = machine(&mut replayer, images)?;
     let packed = disks::packed_images(replayer.source())?;
-    let mut header = replayer.header().clone();
+    let mut header = Header { semantics: SEMANTICS, ..replayer.header().clone() };
     header.set_positions_are_exits(false);
     let options = RecordOptions {
         header,

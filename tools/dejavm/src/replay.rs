@@ -17,7 +17,7 @@ use crate::serial::Serial;
 use crate::view::{self, VIEW_ONLY, View};
 use crate::world::stop_on_signals;
 use dejavm_machine::{Hardware, Machine, Output};
-use dejavm_replay::{CutShort, Moment, Observer, ReplayOptions, Replayed, Replayer};
+use dejavm_replay::{CutShort, Header, Moment, Observer, ReplayOptions, Replayed, Replayer};
 use dejavm_units::Position;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
@@ -191,12 +191,27 @@ fn replay_file(
         view.wait(true, &watch.stop);
         watch.view = Some(view);
     }
+    let header = replayer.header().clone();
     let replayed = replayer.run(&mut machine, &options, watch);
     if let Some(view) = &mut watch.view {
         view.show_now(&machine);
         view.wait(false, &watch.stop);
     }
-    Ok(replayed?)
+    replayed.map_err(|error| older(error.into(), &header))
+}
+
+/// A recording of an older machine may differ for that.
+fn older(mut failure: Failure, header: &Header) -> Failure {
+    if let Exit::Divergence = failure.exit
+        && let Some(corrected) = header.corrected_since()
+    {
+        let creator = &header.creator;
+        failure.sentence += &format!(
+            "; it was recorded by an older machine ({creator}), and corrected since are: {corrected}. Replay it with the dejavm that \
+             recorded it"
+        );
+    }
+    failure
 }
 
 /// Watches a replay for the user.
@@ -253,4 +268,31 @@ pub fn replayed_json(replayed: &Replayed, seconds: f64) -> Value {
         "seconds": seconds,
         "million_instructions_per_second": rate(replayed.at.position.0, seconds),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dejavm_machine::MachineConfig;
+    use dejavm_memory::RamLayout;
+    use dejavm_replay::{SEMANTICS, SEMANTICS_OLDEST};
+
+    #[test]
+    fn a_divergence_says_whether_the_machine_is_older() {
+        let said = |exit: Exit, semantics: u32| {
+            let header = Header {
+                creator: "dejavm 0.0".into(),
+                semantics,
+                config: MachineConfig::new(RamLayout::new(8 << 20).unwrap()),
+                guest: Vec::new(),
+                digest_interval: 0,
+            };
+            older(Failure::new(exit, "it differs"), &header).sentence
+        };
+        let old = said(Exit::Divergence, SEMANTICS_OLDEST);
+        assert!(old.starts_with("it differs; it was recorded by an older machine (dejavm 0.0)"));
+        assert!(old.contains("SYSRET") && !old.contains('\n'), "{old}");
+        assert_eq!(said(Exit::Divergence, SEMANTICS), "it differs");
+        assert_eq!(said(Exit::Failed, SEMANTICS_OLDEST), "it differs");
+    }
 }

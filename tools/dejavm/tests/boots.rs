@@ -1,5 +1,5 @@
-//! Boot loaders that others wrote, through SeaBIOS: GRUB from an IDE disk, ISOLINUX from a CD, memtest86+ from its own CD. Each is
-//! recorded and replayed.
+//! Boot loaders that others wrote, through SeaBIOS: GRUB and SYSLINUX from disks, ISOLINUX from a CD, SYSLINUX from a floppy that a CD
+//! emulates, memtest86+ from its own CD; and a Multiboot kernel without any. Each is recorded and replayed.
 
 mod program;
 
@@ -136,6 +136,67 @@ LABEL it
     assert!(said.contains("Loading kernel.elf... ok"), "{said}");
     assert!(said.contains("loaded by ISOLINUX 6.04"), "{said}");
     assert!(said.contains("words.txt some words: 12 bytes"), "{said}");
+}
+
+/// A floppy with SYSLINUX, the kernel and a module.
+fn syslinux_floppy(folder: &Folder) -> Vec<u8> {
+    let floppy = folder.path("floppy.img");
+    tool("mformat", &["-C", "-f", "1440", "-i", &floppy, "::"]);
+    tool("syslinux", &["--install", &floppy]);
+    let configuration = "SERIAL 0 115200
+DEFAULT it
+LABEL it
+  KERNEL mboot.c32
+  APPEND multiboot.elf --- words.txt some words
+";
+    let modules = "/usr/lib/syslinux/modules/bios";
+    let files = [
+        format!("{modules}/mboot.c32"),
+        format!("{modules}/libcom32.c32"),
+        folder.guest("multiboot"),
+        folder.write("words.txt", b"twelve bytes"),
+        folder.write("syslinux.cfg", configuration.as_bytes()),
+    ];
+    let mut line = vec!["-i", &floppy];
+    line.extend(files.iter().map(String::as_str));
+    line.push("::");
+    tool("mcopy", &line);
+    fs::read(&floppy).unwrap()
+}
+
+/// There is no floppy drive; SeaBIOS makes one of a CD's boot image, and starts the same image as a disk.
+#[test]
+fn syslinux_starts_a_multiboot_kernel_from_a_floppy() {
+    let folder = Folder::new("boots_syslinux");
+    let files = folder.0.join("files");
+    fs::create_dir_all(&files).unwrap();
+    let floppy = syslinux_floppy(&folder);
+    fs::write(files.join("floppy.img"), floppy).unwrap();
+    let image = folder.path("boot.iso");
+    let line = ["-as", "mkisofs", "-quiet", "-o", &image, "-b", "floppy.img", "-c", "boot.cat"];
+    tool("xorriso", &[&line[..], &[files.to_str().unwrap()]].concat());
+    for drive in [format!("{image},if=cdrom"), format!("{},if=ide", folder.path("floppy.img"))] {
+        let said = boot(&folder, &drive, &[]);
+        assert!(said.contains("Loading multiboot.elf... ok"), "{said}");
+        assert!(said.contains("loaded by SYSLINUX 6.04"), "{said}");
+        assert!(said.contains("words.txt some words: 12 bytes"), "{said}");
+        fs::remove_file(folder.path("boot.dvr")).unwrap();
+    }
+}
+
+/// No loader but ours.
+#[test]
+fn a_multiboot_kernel_starts_with_its_modules() {
+    let folder = Folder::new("boots_multiboot");
+    let (kernel, file) = (folder.guest("multiboot"), folder.path("it.dvr"));
+    let (one, two) = (folder.write("one", b"twelve bytes"), folder.write("two", &[0; 5000]));
+    let line = "record --kernel {} --module {} --module {} -o {}";
+    let recorded = dejavm(line, &[&kernel, &one, &two, &file]).ok();
+    for part in ["loaded by dejavm, modules: 2\n", "one: 12 bytes\n", "two: 5000 bytes\n"] {
+        assert!(recorded.stdout.contains(part), "{part:?} is missing:\n{}", recorded.stdout);
+    }
+    fs::remove_file(&two).unwrap();
+    assert_eq!(dejavm("replay {}", &[&file]).ok().stdout, recorded.stdout);
 }
 
 /// memtest86+ of the package for the memory of a small machine. Its last test would wait for minutes until memory fades:

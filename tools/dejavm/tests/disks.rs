@@ -272,6 +272,36 @@ fn an_image_that_was_moved_is_named() {
     dejavm("verify {}", &[&branch]).ok();
 }
 
+/// An image that was looked through is not looked through again while it is the same file, which a kept hash that is wrong shows.
+#[test]
+fn the_hash_of_an_image_is_kept() {
+    let folder = Folder::new("disks_hashed");
+    // One that was written long ago: of a file so new that it may change within its time's last tick, nothing is kept.
+    let (kernel, image) = (folder.guest("hello"), fetched("disk-ext4.img"));
+    let (caches, file) = (folder.path("caches"), folder.path("it.dvr"));
+    let hash = |image: &str| {
+        let line = ["record", "--kernel", &kernel, "--disk", image, "-o", &file, "--force"];
+        let mut recorder = command(&line);
+        let output = recorder.env("XDG_CACHE_HOME", &caches).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let info = dejavm("info {} --json", &[&file]).ok().json();
+        info["externals"][0]["blake3"].as_str().expect("the recording names it").to_owned()
+    };
+    let right = hash(&image);
+    let kept: Vec<_> = fs::read_dir(format!("{caches}/dejavm/hashes")).unwrap().collect();
+    let [kept] = &kept[..] else { panic!("{kept:?}") };
+    let kept = kept.as_ref().unwrap().path();
+    assert_eq!(fs::read_to_string(&kept).unwrap(), right);
+    let wrong = "5".repeat(64);
+    fs::write(&kept, &wrong).unwrap();
+    assert_eq!(hash(&image), wrong, "what is kept is believed");
+    let copy = folder.path("copy.img");
+    fs::copy(&image, &copy).unwrap();
+    assert_eq!(hash(&copy), right, "another inode is another file");
+    fs::write(&kept, "no hash").unwrap();
+    assert_eq!(hash(&image), right, "what is none is not believed");
+}
+
 /// Before anything is recorded.
 #[test]
 fn images_that_cannot_be_written_are_not_committed() {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -177,6 +177,33 @@ fn without_passt_the_guest_sees_its_cable_pulled_out_and_the_recording_stays_val
     let (recorded, stderr) = guest.end(recorder);
     assert!(guest.console().contains("unplugged\n"));
     assert_eq!(stderr.matches("without a network from here on").count(), 1, "{stderr}");
+    assert_eq!(guest.verify()["machine_hash"], recorded["machine_hash"]);
+}
+
+/// A TAP interface in a network of the test's own, which a user may have where the host lets users have namespaces.
+#[test]
+fn a_guest_uses_a_tap_interface_and_the_recording_replays() {
+    let allowed = Command::new("unshare").args(["-rn", "test", "-w", "/dev/net/tun"]).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: this host lets nobody make a TAP interface here");
+        return;
+    }
+    let guest = Guest::new("network_tap", "cloud-amd64");
+    let served = guest.folder.0.join("served");
+    fs::create_dir(&served).unwrap();
+    fs::write(served.join("payload"), payload()).unwrap();
+    let append = "console=ttyS0 quiet cryptomgr.notests dejavm.workload=network dejavm.fetch=8000";
+    let mut line = vec!["-rn", "bash", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tap/run.sh")];
+    let (served, console) = (served.to_str().unwrap(), guest.folder.path("console"));
+    line.extend([served, env!("CARGO_BIN_EXE_dejavm"), "record", "--net", "tap:tap0"]);
+    line.extend(["--kernel", &guest.kernel, "--initrd", &guest.initrd, "--append", append]);
+    line.extend(["-m", "128", "-o", &guest.file, "--json", "--console", &console]);
+    let mut run = Command::new("unshare");
+    let run = run.args(&line).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (recorded, _) = guest.end(Kept::new(run.spawn().unwrap()));
+    let console = guest.console();
+    assert!(console.contains("address 10.0.2.15 router 10.0.2.2"), "{console}");
+    assert!(console.contains(PAYLOAD_SHA256), "{console}");
     assert_eq!(guest.verify()["machine_hash"], recorded["machine_hash"]);
 }
 

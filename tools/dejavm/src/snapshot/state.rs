@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure};
 use dejavm_cpu::{CpuState, Segment};
 use dejavm_machine::{Machine, MachineState};
 use dejavm_memory::GuestRam;
-use dejavm_replay::{External, Header, SEMANTICS};
+use dejavm_replay::{External, Header, SEMANTICS, SEMANTICS_OLDEST};
 use dejavm_units::{Gpa, Pfn};
 use std::path::Path;
 use vmss::{Checkpoint, SegmentRegister, Table, TagList, Vcpu};
@@ -133,7 +133,7 @@ impl Restored {
                 );
                 return Err(Failure::new(Exit::Failed, sentence));
             }
-            (Some(FORMAT), Some(SEMANTICS)) => {}
+            (Some(FORMAT), Some(SEMANTICS_OLDEST..=SEMANTICS)) => {}
             _ => {
                 let sentence = format!(
                     "{shown}: another version of dejavm took this checkpoint, and only that can go on from it"

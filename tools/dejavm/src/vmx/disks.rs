@@ -10,6 +10,9 @@ use std::path::Path;
 /// The kinds of controller.
 const CONTROLLERS: [&str; 4] = ["ide", "sata", "scsi", "nvme"];
 
+/// What all that is no virtio disk is connected to.
+const IDE_CONNECTORS: usize = 4;
+
 /// Where a disk is: kind of controller, its number, which of its disks.
 type Slot = (usize, u32, u32);
 
@@ -114,6 +117,11 @@ impl Vmx {
             true => (Attachment::Virtio, "a virtio disk"),
             false => (Attachment::Ide, "an IDE disk"),
         };
+        let by_ide = record.disk.iter().filter(|disk| disk.attachment != Attachment::Virtio);
+        if attachment != Attachment::Virtio && by_ide.count() == IDE_CONNECTORS {
+            let why = "it would be the fifth drive on four IDE connectors: change the file so that it says \"FALSE\"";
+            return Err(refused(&format!("{device}.present"), "TRUE", why));
+        }
         let path = self.path(&file);
         // A disc's image is its sectors, whatever it is called.
         let format = if is_cd { Format::Raw } else { Format::by_name(&path) };

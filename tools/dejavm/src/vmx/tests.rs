@@ -190,6 +190,22 @@ fn what_makes_no_sense_is_refused_with_the_key() {
     }
 }
 
+#[test]
+fn a_fifth_drive_is_refused_by_name() {
+    let drives = |controller: &str, count: u32| {
+        let drive = |n| {
+            format!("{controller}:{n}.present = \"TRUE\"\n{controller}:{n}.fileName = \"a.vmdk\"\n")
+        };
+        (0..count).map(drive).collect::<String>()
+    };
+    assert_eq!(fill(&drives("sata0", 4), &mut record(&[])).unwrap().mapped.len(), 4);
+    let fifth = refusal(&drives("sata0", 5));
+    assert!(fifth.starts_with("sata0:4.present = \"TRUE\": it would be the fifth"), "{fifth}");
+    assert!(fifth.ends_with("so that it says \"FALSE\""), "{fifth}");
+    let linux = format!("{}guestOS = \"debian12-64\"\n{}", drives("sata0", 4), drives("scsi0", 1));
+    assert_eq!(fill(&linux, &mut record(&[])).unwrap().mapped.len(), 5, "virtio has its own cards");
+}
+
 /// Each with the line as it must be.
 #[test]
 fn what_cannot_be_replayed_is_refused_by_name() {

@@ -365,6 +365,32 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_of_version_2_says_what_its_second_module_holds() {
+        let mut code = Vec::new();
+        code.extend([0x3d, 0x89, 0x62, 0xd7, 0x36, 0x75, 0xfe]);
+        // mov ecx, 2; lea esi, [ebx + 8]: the first tag.
+        code.extend([0xb9, 2, 0, 0, 0, 0x8d, 0x73, 8]);
+        // next: cmp dword [esi], 3; jne past; loop past; jmp found.
+        code.extend([0x83, 0x3e, 3, 0x75, 4, 0xe2, 2, 0xeb, 13]);
+        // past: mov eax, [esi + 4]; add eax, 7; and eax, -8; add esi, eax; jmp next.
+        code.extend([0x8b, 0x46, 4, 0x83, 0xc0, 7, 0x83, 0xe0, 0xf8, 0x01, 0xc6, 0xeb, 0xea]);
+        // found: mov edi, esi; lea esi, [edi + 16]: its words.
+        code.extend([0x89, 0xf7, 0x8d, 0x77, 16]);
+        code.extend(PRINT);
+        // mov esi, [edi + 8]: where it starts.
+        code.extend([0x8b, 0x77, 8]);
+        code.extend(PRINT);
+        code.extend(LEAVE);
+        let modules = [
+            Module { bytes: &[7; 5000], cmdline: "first" },
+            Module { bytes: b"contents\0", cmdline: "second," },
+        ];
+        let (stop, text) = run(&flat(2, &code), &modules);
+        let expected = (Stop::End(End::DebugExit(0x2a)), "second,contents");
+        assert_eq!((stop, text.as_str()), expected);
+    }
+
+    #[test]
     fn tags_of_version_2_are_a_list_to_its_end() {
         let ram = GuestRam::new(RamLayout::new(8 << 20).unwrap()).unwrap();
         let modules = [Placed { start: 0x7f_0000, end: 0x7f_0003, cmdline: "x" }];
