@@ -5,6 +5,7 @@ use dejavm_scenarios::{Debian, Desk, Kernel, Random, Typing, rebuild, tape};
 use dejavm_stub::Replaying;
 use std::io::Cursor;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Keys come within this of one another.
 const LATEST_NS: u64 = 30_000_000;
@@ -56,7 +57,10 @@ pub fn printed_commands() -> Vec<&'static str> {
 pub fn printed_folder() -> PathBuf {
     let (_, script) = TEXT.split_once("```gdb\n").expect("the text has a script");
     let (script, _) = script.split_once("```").expect("it ends");
-    let folder = std::env::temp_dir().join(format!("dejavm-hunt-{}", std::process::id()));
+    // Tests may be threads of one process.
+    static FOLDERS: AtomicUsize = AtomicUsize::new(0);
+    let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("dejavm-hunt-{}-{number}", std::process::id()));
     let images = folder.join(".cache/images");
     std::fs::create_dir_all(&images).expect("a folder");
     std::fs::copy(hunted_program(), images.join("hunt-amd64.elf")).expect("a file can be copied");
