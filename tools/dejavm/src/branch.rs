@@ -2,12 +2,13 @@
 
 use crate::Outcome;
 use crate::arguments::Branch;
-use crate::disks::images;
-use crate::exit::Failure;
+use crate::disks::{hand_on, images, standing_in};
+use crate::exit::{Exit, Failure};
 use crate::open;
-use crate::record::only_by_software;
+use crate::record::{self, only_by_software};
 use crate::recording::{going_on, live, packed_if_wanted, refuse_to_overwrite};
 use dejavm_stub::{Replaying, Target};
+use std::fs::OpenOptions;
 
 /// Replays up to there, and runs and records the machine from there on.
 pub fn run(arguments: &Branch) -> Result<Outcome, Failure> {
@@ -23,9 +24,30 @@ pub fn run(arguments: &Branch) -> Result<Outcome, Failure> {
     let mut header = timeline.header().clone();
     arguments.schedule.fill(&mut header.config.hardware);
     machine.deal_turns(&header.config.hardware);
+    let (file, _) = open::file(arguments.file.as_deref())?;
+    let held = standing_in(&file, &header, timeline.externals(), &arguments.images);
+    let held = held.map_err(about)?;
     let options = going_on(recording, header, Some(parent), images(timeline.externals()));
     let bits_64 = Replaying::new(timeline).map_err(Failure::from).map_err(about)?.is_64_bit();
     eprintln!("dejavm: {name}: a live machine goes on from position {at}");
-    let recorded = live(recording, machine, &options, bits_64)?;
-    packed_if_wanted(recording, &arguments.images, recorded)
+    let Some(held) = held else {
+        let recorded = live(recording, machine, &options, bits_64)?;
+        return packed_if_wanted(recording, &arguments.images, recorded);
+    };
+    eprintln!(
+        "dejavm: {name}: the image of a disk is not there; the branch reads what the recording holds of it, which becomes its own"
+    );
+    let recorded = live(recording, machine, &options, bits_64).map_err(|failure| Failure {
+        sentence: format!("{failure}, once the image is there again"),
+        ..failure
+    })?;
+    if !recording.no_log {
+        let shown = record::name(&recording.output);
+        let output = OpenOptions::new().read(true).write(true).open(&recording.output);
+        let output = output
+            .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+            .and_then(|output| hand_on(held, &output));
+        output.map_err(|failure| failure.about(&shown))?;
+    }
+    Ok(recorded)
 }

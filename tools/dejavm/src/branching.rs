@@ -1,7 +1,8 @@
 //! A replay that a debugger can leave for a live machine, and come back to.
 
 use crate::console::Console;
-use crate::disks::images;
+use crate::disks::{Images, hand_on, images, standing_in};
+use crate::exit::Failure;
 use crate::live::Live;
 use crate::packing_thread;
 use crate::record::{CREATOR, name};
@@ -10,8 +11,8 @@ use crate::view::View;
 use dejavm_cpu::CpuState;
 use dejavm_machine::Output;
 use dejavm_replay::{
-    CheckpointPolicy, Header, IdleAnswer, Polled, Progress, RecordOptions, Recorder, SEMANTICS,
-    World,
+    CheckpointPolicy, Header, IdleAnswer, PackedImages, Polled, Progress, RecordOptions, Recorder,
+    SEMANTICS, World,
 };
 use dejavm_stub::{
     Capabilities, Happening, Inspect, Interrupted, Judge, Mark, Refusal, Replaying, Resume,
@@ -70,6 +71,10 @@ pub struct Branching {
     live: Option<Live<Solitude>>,
     /// The recording.
     path: PathBuf,
+    /// Images elsewhere.
+    images: Images,
+    /// The live machine's recording, and what its disks have nowhere else.
+    held: Option<(PathBuf, PackedImages)>,
     stop: Arc<AtomicBool>,
     view: Option<View>,
 }
@@ -77,7 +82,15 @@ pub struct Branching {
 impl Branching {
     /// A replay of the recording at `path`. `stop` ends a live machine's run.
     pub fn new(replaying: Replaying<File>, path: &Path, stop: Arc<AtomicBool>) -> Branching {
-        Branching { replaying, live: None, path: path.to_owned(), stop, view: None }
+        let (path, images) = (path.to_owned(), Images::default());
+        Branching { replaying, live: None, path, images, held: None, stop, view: None }
+    }
+
+    /// Whose disk images are elsewhere.
+    #[must_use]
+    pub fn with_images(mut self, images: &Images) -> Branching {
+        self.images = images.clone();
+        self
     }
 
     /// With viewers, who see where it stands.
@@ -105,8 +118,15 @@ impl Branching {
 
     /// Ends the live machine and its recording, if there is one.
     pub fn leave(&mut self) -> Result<(), Refusal> {
+        let held = self.held.take();
         match self.live.take().map(Live::finish) {
-            None | Some(Ok(_)) => Ok(()),
+            None => Ok(()),
+            Some(Ok(_)) => held.map_or(Ok(()), |(path, held)| {
+                let file = OpenOptions::new().read(true).write(true).open(&path);
+                let file = file.map_err(|error| format!("{}: {error}", name(&path)));
+                file.and_then(|file| hand_on(held, &file).map_err(|failure| failure.sentence))
+                    .map_err(Refusal::Failed)
+            }),
             Some(Err(error)) => Err(Refusal::Failed(error.to_string())),
         }
     }
@@ -213,6 +233,11 @@ impl Target for Branching {
         let machine = timeline.branch().map_err(failed)?;
         let parent = timeline.as_parent(&name(&self.path)).map_err(failed)?;
         let at = parent.at.position;
+        let refused = |failure: Failure| Refusal::Failed(failure.sentence);
+        let recording = File::open(&self.path)
+            .map_err(|error| Refusal::Failed(format!("{}: {error}", name(&self.path))))?;
+        let (header, externals) = (timeline.header(), timeline.externals());
+        let held = standing_in(&recording, header, externals, &self.images).map_err(refused)?;
         let header =
             Header { creator: CREATOR.into(), semantics: SEMANTICS, ..timeline.header().clone() };
         let options = RecordOptions {
@@ -240,6 +265,7 @@ impl Target for Branching {
              written\n`monitor goto POSITION` ends it and returns to the recording, which stays as it is\n"
         );
         let bits_64 = self.is_64_bit();
+        self.held = held.map(|held| (path.clone(), held));
         let live = Live::new(recorder, world, path, options.header, bits_64);
         self.live = Some(live.with_images(options.externals));
         Ok(text)

@@ -32,8 +32,9 @@ pub fn run(arguments: &Replay, address: &Address) -> Result<Outcome, Failure> {
         .vnc
         .as_ref()
         .map(|address| View::open(address, target.timeline().machine(), &name, VIEW_ONLY));
-    let mut target =
-        Branching::new(target, Path::new(&name), Arc::clone(&stop)).with_view(view.transpose()?);
+    let mut target = Branching::new(target, Path::new(&name), Arc::clone(&stop))
+        .with_images(&arguments.images)
+        .with_view(view.transpose()?);
     let bits_64 = match arguments.gdb_bits.as_deref() {
         Some(bits) => bits == "64",
         None => target.is_64_bit(),

@@ -115,6 +115,33 @@ fn a_packed_recording_replays_without_the_image() {
     let middle = (recorded["position"].as_u64().unwrap() / 10 * 9).to_string();
     let snapshot = guest.folder.path("now.vmss");
     dejavm("snapshot {} --at {} -o {}", &[&packed, &middle, &snapshot]).ok();
+
+    // A branch has what its parent has, and ends where it needs more.
+    let branch = guest.folder.path("branch.dvr");
+    let line = "branch {} --at {} -o {} --idle skip --json --force";
+    let branched = dejavm(line, &[&packed, &middle, &branch]).ok();
+    assert!(branched.stderr.contains("the image of a disk is not there"), "{}", branched.stderr);
+    assert_eq!(branched.json()["machine_hash"], recorded["machine_hash"]);
+    let verified = dejavm("verify {} --json", &[&branch]).ok().json();
+    assert_eq!(verified["machine_hash"], recorded["machine_hash"]);
+}
+
+#[test]
+fn a_branch_that_needs_more_of_an_image_than_was_packed_ends_there() {
+    let guest = Guest::new("disks_packed_in_part");
+    let (whole, _) = guest.record(&guest.disk, "", &[]);
+    let part = (whole["position"].as_u64().unwrap() / 10 * 8).to_string();
+    guest.record(&guest.disk, "", &["--until", &part, "--pack"]);
+    let (contents, branch) = (fs::read(&guest.disk).unwrap(), guest.folder.path("branch.dvr"));
+    fs::remove_file(&guest.disk).unwrap();
+    let ended = dejavm("branch {} --at end -o {} --idle skip", &[&guest.file, &branch]);
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    let sentence = ended.sentence();
+    assert!(sentence.contains("is not among those in the recording"), "{sentence}");
+    assert!(sentence.ends_with("once the image is there again"), "{sentence}");
+    assert_eq!(dejavm("verify {}", &[&branch]).code, 4);
+    fs::write(&guest.disk, contents).unwrap();
+    assert_eq!(dejavm("verify {} --json", &[&branch]).ok().json()["complete"], false);
 }
 
 /// The same disk in the formats of other machines.

@@ -16,7 +16,7 @@ use crate::arguments::Record;
 use crate::exit::{Exit, Failure};
 use crate::record::name;
 use dejavm_machine::{Card, Drive, Hardware, IdeDrive, Storages};
-use dejavm_replay::{External, PackedImages, Replayer};
+use dejavm_replay::{External, Header, PackedImages, Replayer};
 use packed::Packed;
 use std::fs::File;
 use std::io;
@@ -122,19 +122,7 @@ pub fn again(replayer: &Replayer<File>, images: &Images) -> Result<Storages, Fai
     let packed = packed_images(replayer.source())?.map(|packed| Arc::new(Mutex::new(packed)));
     let mut storages: Storages = Vec::new();
     for (number, drive) in drives.iter().enumerate() {
-        let external = replayer
-            .externals()
-            .iter()
-            .find(|external| external.drive().is_some_and(|(drive, _)| drive == number));
-        let Some(external) = external else {
-            let sentence = format!("its drive {number} has no image that it names");
-            return Err(Failure::new(Exit::Recording, sentence));
-        };
-        let format = external.drive().and_then(|(_, format)| Format::named(format));
-        let Some(format) = format else {
-            let sentence = format!("{}: an image of an unknown format", external.path);
-            return Err(Failure::new(Exit::Recording, sentence));
-        };
+        let (external, format) = of_drive(replayer.externals(), number)?;
         match find(external, format, drive.bytes, images) {
             Ok(image) => storages.push(Arc::new(image)),
             // What the recording holds of it will do.
@@ -147,6 +135,41 @@ pub fn again(replayer: &Replayer<File>, images: &Images) -> Result<Storages, Fai
         }
     }
     Ok(storages)
+}
+
+/// The image that a recording names for a drive, and its format.
+fn of_drive(externals: &[External], number: usize) -> Result<(&External, Format), Failure> {
+    let external = externals
+        .iter()
+        .find(|external| external.drive().is_some_and(|(drive, _)| drive == number));
+    let Some(external) = external else {
+        let sentence = format!("its drive {number} has no image that it names");
+        return Err(Failure::new(Exit::Recording, sentence));
+    };
+    let format = external.drive().and_then(|(_, format)| Format::named(format));
+    let Some(format) = format else {
+        let sentence = format!("{}: an image of an unknown format", external.path);
+        return Err(Failure::new(Exit::Recording, sentence));
+    };
+    Ok((external, format))
+}
+
+/// What a recording holds of images, if any of these is not there itself: who goes on from the recording has nothing else of it.
+pub fn standing_in(
+    file: &File,
+    header: &Header,
+    externals: &[External],
+    images: &Images,
+) -> Result<Option<PackedImages>, Failure> {
+    let is_there = |(number, drive): (usize, &Drive)| {
+        let found = of_drive(externals, number)
+            .and_then(|(external, format)| find(external, format, drive.bytes, images));
+        found.is_ok()
+    };
+    match header.config.hardware.drives.iter().enumerate().all(is_there) {
+        true => Ok(None),
+        false => packed_images(file),
+    }
 }
 
 /// What a recording holds of images. It is read apart from the rest, at places of its own.
