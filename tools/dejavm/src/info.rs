@@ -1,6 +1,7 @@
 //! `dejavm info` and `dejavm ls`.
 
 use crate::arguments::{Info, Ls};
+use crate::disks::packed_images;
 use crate::exit::{Exit, Failure};
 use crate::progress::{seconds, size};
 use crate::record::{debug_exit, ending_name, ending_text, name};
@@ -9,16 +10,27 @@ use crate::{Outcome, console, open, processors};
 use dejavm_machine::TimeBase;
 use dejavm_replay::{CutShort, Kind, Summary};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::Path;
 
 /// Says what is in a recording.
 pub fn info(arguments: &Info) -> Result<Outcome, Failure> {
     let (file, name) = open::file(arguments.file.as_deref())?;
+    let packed_blocks = packed_blocks(&file);
     let summary = Summary::read(file).map_err(|error| Failure::from(error).about(&name))?;
     if !arguments.json {
-        console::print(&describe(&name, &summary))?;
+        console::print(&describe(&name, &summary, packed_blocks))?;
     }
-    Ok(Outcome::ok(summary_json(&name, &summary)))
+    let mut value = summary_json(&name, &summary);
+    value["packed_blocks"] = json!(packed_blocks);
+    Ok(Outcome::ok(value))
+}
+
+/// Blocks of disk images that it holds; of a file that cannot be read to its end, none.
+fn packed_blocks(file: &File) -> usize {
+    let packed = packed_images(file).ok().flatten();
+    packed.map_or(0, |packed| packed.drives().values().map(BTreeSet::len).sum())
 }
 
 /// `complete`, `cut short` or `damaged`.
@@ -30,7 +42,7 @@ fn status(summary: &Summary) -> &'static str {
     }
 }
 
-fn describe(name: &str, summary: &Summary) -> String {
+fn describe(name: &str, summary: &Summary, packed_blocks: usize) -> String {
     let header = &summary.header;
     let config = &header.config;
     let mut lines = vec![format!("{name}: {}", status(summary))];
@@ -51,6 +63,9 @@ fn describe(name: &str, summary: &Summary) -> String {
     }
     for external in &summary.externals {
         line("needs", format!("{} ({}, {} bytes)", external.path, external.role, external.bytes));
+    }
+    if packed_blocks > 0 {
+        line("packed", format!("{packed_blocks} blocks of disk images: it replays without these"));
     }
     if let Some(parent) = &summary.parent {
         line("branched from", format!("{} at {}", parent.name, parent.at));

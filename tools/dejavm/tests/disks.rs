@@ -3,6 +3,8 @@
 mod program;
 
 use program::debian::fetched;
+use program::gdb::Gdb;
+use program::recorder::until;
 use program::{Folder, Kept, Ran, command, dejavm, run};
 use serde_json::Value;
 use std::fs;
@@ -106,6 +108,11 @@ fn a_packed_recording_replays_without_the_image() {
     let result = dejavm("pack {} -o {} --json", &[&guest.file, &packed]).ok().json();
     let blocks = result["blocks"].as_u64().unwrap();
     assert!(blocks > 500 && blocks < 4000, "of 8192: {blocks}");
+    for (file, held) in [(&guest.file, 0), (&packed, blocks)] {
+        assert_eq!(dejavm("info {} --json", &[file]).ok().json()["packed_blocks"], held);
+    }
+    let told = dejavm("info {}", &[&packed]).ok().stdout;
+    assert!(told.contains(&format!("{blocks} blocks of disk images")), "{told}");
     fs::remove_file(&guest.disk).unwrap();
     assert_eq!(guest.verify().code, 4, "the other needs the image");
     let verified = dejavm("verify {} --json", &[&packed]).ok().json();
@@ -124,6 +131,22 @@ fn a_packed_recording_replays_without_the_image() {
     assert_eq!(branched.json()["machine_hash"], recorded["machine_hash"]);
     let verified = dejavm("verify {} --json", &[&branch]).ok().json();
     assert_eq!(verified["machine_hash"], recorded["machine_hash"]);
+
+    // One that a debugger makes, too.
+    let socket = guest.folder.path("gdb");
+    let replay = command(&["replay", &packed, &format!("--gdb={socket}")]).spawn().unwrap();
+    let replay = Kept::new(replay);
+    until("it listens", || fs::exists(&socket).unwrap());
+    let mut gdb = Gdb::start(None);
+    gdb.run(&format!("target remote {socket}"));
+    gdb.run(&format!("monitor goto {middle}"));
+    gdb.expect("monitor branch", "a live machine from position");
+    gdb.expect("continue", "the guest switched the power off");
+    gdb.run("kill");
+    replay.wait().ok();
+    let branch = guest.folder.path("packed-branch-1.dvr");
+    let verified = dejavm("verify {} --json", &[&branch]).ok().json();
+    assert_eq!(verified["position"], recorded["position"]);
 }
 
 #[test]
