@@ -6,8 +6,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-/// How long to wait for gdb to stop before it is asked again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// How long the guest goes on before gdb is asked to stop it, and how long that may take before it is asked again. Much longer than
+/// it takes beside other tests: a gdb that is asked twice gives up and disconnects. Then it is over.
+const ASKED: [(Duration, &str); 3] = [
+    (Duration::from_millis(500), "INT"),
+    (Duration::from_secs(60), "INT"),
+    (Duration::from_secs(60), "KILL"),
+];
 /// What gdb prints when it is done with a command.
 const DONE: &str = "<<done>>";
 
@@ -88,16 +93,23 @@ impl Gdb {
     pub fn interrupted(&mut self, command: &str) -> String {
         self.begin(command);
         self.input.flush().unwrap();
-        // gdb may be between two things and miss a signal: again, until it says that it stopped.
+        let mut text = String::new();
+        while !text.contains("Continuing.") {
+            let length = self.output.read_line(&mut text).unwrap();
+            assert!(length > 0, "gdb ended:\n{}{text}", self.transcript);
+        }
+        // gdb may still be between two things and miss a signal.
         let (stopped, again) = std::sync::mpsc::channel::<()>();
         let id = self.child.id().to_string();
         let interrupter = std::thread::spawn(move || {
-            while again.recv_timeout(AGAIN) == Err(RecvTimeoutError::Timeout) {
-                let sent = Command::new("kill").args(["-s", "INT", &id]).status();
+            for (time, signal) in ASKED {
+                if again.recv_timeout(time) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+                let sent = Command::new("kill").args(["-s", signal, &id]).status();
                 assert!(sent.unwrap().success());
             }
         });
-        let mut text = String::new();
         while !text.contains("received signal") {
             let length = self.output.read_line(&mut text).unwrap();
             assert!(length > 0, "gdb ended:\n{}{text}", self.transcript);
