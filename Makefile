@@ -63,8 +63,7 @@ lab: images ## runs guests on a real KVM, in a host that QEMU emulates
 	@timeout 900 tests/kvm-lab/live.sh $(LAB)/dejavm $(LAB)/dejavm-kvm-lab target/lab/recordings target/lab/recordings/counter.elf
 	@tests/kvm-lab/debug.sh $(LAB)/dejavm target/lab/recordings/live.dvr target/lab/recordings/counter.elf
 
-# Left out of `test`: of recordings with hundreds of landmarks one in four does not replay on KVM yet (docs/determinism.md; issue 6 is
-# open because of that), and it fetches a package of 139 MB, compiles a kernel, and runs it 24 times in the lab; some ten minutes on two cores.
+# Left out of `test`: it fetches a package of 139 MB, compiles a kernel, and runs it 24 times in the lab; some ten minutes on two cores.
 lab-exact: images ## runs a Linux in the lab whose replays on KVM are to be equal
 	@tools/install-deps.sh test lab
 	@images/build-linux-586.sh

@@ -52,6 +52,8 @@ guests! {
     PRIORITY = "priority";
     /// A program of two processors with a data race: [`EXIT_FAILED`] if it was lost.
     RACE = "race";
+    /// Interrupts that STI holds off for one instruction, which reaches new pages.
+    SHADOW = "shadow";
     /// Self-modifying and cross-page modifying code, ten checked cases.
     SMC = "smc";
     /// Several processors, or one: start-up, interrupts between them, locks, code and page tables that one changes under the others.
@@ -70,6 +72,7 @@ pub const EXPECTED: &[(&str, &str)] = &[
     ("nmi", include_str!("../guests/expected/nmi.txt")),
     ("paging", include_str!("../guests/expected/paging.txt")),
     ("priority", include_str!("../guests/expected/priority.txt")),
+    ("shadow", include_str!("../guests/expected/shadow.txt")),
     ("smc", include_str!("../guests/expected/smc.txt")),
     ("smp", include_str!("../guests/expected/smp.txt")),
     ("spin", include_str!("../guests/expected/spin.txt")),

@@ -78,6 +78,6 @@ macro_rules! guests {
 }
 
 guests!(
-    breaks, counter, demo, desk, echo, hello, modes, multiboot, nmi, paging, priority, race, smc,
-    smp, spin, timer
+    breaks, counter, demo, desk, echo, hello, modes, multiboot, nmi, paging, priority, race,
+    shadow, smc, smp, spin, timer
 );

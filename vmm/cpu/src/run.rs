@@ -402,6 +402,7 @@ impl Cpu {
             Ok(()) => {
                 self.rip = self.next_rip;
                 self.position.0 += 1;
+                self.interrupt_shadow |= shadow && self.is_behind_any_sti();
             }
             Err(_) => {
                 self.interrupt_shadow = shadow;

@@ -19,6 +19,7 @@ use crate::error::{KvmError, refused};
 use crate::exits::{Exit, answer};
 use crate::guest_debug;
 use crate::host::Host;
+use crate::interrupt_shadow;
 use crate::kick::{self, Kicker};
 use crate::msrs;
 use crate::pmu::{Branches, PmuError};
@@ -327,9 +328,10 @@ impl KvmEngine {
             }
             // An interrupt that the guest does not take yet: the kernel is to come back when it does.
             let waits = bus.interrupt_pending();
+            let is_held_off = waits && !ready;
             let exit = self.enter(cpu, ram, bus, state.position, waits)?;
             self.counts.exits += 1;
-            accessed = exit == Exit::Done;
+            accessed = matches!(exit, Exit::Done | Exit::Window);
             if plan != Plan::Nothing {
                 cpu.forget_passed();
                 let own = self.vcpu.get_debug_regs().map_err(refused("the debug registers"))?;
@@ -339,10 +341,19 @@ impl KvmEngine {
                     return self.run_by_software(cpu, ram, bus, limit);
                 }
             }
+            let shadow_is_lost = is_held_off
+                && matches!(exit, Exit::Window | Exit::Kicked)
+                && interrupt_shadow::is_lost(&self.vcpu, ram);
             let run = self.vcpu.get_kvm_run();
             ready = run.ready_for_interrupt_injection != 0;
+            if ready && shadow_is_lost {
+                self.take_out(cpu, ram, bus, &state)?;
+                state = CpuState { deliveries: 0, interrupt_shadow: true, ..cpu.state() };
+                (loaded, accessed, ready) = (false, false, false);
+                continue;
+            }
             match exit {
-                Exit::Done => {}
+                Exit::Done | Exit::Window => {}
                 Exit::Debug { dr6 } => {
                     self.take_out(cpu, ram, bus, &state)?;
                     let stop = self.debugger_stop(cpu, ram, bus, &plan, dr6)?;
@@ -514,7 +525,7 @@ impl KvmEngine {
             self.vcpu.set_kvm_immediate_exit(1);
             while let Some(exit) = answer(&mut self.vcpu, self.run_bytes, cpu, ram, bus, at)? {
                 match exit {
-                    Exit::Done => {}
+                    Exit::Done | Exit::Window => {}
                     // The access was the step.
                     Exit::Debug { .. } => break,
                     exit => {

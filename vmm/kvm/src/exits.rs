@@ -12,6 +12,8 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 pub(crate) enum Exit {
     /// It was answered.
     Done,
+    /// The guest takes interrupts again, as was asked for.
+    Window,
     /// Nothing was asked for: a timer made it leave.
     Kicked,
     /// At a breakpoint, or after a single step ([`crate::guest_debug`]).
@@ -83,7 +85,8 @@ pub(crate) fn answer(
             *access.error = u8::from(!taken);
             Exit::Done
         }
-        VcpuExit::IrqWindowOpen | VcpuExit::SetTpr => Exit::Done,
+        VcpuExit::IrqWindowOpen => Exit::Window,
+        VcpuExit::SetTpr => Exit::Done,
         VcpuExit::Hlt => Exit::Halt,
         VcpuExit::Debug(debug) => Exit::Debug { dr6: debug.dr6 },
         VcpuExit::Shutdown => Exit::Shutdown,

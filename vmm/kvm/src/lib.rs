@@ -16,6 +16,7 @@ mod exits;
 mod extended;
 mod guest_debug;
 mod host;
+mod interrupt_shadow;
 mod kick;
 mod msrs;
 mod nobody;

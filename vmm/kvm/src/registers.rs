@@ -261,11 +261,13 @@ pub(crate) fn takes_interrupts(state: &CpuState) -> bool {
     state.rflags & rflags::IF != 0 && !state.interrupt_shadow
 }
 
-/// Whether a state is one that KVM can run: A20 closed, or a single step that the guest asked for, is not.
+/// Whether a state is one that KVM can run: A20 closed, or a single step that the guest asked for, is not; nor, on QEMU's processor, one that
+/// holds interrupts off for an instruction ([`crate::interrupt_shadow`]).
 pub(crate) fn can_run(state: &CpuState) -> bool {
     const TF: u64 = 1 << 8;
     state.a20
         && state.rflags & TF == 0
         && state.pending_debug == 0
+        && !(state.interrupt_shadow && is_qemus())
         && (state.cr0 & control::CR0_PE != 0 || state.cr0 & control::CR0_PG == 0)
 }

@@ -32,7 +32,7 @@ impl Cpu {
 }
 
 impl Paging {
-    fn inspect(self, ram: &GuestRam, at: Gva, space: Option<Gpa>) -> Option<Gpa> {
+    pub(crate) fn inspect(self, ram: &GuestRam, at: Gva, space: Option<Gpa>) -> Option<Gpa> {
         let paging = self.in_space(ram, space)?;
         paging.accepts(at.0).then(|| paging.find(ram, at.0).ok()).flatten().map(|found| found.gpa)
     }

@@ -2,7 +2,8 @@
 //! made on a KVM whose host's processor is that one are followed to the last flag.
 //!
 //! Here are the flags that the manual leaves undefined (target/i386/tcg: `cc_helper_template.h`, `gen_shift_flags`); what is not
-//! marked as accessed, and what frames show, is in `descriptor.rs` and `interrupt.rs`. Not imitated: OF and AF after BT and its
+//! marked as accessed, and what frames show, is in `descriptor.rs` and `interrupt.rs`. And there is what KVM does for guests of that processor,
+//! because it loses the shadow of STI. Not imitated: OF and AF after BT and its
 //! kin, which depend there on what was translated together.
 //!
 //! [`Features::QEMU`]: crate::Features::QEMU
@@ -12,7 +13,24 @@ use super::{Done, Exec};
 use crate::cpu::Cpu;
 use crate::flags::{Arith, rflags, sign_extend};
 use crate::model::Model;
+use dejavm_units::Gva;
 use iced_x86::{Instruction, Mnemonic, Register};
+
+impl Cpu {
+    /// Whether an interrupt that waits is held off for one more instruction where the shadow of STI ends. On a KVM whose processor loses that
+    /// shadow nobody can tell whether the guest has just executed an STI, but by the byte before the next instruction; another STI may stand there
+    /// (`vmm/kvm/src/interrupt_shadow.rs`).
+    pub(crate) fn is_behind_any_sti(&mut self) -> bool {
+        const STI: u8 = 0xfb;
+        if !self.model.is_qemus() || !self.bus().interrupt_pending() {
+            return false;
+        }
+        let before = Gva(self.cs().base.wrapping_add(self.rip).wrapping_sub(1));
+        let mut byte = [0];
+        let at = self.paging().inspect(self.ram(), before, None);
+        at.is_some_and(|at| self.ram().read(at, &mut byte).is_ok()) && byte == [STI]
+    }
+}
 
 /// The semantics of an instruction that such a model executes otherwise than the others.
 pub(crate) fn select(model: &Model, i: &Instruction) -> Option<Exec> {
@@ -140,6 +158,7 @@ fn model_specific(cpu: &mut Cpu, i: &Instruction) -> Done {
 mod tests {
     use super::super::table::run64_with;
     use crate::model::Features;
+    use crate::testing::{Bench, CODE};
 
     const CF: u64 = 1;
     const PF: u64 = 4;
@@ -171,6 +190,27 @@ mod tests {
         for (code, gpr, result, flags) in cases {
             let ([rax, ..], got) = run64_with(Features::QEMU, code, gpr, 0);
             assert_eq!((rax, got), (result, flags), "{code:x?}");
+        }
+    }
+
+    /// Where an interrupt that waits enters code with STI: behind the instruction behind it, and one later where that leads behind an STI.
+    #[test]
+    fn an_interrupt_is_held_off_behind_any_sti() {
+        // sti; jmp to A; sti; A: nop; nop
+        let jumps = [0xfb, 0xeb, 0x01, 0xfb, 0x90, 0x90];
+        // sti; nop; nop
+        let goes_on = [0xfb, 0x90, 0x90];
+        for (features, code, enters_at) in [
+            (Features::empty(), &jumps[..], 4),
+            (Features::QEMU, &jumps[..], 5),
+            (Features::empty(), &goes_on[..], 2),
+            (Features::QEMU, &goes_on[..], 2),
+        ] {
+            let mut bench = Bench::protected().with_tables();
+            bench.cpu.model.features = features;
+            bench.board.interrupt = Some(0x30);
+            assert_eq!(bench.run_to_halt(code), Some(0x30));
+            assert_eq!(u64::from(bench.stack32(0)), CODE + enters_at, "{features:?} {code:x?}");
         }
     }
 

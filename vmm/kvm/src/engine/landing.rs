@@ -197,9 +197,10 @@ impl Way<'_> {
                 Exit::Debug { .. } => return Ok(stop),
                 Exit::Kicked => return Ok(Stop::Interrupted),
                 // Registers that the board keeps, or the software CPU.
-                Exit::Done if self.bus.accesses == before => {}
+                Exit::Done | Exit::Window if self.bus.accesses == before => {}
                 // The latter end here too: whatever comes of them is behind the landmark.
                 Exit::Done
+                | Exit::Window
                 | Exit::Halt
                 | Exit::Shutdown
                 | Exit::CannotEmulate

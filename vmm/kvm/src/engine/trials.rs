@@ -100,7 +100,9 @@ impl KvmEngine {
             Exit::Shutdown => return Err("the guest gets the exception itself".to_owned()),
             Exit::CannotEmulate => return Err("KVM cannot execute the guest".to_owned()),
             Exit::Failed(what) => return Err(what),
-            Exit::Done | Exit::Halt => return Err("the guest does something else".to_owned()),
+            Exit::Done | Exit::Window | Exit::Halt => {
+                return Err("the guest does something else".to_owned());
+            }
         };
         match stopped == at {
             true => Ok(()),
